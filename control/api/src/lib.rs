@@ -1,0 +1,15 @@
+//! The contract between control, nodes and the command line.
+//!
+//! Generated from `proto/` by `cargo xtask codegen` and committed, so that nobody needs protoc. Must never hold logic.
+
+/// Package `weir.mesh.v1`.
+#[allow(
+    clippy::all,
+    clippy::allow_attributes_without_reason,
+    missing_docs,
+    unreachable_pub,
+    unused_qualifications,
+    reason = "generated"
+)]
+#[path = "gen/weir.mesh.v1.rs"]
+pub mod v1;

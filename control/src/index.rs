@@ -1,0 +1,175 @@
+//! All objects, findable in the ways that snapshots need. Must never do I/O and never know about nodes' streams.
+//!
+//! An event goes in; out comes which resources may have changed. Whether they did, the content hash says later.
+
+mod changes;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    hash::Hash,
+    net::IpAddr,
+    sync::Arc,
+};
+
+use crate::objects::{Event, Kind, Name, Namespace, Object, ObjectName, Pod, Service, Slice};
+
+/// Resources that events may have changed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Changed {
+    /// Workloads: node and pod uid.
+    pub workloads: HashSet<(Arc<str>, Arc<str>)>,
+    /// Destinations at any port of these addresses.
+    pub addresses: HashSet<IpAddr>,
+    /// Endpoints, by name of their slice.
+    pub endpoints: HashSet<Name>,
+    /// The trust bundle.
+    pub trust: bool,
+}
+
+impl Changed {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.workloads.is_empty() && self.addresses.is_empty() && self.endpoints.is_empty() && !self.trust
+    }
+}
+
+/// All objects. One writer; readers hold it only to build single resources.
+#[derive(Debug, Default)]
+pub struct Index {
+    namespaces: HashMap<Arc<str>, Arc<Namespace>>,
+    pods: HashMap<Name, Arc<Pod>>,
+    pods_by_uid: HashMap<Arc<str>, Name>,
+    pods_by_node: HashMap<Arc<str>, BTreeSet<Name>>,
+    pods_by_address: HashMap<IpAddr, BTreeSet<Name>>,
+    services: HashMap<Name, Arc<Service>>,
+    services_by_address: HashMap<IpAddr, BTreeSet<Name>>,
+    slices: HashMap<Name, Arc<Slice>>,
+    slices_by_service: HashMap<Name, BTreeSet<Name>>,
+    slices_by_pod: HashMap<Name, BTreeSet<Name>>,
+    slices_by_address: HashMap<IpAddr, BTreeSet<Name>>,
+    // Peers send mTLS to these pods: their nodes said once that they are captured and have a certificate.
+    serving: HashSet<Arc<str>>,
+}
+
+impl Index {
+    /// Takes events in order.
+    pub fn apply(&mut self, events: Vec<Event>) -> Changed {
+        let mut changed = Changed::default();
+        for event in events {
+            match event {
+                Event::Upsert(ObjectName { kind: _, name }, object) => self.upsert(name, object, &mut changed),
+                Event::Remove(name) => self.remove(&name, &mut changed),
+            }
+        }
+        changed
+    }
+
+    /// A node said that a pod is captured and has a certificate: from now on peers speak mTLS to it.
+    ///
+    /// It stays so until the pod goes or is opted out: a node that fails must not turn its traffic to plaintext.
+    pub fn mark_serving(&mut self, uid: &str) -> Changed {
+        let mut changed = Changed::default();
+        if !self.serving.contains(uid)
+            && let Some(name) = self.pods_by_uid.get(uid).cloned()
+            && let Some(pod) = self.pods.get(&name).cloned()
+            && self.is_enabled(&pod)
+        {
+            self.serving.insert(Arc::clone(&pod.uid));
+            self.touch_pod(&name, &pod, &mut changed);
+        }
+        changed
+    }
+
+    /// Uids of pods that peers speak mTLS to.
+    pub fn serving(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.serving.iter()
+    }
+
+    /// Opted in, by its own label or its namespace's, and able to be a workload.
+    pub fn is_enabled(&self, pod: &Pod) -> bool {
+        let namespace = || self.namespaces.get(pod.reference.namespace.as_str()).and_then(|namespace| namespace.enabled);
+        pod.unfit.is_none() && pod.enabled.or_else(namespace).unwrap_or(false)
+    }
+
+    /// Opted in, and its node has said that it is ready for mTLS.
+    pub fn is_serving(&self, pod: &Pod) -> bool {
+        self.is_enabled(pod) && self.serving.contains(&pod.uid)
+    }
+
+    /// Defaults of a namespace.
+    pub fn namespace(&self, name: &str) -> Option<&Arc<Namespace>> {
+        self.namespaces.get(name)
+    }
+
+    /// A pod by uid.
+    pub fn pod_by_uid(&self, uid: &str) -> Option<&Arc<Pod>> {
+        self.pods.get(self.pods_by_uid.get(uid)?)
+    }
+
+    /// A pod by namespace and name.
+    pub fn pod(&self, name: &Name) -> Option<&Arc<Pod>> {
+        self.pods.get(name)
+    }
+
+    /// The pod that has an address now.
+    pub fn pod_by_address(&self, address: &IpAddr) -> Option<&Arc<Pod>> {
+        self.pods.get(self.pods_by_address.get(address)?.last()?)
+    }
+
+    /// Pods of a node.
+    pub fn pods_of_node<'a>(&'a self, node: &str) -> impl Iterator<Item = &'a Arc<Pod>> + use<'a> {
+        self.pods_by_node.get(node).into_iter().flatten().filter_map(|name| self.pods.get(name))
+    }
+
+    /// All pods, in no order.
+    pub fn pods(&self) -> impl Iterator<Item = &Arc<Pod>> {
+        self.pods.values()
+    }
+
+    /// A service by namespace and name.
+    pub fn service(&self, name: &Name) -> Option<&Arc<Service>> {
+        self.services.get(name)
+    }
+
+    /// The service that has a ClusterIP.
+    pub fn service_by_address(&self, address: &IpAddr) -> Option<(&Name, &Arc<Service>)> {
+        let name = self.services_by_address.get(address)?.last()?;
+        Some((name, self.services.get(name)?))
+    }
+
+    /// A slice by namespace and name.
+    pub fn slice(&self, name: &Name) -> Option<&Arc<Slice>> {
+        self.slices.get(name)
+    }
+
+    /// Names of a service's slices, in order.
+    pub fn slices_of(&self, service: &Name) -> impl Iterator<Item = &Name> {
+        self.slices_by_service.get(service).into_iter().flatten()
+    }
+
+    /// How many objects of a kind there are; service accounts are not kept.
+    pub fn count(&self, kind: Kind) -> usize {
+        match kind {
+            Kind::Namespace => self.namespaces.len(),
+            Kind::Pod => self.pods.len(),
+            Kind::Service => self.services.len(),
+            Kind::EndpointSlice => self.slices.len(),
+            Kind::ServiceAccount => 0,
+        }
+    }
+}
+
+fn link<K: Hash + Eq>(map: &mut HashMap<K, BTreeSet<Name>>, key: K, name: &Name) {
+    map.entry(key).or_default().insert(name.clone());
+}
+
+fn unlink<K: Hash + Eq>(map: &mut HashMap<K, BTreeSet<Name>>, key: &K, name: &Name) {
+    if let Some(names) = map.get_mut(key) {
+        names.remove(name);
+        if names.is_empty() {
+            map.remove(key);
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! What one event changes in the index, and which resources depend on it. Must never miss a dependent: too many cost a hash each.
+
+use std::sync::Arc;
+
+use super::{Changed, Index, link, unlink};
+use crate::objects::{Kind, Name, Namespace, Object, ObjectName, Pod, Service, Slice};
+
+impl Index {
+    pub(super) fn upsert(&mut self, name: Name, object: Object, changed: &mut Changed) {
+        match object {
+            Object::Namespace(namespace) => self.set_namespace(&name.name, Some(namespace), changed),
+            Object::Pod(pod) => self.set_pod(&name, Some(pod), changed),
+            Object::Service(service) => self.set_service(&name, Some(service), changed),
+            Object::Slice(slice) => self.set_slice(&name, Some(slice), changed),
+            Object::ServiceAccount => {}
+        }
+    }
+
+    pub(super) fn remove(&mut self, object: &ObjectName, changed: &mut Changed) {
+        let name = &object.name;
+        match object.kind {
+            Kind::Namespace => self.set_namespace(&name.name, None, changed),
+            Kind::Pod => self.set_pod(name, None, changed),
+            Kind::Service => self.set_service(name, None, changed),
+            Kind::EndpointSlice => self.set_slice(name, None, changed),
+            Kind::ServiceAccount => {}
+        }
+    }
+
+    /// Everything that shows this pod: its workload, its own addresses, the slices it is in.
+    pub(super) fn touch_pod(&self, name: &Name, pod: &Pod, changed: &mut Changed) {
+        changed.workloads.insert((Arc::from(pod.reference.node_name.as_str()), Arc::clone(&pod.uid)));
+        changed.addresses.extend(&pod.addresses);
+        changed.endpoints.extend(self.slices_by_pod.get(name).into_iter().flatten().cloned());
+        for address in &pod.addresses {
+            changed.endpoints.extend(self.slices_by_address.get(address).into_iter().flatten().cloned());
+        }
+    }
+
+    fn set_namespace(&mut self, name: &Arc<str>, namespace: Option<Arc<Namespace>>, changed: &mut Changed) {
+        let before = match namespace {
+            Some(namespace) => self.namespaces.insert(Arc::clone(name), namespace),
+            None => self.namespaces.remove(name),
+        };
+        if before.as_ref() == self.namespaces.get(name) {
+            return;
+        }
+        let pods = self.pods.iter().filter(|(pod, _)| pod.namespace == *name);
+        let pods: Vec<(Name, Arc<Pod>)> = pods.map(|(name, pod)| (name.clone(), Arc::clone(pod))).collect();
+        for (name, pod) in pods {
+            self.forget_serving_unless_enabled(&pod);
+            self.touch_pod(&name, &pod, changed);
+        }
+        for (_, service) in self.services.iter().filter(|(service, _)| service.namespace == *name) {
+            changed.addresses.extend(&service.addresses);
+        }
+    }
+
+    /// An opt-out is the only way back to plaintext.
+    fn forget_serving_unless_enabled(&mut self, pod: &Pod) {
+        if !self.is_enabled(pod) {
+            self.serving.remove(&pod.uid);
+        }
+    }
+
+    fn set_pod(&mut self, name: &Name, pod: Option<Arc<Pod>>, changed: &mut Changed) {
+        let before = self.pods.get(name).cloned();
+        if before == pod {
+            return;
+        }
+        if let Some(before) = before {
+            self.touch_pod(name, &before, changed);
+            if self.pods_by_uid.get(&before.uid) == Some(name) {
+                self.pods_by_uid.remove(&before.uid);
+            }
+            unlink(&mut self.pods_by_node, &Arc::from(before.reference.node_name.as_str()), name);
+            for address in &before.addresses {
+                unlink(&mut self.pods_by_address, address, name);
+            }
+            if pod.as_ref().is_none_or(|pod| pod.uid != before.uid) {
+                self.serving.remove(&before.uid);
+            }
+            self.pods.remove(name);
+        }
+        let Some(pod) = pod else { return };
+        self.pods_by_uid.insert(Arc::clone(&pod.uid), name.clone());
+        link(&mut self.pods_by_node, Arc::from(pod.reference.node_name.as_str()), name);
+        for address in &pod.addresses {
+            link(&mut self.pods_by_address, *address, name);
+        }
+        self.pods.insert(name.clone(), Arc::clone(&pod));
+        self.forget_serving_unless_enabled(&pod);
+        self.touch_pod(name, &pod, changed);
+    }
+
+    fn set_service(&mut self, name: &Name, service: Option<Arc<Service>>, changed: &mut Changed) {
+        let before = self.services.get(name).cloned();
+        if before == service {
+            return;
+        }
+        if let Some(before) = before {
+            changed.addresses.extend(&before.addresses);
+            for address in &before.addresses {
+                unlink(&mut self.services_by_address, address, name);
+            }
+            self.services.remove(name);
+        }
+        let Some(service) = service else { return };
+        changed.addresses.extend(&service.addresses);
+        for address in &service.addresses {
+            link(&mut self.services_by_address, *address, name);
+        }
+        self.services.insert(name.clone(), service);
+    }
+
+    fn set_slice(&mut self, name: &Name, slice: Option<Arc<Slice>>, changed: &mut Changed) {
+        let before = self.slices.get(name).cloned();
+        if before == slice {
+            return;
+        }
+        changed.endpoints.insert(name.clone());
+        let moved = before.as_ref().map(|slice| &slice.service) != slice.as_ref().map(|slice| &slice.service);
+        if let Some(before) = before {
+            if moved {
+                self.touch_service(&before.service, changed);
+            }
+            unlink(&mut self.slices_by_service, &before.service, name);
+            for endpoint in &before.endpoints {
+                unlink(&mut self.slices_by_address, &endpoint.address, name);
+                if let Some(pod) = &endpoint.pod {
+                    unlink(&mut self.slices_by_pod, pod, name);
+                }
+            }
+            self.slices.remove(name);
+        }
+        let Some(slice) = slice else { return };
+        if moved {
+            self.touch_service(&slice.service, changed);
+        }
+        link(&mut self.slices_by_service, slice.service.clone(), name);
+        for endpoint in &slice.endpoints {
+            link(&mut self.slices_by_address, endpoint.address, name);
+            if let Some(pod) = &endpoint.pod {
+                link(&mut self.slices_by_pod, pod.clone(), name);
+            }
+        }
+        self.slices.insert(name.clone(), slice);
+    }
+
+    fn touch_service(&self, name: &Name, changed: &mut Changed) {
+        if let Some(service) = self.services.get(name) {
+            changed.addresses.extend(&service.addresses);
+        }
+    }
+}
+
+impl Index {
+    /// Restores what a former run of control knew, before the first events.
+    pub fn restore_serving(&mut self, uids: impl IntoIterator<Item = Arc<str>>) {
+        self.serving.extend(uids);
+    }
+
+    /// Drops restored uids of pods that are gone or opted out. To be called once the first scan is in.
+    pub fn retain_serving(&mut self) {
+        let live: Vec<Arc<str>> = self
+            .serving
+            .iter()
+            .filter(|uid| self.pod_by_uid(uid).is_some_and(|pod| self.is_enabled(pod)))
+            .cloned()
+            .collect();
+        self.serving = live.into_iter().collect();
+    }
+}
+

@@ -1,0 +1,103 @@
+//! Bounds of the control plane, each with its reason. Must never hold a number without one.
+
+use std::time::Duration;
+
+// watch, parse
+
+/// One manifest file: an export of a whole large namespace is a tenth of it; more is a mistake.
+pub const MANIFEST_BYTES: u64 = 16 * 1024 * 1024;
+/// Folders in folders: manifests are kept flat or one folder per namespace.
+pub const MANIFEST_DEPTH: usize = 8;
+/// Quiet time after a change on disk, so that a file that is being written is read once and whole.
+pub const DEBOUNCE: Duration = Duration::from_millis(100);
+/// Longest wait for quiet: a folder that never rests is read anyway.
+pub const DEBOUNCE_LONGEST: Duration = Duration::from_secs(1);
+/// Re-scan without an event: notifications get lost on network file systems and when the kernel's queue overflows.
+pub const RESCAN: Duration = Duration::from_secs(5);
+/// A file this young may change again within the clock tick of its modification time, so it is read again.
+pub const MTIME_UNSURE: Duration = Duration::from_secs(2);
+/// Findings kept per file: enough to fix, not enough to fill memory.
+pub const FINDINGS_PER_FILE: usize = 100;
+/// Bytes of a foreign value that a finding quotes.
+pub const QUOTED_BYTES: usize = 120;
+
+// stream
+
+/// Connected nodes: the design's target (1,000) and as many again during a replacement of all.
+pub const NODES: usize = 2_000;
+/// Destinations that one node may have in use: 10,000 services with some ports each, and as many pods.
+pub const DESTINATIONS_PER_NODE: usize = 50_000;
+/// Resources that a node may name as known in its `Hello`: what it can hold at all.
+pub const KNOWN_PER_NODE: usize = weir_core::limits::RESOURCES;
+/// Updates sent and not yet acknowledged: two keep the pipe full, more would only age in a slow node's queue.
+pub const UPDATES_IN_FLIGHT: usize = 2;
+/// Resources of one update.
+pub const RESOURCES_PER_UPDATE: usize = 500;
+/// Encoded bytes after which an update is closed: a quarter of gRPC's usual message limit.
+pub const UPDATE_BYTES: usize = 1024 * 1024;
+/// Messages between a node's session and its connection: updates in flight and queries.
+pub const SESSION_QUEUE: usize = 16;
+/// Queries that wait for one node: more than this many `weir stat` at a time only queue up.
+pub const QUERIES_PER_NODE: usize = 8;
+/// A node that does not acknowledge for so long is cut off; it reconnects and resumes.
+pub const ACKNOWLEDGE_WITHIN: Duration = Duration::from_secs(30);
+/// `Hello` must come at once after the stream opens.
+pub const HELLO_WITHIN: Duration = Duration::from_secs(10);
+/// One message of a node: a report of 250 workloads with a hundred peers each.
+pub const NODE_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
+/// Time between the news that a pod is no longer meshed and its removal from its node: peers must have stopped sending it mTLS.
+pub const UNMESH_GRACE: Duration = Duration::from_millis(750);
+/// Statuses kept per node: workloads that a kubelet can run, several times over.
+pub const STATUSES_PER_NODE: usize = 4_096;
+/// Refusals of resources kept per node, for `weir check`.
+pub const REJECTIONS_PER_NODE: usize = 64;
+
+// certificates
+
+/// One certificate request: a P-256 CSR with two names is 400 bytes.
+pub const CSR_BYTES: usize = 4_096;
+/// Requests of one node at once: twice the pods that a kubelet runs, for a node that restarts.
+pub const CERTIFY_BURST: f64 = 500.0;
+/// Requests of one node per second in the long run: 250 pods that renew 24 h certificates need one in five minutes.
+pub const CERTIFY_PER_SECOND: f64 = 10.0;
+/// Backdating, for nodes whose clock is behind (Linkerd's allowance).
+pub const CLOCK_SKEW: Duration = Duration::from_secs(20);
+/// Life of a self-made trust anchor.
+pub const ANCHOR_LIFETIME: Duration = Duration::from_secs(10 * 365 * 86_400);
+/// Life of a self-made issuer.
+pub const ISSUER_LIFETIME: Duration = Duration::from_secs(365 * 86_400);
+/// A self-made issuer with less than this left is replaced.
+pub const ISSUER_RENEWAL: Duration = Duration::from_secs(60 * 86_400);
+/// How often the CA's files are looked at for changes.
+pub const CA_RESCAN: Duration = Duration::from_secs(1);
+/// A file of certificates or a key.
+pub const PEM_BYTES: u64 = 256 * 1024;
+
+// serving
+
+/// TLS handshakes in progress: all nodes reconnect after a restart of control.
+pub const HANDSHAKES: usize = 256;
+/// A handshake takes milliseconds; a silent client does not keep its place.
+pub const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
+/// Connections that wait for the gRPC server after their handshake.
+pub const ACCEPTED_QUEUE: usize = 64;
+/// Streams of one connection: a node has one stream and certificate requests beside it.
+pub const STREAMS_PER_CONNECTION: u32 = 256;
+/// Ping interval and timeout on idle connections: a dead node is noticed within half a minute.
+pub const KEEPALIVE: Duration = Duration::from_secs(15);
+/// Time that open calls have to end when control stops.
+pub const SHUTDOWN: Duration = Duration::from_secs(3);
+/// Token file: 32 random bytes in hexadecimal, with room.
+pub const TOKEN_BYTES: u64 = 4_096;
+/// How often token files are read again.
+pub const TOKEN_RESCAN: Duration = Duration::from_secs(2);
+/// Connections of the admin server.
+pub const ADMIN_CONNECTIONS: usize = 32;
+/// Time that one admin request may take.
+pub const ADMIN_WITHIN: Duration = Duration::from_secs(10);
+/// Observations at a time: each holds the reports of all nodes in memory.
+pub const OBSERVATIONS: usize = 8;
+/// Time that nodes have to answer a query; `weir` shows who did not.
+pub const QUERY_WITHIN: Duration = Duration::from_secs(2);
+/// Longest window of a query, seconds (the contract's).
+pub const WINDOW_SECONDS: u32 = 300;

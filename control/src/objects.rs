@@ -1,0 +1,217 @@
+//! Kubernetes objects as the control plane needs them: valid by construction. Must never keep a field that nothing reads.
+
+use std::{fmt, net::IpAddr, sync::Arc};
+
+use ipnet::IpNet;
+use weir_api::v1;
+use weir_core::identity::Identity;
+
+/// Kinds that are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// `v1/Namespace`
+    Namespace,
+    /// `v1/Pod`
+    Pod,
+    /// `v1/Service`
+    Service,
+    /// `discovery.k8s.io/v1/EndpointSlice`
+    EndpointSlice,
+    /// `v1/ServiceAccount`
+    ServiceAccount,
+}
+
+impl Kind {
+    /// All of them, in the order in which they are shown.
+    pub const ALL: [Kind; 5] = [Kind::Namespace, Kind::Pod, Kind::Service, Kind::EndpointSlice, Kind::ServiceAccount];
+
+    /// As manifests write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Namespace => "Namespace",
+            Kind::Pod => "Pod",
+            Kind::Service => "Service",
+            Kind::EndpointSlice => "EndpointSlice",
+            Kind::ServiceAccount => "ServiceAccount",
+        }
+    }
+
+    /// From `apiVersion` and `kind`; `None` for kinds that are not read.
+    pub fn of(api_version: &str, kind: &str) -> Option<Kind> {
+        let group = api_version.rsplit_once('/').map_or("", |(group, _)| group);
+        Kind::ALL.into_iter().find(|known| {
+            let own_group = if *known == Kind::EndpointSlice { "discovery.k8s.io" } else { "" };
+            known.as_str() == kind && own_group == group
+        })
+    }
+}
+
+/// Namespace and name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Name {
+    /// Empty for objects of the cluster.
+    pub namespace: Arc<str>,
+    /// Name within the namespace.
+    pub name: Arc<str>,
+}
+
+impl Name {
+    /// From its parts.
+    pub fn new(namespace: &str, name: &str) -> Name {
+        Name { namespace: Arc::from(namespace), name: Arc::from(name) }
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.namespace.is_empty() {
+            return formatter.write_str(&self.name);
+        }
+        write!(formatter, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// Kind, namespace and name: what identifies an object.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectName {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its namespace and name.
+    pub name: Name,
+}
+
+impl fmt::Display for ObjectName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} {}", self.kind.as_str(), self.name)
+    }
+}
+
+/// One object.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Object {
+    /// A namespace's defaults.
+    Namespace(Arc<Namespace>),
+    /// A scheduled pod.
+    Pod(Arc<Pod>),
+    /// A service.
+    Service(Arc<Service>),
+    /// Part of a service's endpoints.
+    Slice(Arc<Slice>),
+    /// Known to exist; nothing else of it matters.
+    ServiceAccount,
+}
+
+/// What changed in the source of objects.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// New or changed.
+    Upsert(ObjectName, Object),
+    /// Gone.
+    Remove(ObjectName),
+}
+
+/// Whether and how a namespace's pods are meshed unless they say otherwise.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Namespace {
+    /// `weir.mesh/enabled`.
+    pub enabled: Option<bool>,
+    /// Annotations.
+    pub settings: Settings,
+}
+
+/// Annotations that pods, namespaces and services share; `None` where nothing is said.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Settings {
+    /// `config.linkerd.io/opaque-ports`
+    pub opaque_ports: Option<Vec<PortSpec>>,
+    /// `config.linkerd.io/skip-inbound-ports`
+    pub skip_inbound_ports: Option<Vec<PortSpec>>,
+    /// `config.linkerd.io/skip-outbound-ports`
+    pub skip_outbound_ports: Option<Vec<PortSpec>>,
+    /// `config.linkerd.io/skip-subnets`
+    pub skip_subnets: Option<Vec<IpNet>>,
+    /// `config.linkerd.io/access-log`
+    pub access_log: Option<v1::AccessLog>,
+    /// `weir.mesh/fail-mode: permissive`
+    pub permissive: Option<bool>,
+}
+
+/// One item of a list of ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PortSpec {
+    /// Inclusive; first and last may be the same.
+    Range(u16, u16),
+    /// Name of a container's or service's port.
+    Named(Arc<str>),
+}
+
+/// A pod that has a node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pod {
+    /// `metadata.uid`
+    pub uid: Arc<str>,
+    /// Names for labels and people.
+    pub reference: v1::PodRef,
+    /// Primary first; empty for pods that share the node's network or have ended.
+    pub addresses: Vec<IpAddr>,
+    /// Of its service account.
+    pub identity: Identity,
+    /// `weir.mesh/enabled` of the pod itself.
+    pub enabled: Option<bool>,
+    /// Annotations of the pod itself.
+    pub settings: Settings,
+    /// TCP ports that containers name.
+    pub named_ports: Vec<(Arc<str>, u16)>,
+    /// Why this pod can be no workload, for people; `None` when it can.
+    pub unfit: Option<&'static str>,
+}
+
+/// A service.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Service {
+    /// ClusterIPs; empty for headless and external services.
+    pub addresses: Vec<IpAddr>,
+    /// TCP ports.
+    pub ports: Vec<ServicePort>,
+    /// `internalTrafficPolicy: Local`
+    pub local_only: bool,
+    /// Annotations; only the opaque ports apply.
+    pub settings: Settings,
+}
+
+/// One TCP port of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServicePort {
+    /// Empty for the only one.
+    pub name: Arc<str>,
+    /// The service's own port.
+    pub port: u16,
+    /// From `appProtocol`.
+    pub protocol: Option<v1::Protocol>,
+}
+
+/// An EndpointSlice.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Slice {
+    /// Its service.
+    pub service: Name,
+    /// TCP ports.
+    pub ports: Vec<(Arc<str>, u16)>,
+    /// In the order of the manifest.
+    pub endpoints: Vec<SliceEndpoint>,
+}
+
+/// One endpoint of a slice.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SliceEndpoint {
+    /// The first address; Kubernetes gives no meaning to others.
+    pub address: IpAddr,
+    /// Unset means ready.
+    pub ready: bool,
+    /// `targetRef` when it is a pod.
+    pub pod: Option<Name>,
+    /// For endpoints without a pod.
+    pub node: Arc<str>,
+    /// Zone, or empty.
+    pub zone: Arc<str>,
+}

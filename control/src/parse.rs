@@ -1,0 +1,100 @@
+//! From the text of one manifest file to objects. Must never let one bad document affect another.
+//!
+//! What cannot be read is named: file, line, object, field. The caller keeps the last good version of it.
+
+mod convert;
+mod document;
+mod settings;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+use crate::{
+    limits,
+    objects::{Object, ObjectName},
+};
+
+/// What parsing depends on beside the text.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Trust domain of identities.
+    pub trust_domain: String,
+    /// Honour `linkerd.io/inject` where `weir.mesh/enabled` is not set.
+    pub linkerd_inject: bool,
+}
+
+/// Something that was refused, for the log and for `weir check`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// Relative to the folder of manifests.
+    pub file: String,
+    /// Line of the file, from 1; 0 when the whole file is meant.
+    pub line: usize,
+    /// The object, as far as it could be told.
+    pub object: Option<String>,
+    /// Path of the field, as in `spec.ports[0].port`; empty when the document as a whole is meant.
+    pub field: String,
+    /// What is wrong and what is expected.
+    pub reason: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.file)?;
+        if self.line > 0 {
+            write!(formatter, ":{}", self.line)?;
+        }
+        if let Some(object) = &self.object {
+            write!(formatter, ": {object}")?;
+        }
+        if !self.field.is_empty() {
+            write!(formatter, ": {}", self.field)?;
+        }
+        write!(formatter, ": {}", self.reason)
+    }
+}
+
+/// What one file says.
+#[derive(Debug, Default)]
+pub struct Parsed {
+    /// In the order of the file.
+    pub objects: Vec<(ObjectName, Object)>,
+    /// Objects whose names could be read but not the rest: their last good versions stay.
+    pub refused: Vec<ObjectName>,
+    /// A document could not even be named: what the file held before and does not redefine stays.
+    pub unnamed_refusal: bool,
+    /// Why.
+    pub findings: Vec<Finding>,
+    /// Kinds that are not read, `apiVersion/kind`.
+    pub ignored: Vec<String>,
+}
+
+/// Reads one file. `file` is only for findings.
+pub fn manifest(file: &str, text: &str, options: &Options) -> Parsed {
+    let mut parsed = Parsed::default();
+    for document in document::split(text) {
+        document::read(file, &document, options, &mut parsed);
+    }
+    parsed.findings.truncate(limits::FINDINGS_PER_FILE);
+    parsed
+}
+
+/// A field that was refused, before it is known where it stands.
+#[derive(Debug, PartialEq, Eq)]
+struct FieldError {
+    field: String,
+    reason: String,
+}
+
+impl FieldError {
+    fn new(field: impl Into<String>, reason: impl Into<String>) -> FieldError {
+        FieldError { field: field.into(), reason: reason.into() }
+    }
+}
+
+/// A foreign value as findings show it: bounded, and without control characters.
+fn quoted(value: &str) -> String {
+    let shown: String = value.chars().take(limits::QUOTED_BYTES).collect();
+    format!("{shown:?}")
+}

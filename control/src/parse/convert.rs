@@ -1,0 +1,212 @@
+//! From Kubernetes' types to ours. Must never refuse what Kubernetes itself accepts, except annotations that we define.
+
+use std::{net::IpAddr, sync::Arc};
+
+use k8s_openapi::{
+    api::{
+        core::v1 as core,
+        discovery::v1::{Endpoint, EndpointSlice},
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use weir_api::v1;
+use weir_core::identity::Identity;
+
+use super::{FieldError, Options, quoted, settings};
+use crate::objects::{Name, Namespace, Object, Pod, Service, ServicePort, Settings, Slice, SliceEndpoint};
+
+type Outcome = Result<Option<Object>, Vec<FieldError>>;
+
+const TEMPLATE_HASH: &str = "pod-template-hash";
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+fn checked(object: Object, errors: Vec<FieldError>) -> Outcome {
+    if errors.is_empty() { Ok(Some(object)) } else { Err(errors) }
+}
+
+fn opted_in(metadata: &ObjectMeta, options: &Options, errors: &mut Vec<FieldError>) -> (Option<bool>, Settings) {
+    let annotations = metadata.annotations.as_ref();
+    let enabled = settings::enabled(metadata.labels.as_ref(), annotations, options.linkerd_inject, errors);
+    (enabled, settings::settings(annotations, errors))
+}
+
+pub(super) fn namespace(namespace: &core::Namespace, options: &Options) -> Outcome {
+    let mut errors = Vec::new();
+    let (enabled, settings) = opted_in(&namespace.metadata, options, &mut errors);
+    checked(Object::Namespace(Arc::new(Namespace { enabled, settings })), errors)
+}
+
+/// `None` for a pod that has no node yet: nobody can act on it.
+pub(super) fn pod(pod: &core::Pod, options: &Options) -> Outcome {
+    let Some(spec) = &pod.spec else {
+        return Err(vec![FieldError::new("spec", "missing")]);
+    };
+    let Some(node_name) = spec.node_name.clone().filter(|name| !name.is_empty()) else { return Ok(None) };
+    let mut errors = Vec::new();
+    let (enabled, settings) = opted_in(&pod.metadata, options, &mut errors);
+    let reference = reference(&pod.metadata, spec, node_name);
+    let uid = pod.metadata.uid.clone().unwrap_or_default();
+    if uid.is_empty() {
+        errors.push(FieldError::new("metadata.uid", "missing: it names the pod's network namespace on its node"));
+    }
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default();
+    let unfit = if spec.host_network == Some(true) {
+        Some("shares its node's network")
+    } else if matches!(phase, "Succeeded" | "Failed") {
+        Some("has ended")
+    } else {
+        None
+    };
+    let mut addresses = addresses(pod.status.as_ref(), &mut errors);
+    if unfit.is_some() {
+        addresses.clear();
+    }
+    let identity = match Identity::of(&reference.namespace, &reference.service_account, &options.trust_domain) {
+        Ok(identity) => identity,
+        Err(error) => {
+            errors.push(FieldError::new("spec.serviceAccountName", error.to_string()));
+            return Err(errors);
+        }
+    };
+    let named_ports = named_ports(spec);
+    let pod = Pod { uid: Arc::from(uid), reference, addresses, identity, enabled, settings, named_ports, unfit };
+    checked(Object::Pod(Arc::new(pod)), errors)
+}
+
+fn addresses(status: Option<&core::PodStatus>, errors: &mut Vec<FieldError>) -> Vec<IpAddr> {
+    let Some(status) = status else { return Vec::new() };
+    let many = status.pod_ips.iter().flatten().map(|address| address.ip.as_str());
+    let mut texts: Vec<&str> = many.filter(|ip| !ip.is_empty()).collect();
+    if texts.is_empty() {
+        texts.extend(status.pod_ip.as_deref().filter(|ip| !ip.is_empty()));
+    }
+    texts.truncate(weir_core::limits::ADDRESSES_PER_POD);
+    texts.into_iter().filter_map(|text| address("status.podIPs", text, errors)).collect()
+}
+
+fn address(field: &str, text: &str, errors: &mut Vec<FieldError>) -> Option<IpAddr> {
+    match text.parse() {
+        Ok(address) => Some(address),
+        Err(error) => {
+            errors.push(FieldError::new(field, format!("{} is no IP address: {error}", quoted(text))));
+            None
+        }
+    }
+}
+
+fn reference(metadata: &ObjectMeta, spec: &core::PodSpec, node_name: String) -> v1::PodRef {
+    let label = |key: &str| metadata.labels.as_ref().and_then(|labels| labels.get(key)).cloned().unwrap_or_default();
+    let pod_template_hash = label(TEMPLATE_HASH);
+    let (owner_kind, owner_name) = owner(metadata, &pod_template_hash);
+    let service_account = spec.service_account_name.clone().or_else(|| spec.service_account.clone());
+    v1::PodRef {
+        namespace: metadata.namespace.clone().unwrap_or_else(|| "default".to_owned()),
+        name: metadata.name.clone().unwrap_or_default(),
+        service_account: service_account.filter(|name| !name.is_empty()).unwrap_or_else(|| "default".to_owned()),
+        owner_kind,
+        owner_name,
+        node_name,
+        zone: label("topology.kubernetes.io/zone"),
+        pod_template_hash,
+    }
+}
+
+/// The owner that people know: a Deployment makes its ReplicaSets' names by appending the hash of its pod template.
+fn owner(metadata: &ObjectMeta, template_hash: &str) -> (String, String) {
+    let owners = metadata.owner_references.as_deref().unwrap_or_default();
+    let Some(owner) = owners.iter().find(|owner| owner.controller == Some(true)).or_else(|| owners.first()) else {
+        return (String::new(), String::new());
+    };
+    if owner.kind == "ReplicaSet" && !template_hash.is_empty() {
+        let name = owner.name.strip_suffix(template_hash).and_then(|name| name.strip_suffix('-'));
+        if let Some(name) = name.filter(|name| !name.is_empty()) {
+            return ("deployment".to_owned(), name.to_owned());
+        }
+    }
+    (owner.kind.to_lowercase(), owner.name.clone())
+}
+
+fn named_ports(spec: &core::PodSpec) -> Vec<(Arc<str>, u16)> {
+    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let ports = containers.flat_map(|container| container.ports.iter().flatten());
+    ports
+        .filter(|port| is_tcp(port.protocol.as_deref()))
+        .filter_map(|port| Some((Arc::from(port.name.as_deref()?), u16::try_from(port.container_port).ok()?)))
+        .collect()
+}
+
+fn is_tcp(protocol: Option<&str>) -> bool {
+    matches!(protocol, None | Some("" | "TCP"))
+}
+
+pub(super) fn service(service: &core::Service) -> Outcome {
+    let mut errors = Vec::new();
+    let settings = settings::settings(service.metadata.annotations.as_ref(), &mut errors);
+    let Some(spec) = &service.spec else {
+        return Err(vec![FieldError::new("spec", "missing")]);
+    };
+    let mut texts: Vec<&str> = spec.cluster_ips.iter().flatten().map(String::as_str).collect();
+    if texts.is_empty() {
+        texts.extend(spec.cluster_ip.as_deref());
+    }
+    let texts = texts.into_iter().filter(|text| !matches!(*text, "" | "None"));
+    let addresses: Vec<IpAddr> = texts.filter_map(|text| address("spec.clusterIPs", text, &mut errors)).collect();
+    let mut ports = Vec::new();
+    for (at, port) in spec.ports.iter().flatten().enumerate().filter(|(_, port)| is_tcp(port.protocol.as_deref())) {
+        let Some(number) = u16::try_from(port.port).ok().filter(|number| *number > 0) else {
+            errors.push(FieldError::new(format!("spec.ports[{at}].port"), format!("{} is no port (1 to 65535)", port.port)));
+            continue;
+        };
+        ports.push(ServicePort {
+            name: Arc::from(port.name.as_deref().unwrap_or_default()),
+            port: number,
+            protocol: port.app_protocol.as_deref().map(app_protocol),
+        });
+    }
+    let local_only = spec.internal_traffic_policy.as_deref() == Some("Local");
+    checked(Object::Service(Arc::new(Service { addresses, ports, local_only, settings })), errors)
+}
+
+/// Linkerd's reading (2.18): what is declared and not known is not touched.
+fn app_protocol(value: &str) -> v1::Protocol {
+    match value {
+        "http" => v1::Protocol::Http1,
+        "kubernetes.io/h2c" => v1::Protocol::Http2,
+        _ => v1::Protocol::Opaque,
+    }
+}
+
+pub(super) fn slice(slice: &EndpointSlice) -> Outcome {
+    let namespace = slice.metadata.namespace.as_deref().unwrap_or("default");
+    let service = slice.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME));
+    // A slice of names, or of no service, is nothing that a connection can be balanced over.
+    let (Some(service), "IPv4" | "IPv6") = (service, slice.address_type.as_str()) else { return Ok(None) };
+    let mut errors = Vec::new();
+    let ports = slice.ports.iter().flatten().filter(|port| is_tcp(port.protocol.as_deref()));
+    let ports = ports.filter_map(|port| {
+        let name = Arc::from(port.name.as_deref().unwrap_or_default());
+        Some((name, u16::try_from(port.port?).ok().filter(|port| *port > 0)?))
+    });
+    let mut endpoints = Vec::new();
+    for (at, endpoint) in slice.endpoints.iter().flatten().enumerate() {
+        endpoints.extend(slice_endpoint(namespace, at, endpoint, &mut errors));
+    }
+    let slice = Slice { service: Name::new(namespace, service), ports: ports.collect(), endpoints };
+    checked(Object::Slice(Arc::new(slice)), errors)
+}
+
+fn slice_endpoint(namespace: &str, at: usize, endpoint: &Endpoint, errors: &mut Vec<FieldError>) -> Option<SliceEndpoint> {
+    let text = endpoint.addresses.first()?;
+    let address = address(&format!("endpoints[{at}].addresses"), text, errors)?;
+    let target = endpoint.target_ref.as_ref().filter(|target| target.kind.as_deref() == Some("Pod"));
+    let pod = target.and_then(|target| {
+        Some(Name::new(target.namespace.as_deref().unwrap_or(namespace), target.name.as_deref()?))
+    });
+    Some(SliceEndpoint {
+        address,
+        ready: endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true),
+        pod,
+        node: Arc::from(endpoint.node_name.as_deref().unwrap_or_default()),
+        zone: Arc::from(endpoint.zone.as_deref().unwrap_or_default()),
+    })
+}

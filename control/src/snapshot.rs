@@ -1,0 +1,266 @@
+//! What a node is told about one thing: resources built from the index. Must never hold state.
+
+use std::{
+    hash::{BuildHasher, Hasher},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use foldhash::quality::FixedState;
+use prost::Message;
+use weir_api::v1::{self, resource::Body};
+use weir_core::protocol::well_known;
+
+use crate::{
+    index::Index,
+    objects::{Name, Pod, PortSpec, Service, Settings},
+};
+
+#[cfg(test)]
+mod tests;
+
+// Fixed for ever: versions must be equal over restarts, or every node would be sent everything again.
+const VERSION_SEED: u64 = 0x7765_6972;
+/// Skipped when nothing is declared (Linkerd's default: Galera's replication).
+const DEFAULT_SKIP: (u16, u16) = (4567, 4568);
+
+/// What a resource is about, typed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Key {
+    /// The anchors.
+    TrustBundle,
+    /// A pod, by uid.
+    Workload(Arc<str>),
+    /// A slice.
+    Endpoints(Name),
+    /// A dialled address.
+    Destination(SocketAddr),
+}
+
+impl Key {
+    /// From the contract's form; `None` when this is no key that control gives out.
+    pub fn parse(key: &v1::ResourceKey) -> Option<Key> {
+        match key.kind() {
+            v1::ResourceKind::TrustBundle => Some(Key::TrustBundle),
+            v1::ResourceKind::Workload => Some(Key::Workload(Arc::from(key.name.as_str()))),
+            v1::ResourceKind::Destination => key.name.parse().ok().map(Key::Destination),
+            v1::ResourceKind::Endpoints => {
+                let (namespace, name) = key.name.split_once('/')?;
+                Some(Key::Endpoints(Name::new(namespace, name)))
+            }
+            v1::ResourceKind::Unspecified => None,
+        }
+    }
+
+    /// As the contract writes it.
+    pub fn to_api(&self, trust_domain: &str) -> v1::ResourceKey {
+        let (kind, name) = match self {
+            Key::TrustBundle => (v1::ResourceKind::TrustBundle, trust_domain.to_owned()),
+            Key::Workload(uid) => (v1::ResourceKind::Workload, uid.to_string()),
+            Key::Endpoints(name) => (v1::ResourceKind::Endpoints, name.to_string()),
+            Key::Destination(address) => (v1::ResourceKind::Destination, address.to_string()),
+        };
+        v1::ResourceKey { kind: kind.into(), name }
+    }
+}
+
+/// With the hash of the content as its version.
+pub fn resource(key: &Key, trust_domain: &str, body: Body) -> v1::Resource {
+    let mut resource = v1::Resource { key: Some(key.to_api(trust_domain)), version: 0, body: Some(body) };
+    let mut hasher = FixedState::with_seed(VERSION_SEED).build_hasher();
+    hasher.write(&resource.encode_to_vec());
+    // 0 is what a node that knows nothing would say.
+    resource.version = hasher.finish().max(1);
+    resource
+}
+
+/// A pod of the node, when it is opted in and has an address.
+pub fn workload(index: &Index, uid: &str, node: &str) -> Option<v1::Workload> {
+    let pod = index.pod_by_uid(uid)?;
+    if pod.reference.node_name != node || pod.addresses.is_empty() || !index.is_enabled(pod) {
+        return None;
+    }
+    let setting = Inherited::of(index, pod);
+    Some(v1::Workload {
+        uid: pod.uid.to_string(),
+        pod: Some(pod.reference.clone()),
+        addresses: pod.addresses.iter().map(IpAddr::to_string).collect(),
+        identity: pod.identity.as_str().to_owned(),
+        capture: Some(v1::CaptureSettings {
+            skip_inbound_ports: setting.skipped(|settings| settings.skip_inbound_ports.as_deref()),
+            skip_outbound_ports: setting.skipped(|settings| settings.skip_outbound_ports.as_deref()),
+            skip_subnets: setting
+                .get(|settings| settings.skip_subnets.as_deref())
+                .unwrap_or_default()
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+            permissive: setting.get(|settings| settings.permissive).unwrap_or(false),
+        }),
+        ports: setting.port_protocols(),
+        access_log: setting.get(|settings| settings.access_log).unwrap_or(v1::AccessLog::Off).into(),
+    })
+}
+
+/// A pod's settings: its own, then its namespace's.
+struct Inherited<'a> {
+    own: &'a Settings,
+    namespace: Option<&'a Settings>,
+    named_ports: &'a [(Arc<str>, u16)],
+}
+
+impl<'a> Inherited<'a> {
+    fn of(index: &'a Index, pod: &'a Pod) -> Inherited<'a> {
+        let namespace = index.namespace(&pod.reference.namespace).map(|namespace| &namespace.settings);
+        Inherited { own: &pod.settings, namespace, named_ports: &pod.named_ports }
+    }
+
+    fn get<T>(&self, field: impl Fn(&'a Settings) -> Option<T>) -> Option<T> {
+        field(self.own).or_else(|| field(self.namespace?))
+    }
+
+    fn ranges(&self, specs: &'a [PortSpec]) -> impl Iterator<Item = v1::PortRange> {
+        // A name that this pod does not have is another pod's: annotations of namespaces are shared.
+        specs.iter().flat_map(|spec| match spec {
+            PortSpec::Range(first, last) => vec![range(*first, *last)],
+            PortSpec::Named(name) => {
+                let named = self.named_ports.iter().filter(|(known, _)| known == name);
+                named.map(|(_, port)| range(*port, *port)).collect()
+            }
+        })
+    }
+
+    fn skipped(&self, field: impl Fn(&'a Settings) -> Option<&'a [PortSpec]>) -> Vec<v1::PortRange> {
+        match self.get(field) {
+            Some(specs) => self.ranges(specs).collect(),
+            None => vec![range(DEFAULT_SKIP.0, DEFAULT_SKIP.1)],
+        }
+    }
+
+    /// Empty when nothing is declared: the node then applies the well-known ports. A declaration replaces those.
+    fn port_protocols(&self) -> Vec<v1::PortProtocol> {
+        let Some(specs) = self.get(|settings| settings.opaque_ports.as_deref()) else { return Vec::new() };
+        let declared = |ports, protocol: v1::Protocol| v1::PortProtocol { ports: Some(ports), protocol: protocol.into() };
+        let mut protocols: Vec<v1::PortProtocol> =
+            self.ranges(specs).map(|ports| declared(ports, v1::Protocol::Opaque)).collect();
+        protocols.truncate(weir_core::limits::PORT_RANGES - 1);
+        protocols.push(declared(range(1, u16::MAX), v1::Protocol::Detect));
+        protocols
+    }
+}
+
+fn range(first: u16, last: u16) -> v1::PortRange {
+    v1::PortRange { first: first.into(), last: last.into() }
+}
+
+/// What an address means, and the slices that it refers to.
+pub fn destination(index: &Index, address: SocketAddr) -> (v1::Destination, Vec<Name>) {
+    let ip = address.ip().to_canonical();
+    if let Some((name, service)) = index.service_by_address(&ip)
+        && let Some((target, slices)) = service_target(index, name, service, address.port())
+    {
+        return (v1::Destination { target: Some(v1::destination::Target::Service(target)) }, slices);
+    }
+    if let Some(pod) = index.pod_by_address(&ip) {
+        let endpoint = pod_endpoint(index, pod, ip, true);
+        let protocol = declared_protocol(&endpoint.ports, address.port());
+        let target = v1::PodTarget { endpoint: Some(endpoint), port: address.port().into(), protocol: protocol.into() };
+        return (v1::Destination { target: Some(v1::destination::Target::Pod(target)) }, Vec::new());
+    }
+    (v1::Destination { target: Some(v1::destination::Target::Unknown(v1::UnknownTarget {})) }, Vec::new())
+}
+
+fn declared_protocol(ports: &[v1::PortProtocol], port: u16) -> v1::Protocol {
+    let holds = |ports: &v1::PortRange| (ports.first..=ports.last).contains(&u32::from(port));
+    match ports.iter().find(|declared| declared.ports.as_ref().is_some_and(holds)) {
+        Some(declared) => declared.protocol(),
+        None => well_known_protocol(port),
+    }
+}
+
+fn well_known_protocol(port: u16) -> v1::Protocol {
+    match well_known(port) {
+        weir_core::protocol::Protocol::Opaque => v1::Protocol::Opaque,
+        _ => v1::Protocol::Detect,
+    }
+}
+
+/// `None` for a port that the service does not have.
+fn service_target(index: &Index, name: &Name, service: &Service, port: u16) -> Option<(v1::ServiceTarget, Vec<Name>)> {
+    let declared = service.ports.iter().find(|declared| declared.port == port)?;
+    let slices: Vec<Name> = index.slices_of(name).cloned().collect();
+    let target = v1::ServiceTarget {
+        namespace: name.namespace.to_string(),
+        name: name.name.to_string(),
+        port: port.into(),
+        port_name: declared.name.to_string(),
+        protocol: declared.protocol.unwrap_or_else(|| annotated_protocol(index, name, service, declared)).into(),
+        endpoints: slices.iter().map(Name::to_string).collect(),
+        local_only: service.local_only,
+    };
+    Some((target, slices))
+}
+
+fn annotated_protocol(
+    index: &Index,
+    name: &Name,
+    service: &Service,
+    port: &crate::objects::ServicePort,
+) -> v1::Protocol {
+    let namespace = || index.namespace(&name.namespace).and_then(|namespace| namespace.settings.opaque_ports.as_ref());
+    let Some(specs) = service.settings.opaque_ports.as_ref().or_else(namespace) else {
+        return well_known_protocol(port.port);
+    };
+    let opaque = specs.iter().any(|spec| match spec {
+        PortSpec::Range(first, last) => (*first..=*last).contains(&port.port),
+        PortSpec::Named(named) => *named == port.name,
+    });
+    if opaque { v1::Protocol::Opaque } else { v1::Protocol::Detect }
+}
+
+fn pod_endpoint(index: &Index, pod: &Pod, address: IpAddr, ready: bool) -> v1::Endpoint {
+    let identity = if index.is_serving(pod) { pod.identity.as_str().to_owned() } else { String::new() };
+    v1::Endpoint {
+        address: address.to_string(),
+        ready,
+        pod: Some(pod.reference.clone()),
+        identity,
+        uid: pod.uid.to_string(),
+        ports: Inherited::of(index, pod).port_protocols(),
+    }
+}
+
+/// The endpoints of one slice.
+pub fn endpoints(index: &Index, name: &Name) -> Option<v1::Endpoints> {
+    let slice = index.slice(name)?;
+    let endpoints = slice.endpoints.iter().map(|endpoint| {
+        // A slice may lag behind its pods: whoever has the address now is who answers there. A pod that is named but has
+        // no address yet counts as well, so that a meshed pod is never sent plaintext.
+        let named = endpoint.pod.as_ref().and_then(|name| index.pod(name));
+        let named_here = named.filter(|pod| pod.addresses.contains(&endpoint.address));
+        let pod = named_here.or_else(|| index.pod_by_address(&endpoint.address)).or(named);
+        let mut built = match pod {
+            Some(pod) => pod_endpoint(index, pod, endpoint.address, endpoint.ready),
+            None => {
+                let reference = v1::PodRef { node_name: endpoint.node.to_string(), ..v1::PodRef::default() };
+                let (address, ready) = (endpoint.address.to_string(), endpoint.ready);
+                v1::Endpoint { address, ready, pod: Some(reference), ..v1::Endpoint::default() }
+            }
+        };
+        if let Some(reference) = built.pod.as_mut().filter(|reference| reference.zone.is_empty()) {
+            reference.zone = endpoint.zone.to_string();
+        }
+        built
+    });
+    Some(v1::Endpoints {
+        namespace: name.namespace.to_string(),
+        name: name.name.to_string(),
+        service: slice.service.name.to_string(),
+        ports: slice
+            .ports
+            .iter()
+            .map(|(name, port)| v1::EndpointPort { name: name.to_string(), port: u32::from(*port) })
+            .collect(),
+        endpoints: endpoints.collect(),
+    })
+}

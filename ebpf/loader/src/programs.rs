@@ -1,0 +1,269 @@
+//! The programs and maps of one node, loaded once and pinned, so that they outlive the process that loaded them.
+//!
+//! Must never leave a moment in which a program is detached while it is being replaced.
+
+use std::{
+    fs, io,
+    os::fd::{AsFd as _, AsRawFd, BorrowedFd},
+    path::Path,
+};
+
+use aya::{
+    Ebpf, EbpfLoader, VerifierLogLevel,
+    maps::{HashMap, Map, MapData, MapError, MapInfo, SockMap},
+    programs::{CgroupSockAddr, SkLookup},
+};
+use weir_ebpf_common::{PodSettings, inbound_slot, outbound_slot};
+
+use crate::{
+    LoadError, bpffs::{Place, inode_of, namespace_of}, object, probe, sys,
+};
+
+const CONNECT: [(&str, &str, u32); 2] =
+    [("weir_connect4", "connect4", sys::CGROUP_CONNECT4), ("weir_connect6", "connect6", sys::CGROUP_CONNECT6)];
+const LOOKUP: &str = "weir_lookup";
+const BPF_NOEXIST: u64 = 1;
+
+/// One of a pod's two listeners.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slot {
+    /// Takes what the pod sends.
+    Outbound(u32),
+    /// Takes what is sent to the pod.
+    Inbound(u32),
+}
+
+impl Slot {
+    fn index(self) -> u32 {
+        match self {
+            Slot::Outbound(slot) => outbound_slot(slot),
+            Slot::Inbound(slot) => inbound_slot(slot),
+        }
+    }
+}
+
+/// What became of a listener offered to a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filled {
+    /// It is in the slot.
+    Now,
+    /// Another socket, which somebody else holds open, was there and stays.
+    Before,
+}
+
+/// The kernel side of one node's capture.
+pub struct Programs {
+    place: Place,
+    pods: HashMap<MapData, u64, u32>,
+    settings: HashMap<MapData, u32, PodSettings>,
+    listeners: SockMap<MapData>,
+}
+
+impl Programs {
+    /// Loads the programs, or takes over the maps and links that an earlier process pinned, with this version's programs in
+    /// the place of its own.
+    ///
+    /// # Errors
+    /// See [`LoadError`].
+    pub fn load(place: Place, cgroup: &Path) -> Result<Programs, LoadError> {
+        check_shape(&place, "PODS", size_of::<u32>())?;
+        check_shape(&place, "SETTINGS", size_of::<PodSettings>())?;
+        let mut object = load_object(&place, None)?;
+        let group = fs::File::open(cgroup).map_err(|source| LoadError::Cgroup { path: cgroup.to_owned(), source })?;
+        for (name, pin, attach_type) in CONNECT {
+            let program: &mut CgroupSockAddr = program(&mut object, name)?;
+            program.load().map_err(|source| LoadError::Program { name, source })?;
+            let program = program.fd().map_err(|source| LoadError::Program { name, source })?;
+            let pin = place.directory().join(pin);
+            attach(program.as_fd(), group.as_fd(), attach_type, &pin, Target::Cgroup)?;
+        }
+        Ok(Programs {
+            pods: typed(&mut object, "PODS")?,
+            settings: typed(&mut object, "SETTINGS")?,
+            listeners: typed(&mut object, "LISTENERS")?,
+            place,
+        })
+    }
+
+    /// Where the pins are.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Attaches the socket lookup of pod `slot` to its namespace, or replaces the one that is there. `key` names the pin:
+    /// letters, digits, `-` and `_`.
+    ///
+    /// # Errors
+    /// See [`LoadError`]. Nothing is left attached on failure.
+    pub fn attach_pod(&self, key: &str, slot: u32, netns: BorrowedFd<'_>) -> Result<(), LoadError> {
+        let mut object = load_object(&self.place, Some(slot))?;
+        let program: &mut SkLookup = program(&mut object, LOOKUP)?;
+        let failed = |source| LoadError::Program { name: LOOKUP, source };
+        program.load().map_err(failed)?;
+        let program = program.fd().map_err(failed)?;
+        attach(program.as_fd(), netns, sys::SK_LOOKUP, &self.place.pod(key), Target::Namespace)
+    }
+
+    /// Detaches the socket lookup of a pod. Without one, does nothing.
+    ///
+    /// # Errors
+    /// [`LoadError::Bpffs`].
+    pub fn detach_pod(&self, key: &str) -> Result<(), LoadError> {
+        let path = self.place.pod(key);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(LoadError::Bpffs { path, source: error }),
+            _gone => Ok(()),
+        }
+    }
+
+    /// Writes what the programs know of a pod, whole.
+    ///
+    /// # Errors
+    /// [`LoadError::Map`].
+    pub fn set_settings(&mut self, slot: u32, settings: &PodSettings) -> Result<(), LoadError> {
+        self.settings.insert(slot, settings, 0).map_err(|source| LoadError::Map { name: "SETTINGS", source })
+    }
+
+    /// Forgets a pod. Its lookup must be detached and its cookie released before.
+    ///
+    /// # Errors
+    /// [`LoadError::Map`].
+    pub fn remove_settings(&mut self, slot: u32) -> Result<(), LoadError> {
+        absent_is_fine(self.settings.remove(&slot)).map_err(|source| LoadError::Map { name: "SETTINGS", source })
+    }
+
+    /// From now on connects in the namespace with this cookie are captured.
+    ///
+    /// # Errors
+    /// [`LoadError::Map`].
+    pub fn capture(&mut self, cookie: u64, slot: u32) -> Result<(), LoadError> {
+        self.pods.insert(cookie, slot, 0).map_err(|source| LoadError::Map { name: "PODS", source })
+    }
+
+    /// From now on they are not.
+    ///
+    /// # Errors
+    /// [`LoadError::Map`].
+    pub fn release(&mut self, cookie: u64) -> Result<(), LoadError> {
+        absent_is_fine(self.pods.remove(&cookie)).map_err(|source| LoadError::Map { name: "PODS", source })
+    }
+
+    /// All captured namespaces: cookie and slot.
+    pub fn captured(&self) -> Vec<(u64, u32)> {
+        self.pods.iter().filter_map(Result::ok).collect()
+    }
+
+    /// Slots that have settings.
+    pub fn configured(&self) -> Vec<u32> {
+        self.settings.keys().filter_map(Result::ok).collect()
+    }
+
+    /// Offers a listening socket to a slot.
+    ///
+    /// # Errors
+    /// [`LoadError::Map`].
+    pub fn set_listener(&mut self, slot: Slot, socket: &impl AsRawFd, replace: bool) -> Result<Filled, LoadError> {
+        let flags = if replace { 0 } else { BPF_NOEXIST };
+        match self.listeners.set(slot.index(), socket, flags) {
+            Ok(()) => Ok(Filled::Now),
+            Err(error) if !replace && errno(&error) == Some(libc::EEXIST) => Ok(Filled::Before),
+            Err(source) => Err(LoadError::Map { name: "LISTENERS", source }),
+        }
+    }
+
+    /// Empties a slot.
+    ///
+    /// # Errors
+    /// [`LoadError::Map`].
+    pub fn clear_listener(&mut self, slot: Slot) -> Result<(), LoadError> {
+        let cleared = self.listeners.clear_index(&slot.index());
+        match cleared {
+            // A sockmap says EINVAL for an empty slot.
+            Err(error) if errno(&error) == Some(libc::EINVAL) => Ok(()),
+            other => absent_is_fine(other).map_err(|source| LoadError::Map { name: "LISTENERS", source }),
+        }
+    }
+}
+
+fn load_object(place: &Place, slot: Option<u32>) -> Result<Ebpf, LoadError> {
+    let slot = slot.unwrap_or(u32::MAX);
+    let can_set_errno = u32::from(probe::can_set_errno());
+    let object = EbpfLoader::new()
+        .verifier_log_level(VerifierLogLevel::DISABLE)
+        .btf(None)
+        .default_map_pin_directory(place.directory())
+        .override_global("SLOT", &slot, true)
+        .override_global("CAN_SET_ERRNO", &can_set_errno, true)
+        .load(object::embedded()?)?;
+    Ok(object)
+}
+
+fn program<'a, P>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, LoadError>
+where
+    &'a mut P: TryFrom<&'a mut aya::programs::Program>,
+{
+    let program = object.program_mut(name).ok_or(LoadError::Missing(name))?;
+    program.try_into().map_err(|_other_type| LoadError::Missing(name))
+}
+
+fn typed<M: TryFrom<Map, Error = MapError>>(object: &mut Ebpf, name: &'static str) -> Result<M, LoadError> {
+    let map = object.take_map(name).ok_or(LoadError::Missing(name))?;
+    M::try_from(map).map_err(|source| LoadError::Map { name, source })
+}
+
+enum Target {
+    Cgroup,
+    Namespace,
+}
+
+/// Puts `program` into the pinned link, or makes and pins one.
+fn attach(
+    program: BorrowedFd<'_>,
+    target: BorrowedFd<'_>,
+    attach_type: u32,
+    pin: &Path,
+    kind: Target,
+) -> Result<(), LoadError> {
+    let name = pin.display();
+    if let Ok(link) = sys::get(pin) {
+        let same = match kind {
+            Target::Cgroup => true,
+            // A namespace that died leaves a link to nothing; a pod that came back has another namespace.
+            Target::Namespace => {
+                let both = namespace_of(link.as_fd()).and_then(|was| Ok(was == inode_of(target)?));
+                both.map_err(LoadError::link(format!("reading link {name}")))?
+            }
+        };
+        if same && sys::replace(link.as_fd(), program).is_ok() {
+            return Ok(());
+        }
+        fs::remove_file(pin).map_err(LoadError::link(format!("removing link {name}")))?;
+    }
+    let link = sys::link(program, target, attach_type).map_err(LoadError::link(format!("attaching for {name}")))?;
+    sys::pin(link.as_fd(), pin).map_err(LoadError::link(format!("pinning {name}")))
+}
+
+fn check_shape(place: &Place, name: &str, expected: usize) -> Result<(), LoadError> {
+    let path = place.directory().join(name);
+    if !path.exists() {
+        return Ok(());
+    }
+    let info = MapInfo::from_pin(&path).map_err(|source| LoadError::Map { name: "pinned map", source })?;
+    let found = info.value_size();
+    if found as usize == expected { Ok(()) } else { Err(LoadError::Shape { path, found, expected }) }
+}
+
+fn errno(error: &MapError) -> Option<i32> {
+    match error {
+        MapError::SyscallError(error) => error.io_error.raw_os_error(),
+        MapError::KeyNotFound => Some(libc::ENOENT),
+        _other => None,
+    }
+}
+
+fn absent_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
+    match result {
+        Err(error) if errno(&error) == Some(libc::ENOENT) => Ok(()),
+        other => other,
+    }
+}

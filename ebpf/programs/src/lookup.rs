@@ -1,0 +1,91 @@
+//! `sk_lookup`: in one pod's namespace, gives each new connection to the proxy's listener, or leaves it to the application.
+//!
+//! Must never be attached to the node's own namespace.
+
+use core::ptr::{addr_of, read_volatile};
+
+use aya_ebpf::{
+    bindings::{bpf_sk_lookup, sk_action},
+    macros::sk_lookup,
+    programs::SkLookupContext,
+};
+use weir_ebpf_common::{Address, LOOPBACK_IFINDEX, inbound_slot, outbound_slot};
+
+use crate::maps::{LISTENERS, SETTINGS};
+
+const AF_INET: u32 = 2;
+const IPPROTO_TCP: u32 = 6;
+
+const PASS: u32 = sk_action::SK_PASS;
+const DROP: u32 = sk_action::SK_DROP;
+
+/// The pod whose namespace this copy is attached to. Written by the loader: there is no namespace cookie in this hook.
+#[unsafe(no_mangle)]
+static SLOT: u32 = u32::MAX;
+
+#[sk_lookup]
+pub fn weir_lookup(ctx: SkLookupContext) -> u32 {
+    // SAFETY: the context pointer is the kernel's; the verifier checks each offset.
+    if unsafe { read_volatile(addr_of!((*ctx.lookup).protocol)) } != IPPROTO_TCP {
+        return PASS;
+    }
+    // SAFETY: a global of this object, frozen by the loader.
+    let slot = unsafe { read_volatile(&SLOT) };
+    // SAFETY: the entry outlives the attachment: it is written before and removed after.
+    let Some(settings) = (unsafe { SETTINGS.get(slot) }) else {
+        return DROP;
+    };
+    let (local, remote) = addresses(ctx.lookup);
+    // The pod talks to itself, or to its loopback.
+    if local.same(&remote) || local.is_loopback() {
+        return PASS;
+    }
+    // SAFETY: as above.
+    let (port, interface) = unsafe {
+        (read_volatile(addr_of!((*ctx.lookup).local_port)) as u16, read_volatile(addr_of!((*ctx.lookup).ingress_ifindex)))
+    };
+    let from_inside = interface == LOOPBACK_IFINDEX;
+    let index = match (settings.owns(&local), from_inside) {
+        // The proxy dials the application over lo.
+        (true, true) => return PASS,
+        (false, true) => outbound_slot(slot),
+        // Also an address of the pod that nobody declared: from outside is never outbound.
+        (_, false) if settings.skips_inbound(port) => return PASS,
+        (_, false) => inbound_slot(slot),
+    };
+    match LISTENERS.redirect_sk_lookup(&ctx, index, 0) {
+        Ok(()) => PASS,
+        Err(_missing) if settings.permissive() => PASS,
+        Err(_missing) => DROP,
+    }
+}
+
+#[inline(always)]
+fn addresses(lookup: *const bpf_sk_lookup) -> (Address, Address) {
+    // SAFETY: as in `weir_lookup`; volatile because the context may not be read in wider pieces than its fields.
+    unsafe {
+        if read_volatile(addr_of!((*lookup).family)) == AF_INET {
+            return (
+                Address::mapped(read_volatile(addr_of!((*lookup).local_ip4))),
+                Address::mapped(read_volatile(addr_of!((*lookup).remote_ip4))),
+            );
+        }
+        let local = Address {
+            words: [
+                read_volatile(addr_of!((*lookup).local_ip6[0])),
+                read_volatile(addr_of!((*lookup).local_ip6[1])),
+                read_volatile(addr_of!((*lookup).local_ip6[2])),
+                read_volatile(addr_of!((*lookup).local_ip6[3])),
+            ],
+        };
+        let remote = Address {
+            words: [
+                read_volatile(addr_of!((*lookup).remote_ip6[0])),
+                read_volatile(addr_of!((*lookup).remote_ip6[1])),
+                read_volatile(addr_of!((*lookup).remote_ip6[2])),
+                read_volatile(addr_of!((*lookup).remote_ip6[3])),
+            ],
+        };
+        (local, remote)
+    }
+}

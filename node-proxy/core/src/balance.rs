@@ -1,0 +1,87 @@
+//! Chooses one of many endpoints: the less loaded of two random ones ("power of two choices", Mitzenmacher 2001).
+//!
+//! Must never cost more for a large service than for a small one.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::snapshot::Endpoint;
+
+/// Index of the endpoint to use; `None` when there is none. All of `ready` must be ready.
+///
+/// `random` decides: the same numbers give the same choice. `exclude` failed just now and is taken only when alone.
+pub fn pick(ready: &[Arc<Endpoint>], now: Duration, random: u64, exclude: Option<&Endpoint>) -> Option<usize> {
+    let count = ready.len();
+    if count < 2 {
+        return count.checked_sub(1);
+    }
+    // Multiply-shift maps 32 random bits to a range without division or visible bias.
+    let below = |bits: u64, bound: usize| ((bits & 0xffff_ffff) * bound as u64 >> 32) as usize;
+    let first = below(random, count);
+    let mut second = below(random >> 32, count - 1);
+    if second >= first {
+        second += 1;
+    }
+    let is_excluded = |index: usize| exclude.is_some_and(|failed| std::ptr::eq(&*ready[index], failed));
+    if is_excluded(first) {
+        return Some(second);
+    }
+    if is_excluded(second) {
+        return Some(first);
+    }
+    let score = |index: usize| ready[index].load.score(now);
+    Some(if score(second) < score(first) { second } else { first })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::tests::endpoint;
+
+    /// A small generator, so that the tests are the same each time (SplitMix64).
+    fn numbers() -> impl Iterator<Item = u64> {
+        let mut state = 7_u64;
+        std::iter::from_fn(move || {
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut mixed = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+            Some(mixed ^ mixed >> 31)
+        })
+    }
+
+    fn endpoints(count: u8) -> Vec<Arc<Endpoint>> {
+        (0..count).map(|last| Arc::new(endpoint(&format!("10.0.0.{last}:80"), "u"))).collect()
+    }
+
+    #[test]
+    fn equal_loads_share_equally() {
+        let endpoints = endpoints(10);
+        let mut hits = [0_u32; 10];
+        for random in numbers().take(100_000) {
+            hits[pick(&endpoints, Duration::ZERO, random, None).unwrap()] += 1;
+        }
+        assert!(hits.iter().all(|hit| (9_000..11_000).contains(hit)), "{hits:?}");
+    }
+
+    #[test]
+    fn the_slow_one_is_avoided_but_not_forgotten() {
+        let endpoints = endpoints(3);
+        let now = Duration::from_secs(1);
+        endpoints[1].load.finish(now, Duration::from_secs(1));
+        let slow = numbers().take(1000).filter(|random| pick(&endpoints, now, *random, None) == Some(1)).count();
+        assert_eq!(slow, 0);
+        let later = Duration::from_secs(120);
+        for fast in [0, 2] {
+            endpoints[fast].load.finish(later, Duration::from_millis(5));
+        }
+        assert!(numbers().take(1000).any(|random| pick(&endpoints, later, random, None) == Some(1)));
+    }
+
+    #[test]
+    fn what_failed_is_taken_only_when_alone() {
+        let two = endpoints(2);
+        assert!(numbers().take(100).all(|random| pick(&two, Duration::ZERO, random, Some(&two[0])) == Some(1)));
+        let one = endpoints(1);
+        assert_eq!(pick(&one, Duration::ZERO, 0, Some(&one[0])), Some(0));
+        assert_eq!(pick(&[], Duration::ZERO, 0, None), None);
+    }
+}

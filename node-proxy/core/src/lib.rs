@@ -1,0 +1,24 @@
+//! Decisions of the data plane, without I/O: time and randomness are arguments.
+//!
+//! Must never depend on tokio, hyper, tonic, kube or aya, so that the proxy, the control plane, `weir` and the tests all
+//! run the very same code.
+
+pub mod limits;
+
+pub mod identity;
+pub mod snapshot;
+
+pub mod client_hello;
+pub mod detect;
+pub mod protocol;
+pub mod transport_header;
+
+pub mod balance;
+pub mod load;
+
+pub mod inbound;
+pub mod outbound;
+
+pub mod classify;
+pub mod grpc;
+pub mod proxy_error;

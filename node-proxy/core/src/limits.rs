@@ -1,0 +1,22 @@
+//! Bounds of decisions, each with its reason. Must never hold a number without one.
+
+use std::time::Duration;
+
+/// A DNS name (RFC 1035): identities are DNS SANs.
+pub const IDENTITY_BYTES: usize = 253;
+/// Latency assumed of an endpoint nothing is known about (Linkerd's default).
+pub const DEFAULT_RTT: Duration = Duration::from_millis(30);
+/// Time constant of the latency estimate (Linkerd's default).
+pub const EWMA_DECAY: Duration = Duration::from_secs(10);
+/// Endpoints of one service: past this the node's memory is the limit, and splitting the service the answer.
+pub const ENDPOINTS_PER_SERVICE: usize = 10_000;
+/// Resources of one node: workloads, destinations in use and the slices behind them.
+pub const RESOURCES: usize = 100_000;
+/// Addresses of one pod: Kubernetes gives two, other CNIs some more.
+pub const ADDRESSES_PER_POD: usize = 8;
+/// Excluded port ranges, and excluded subnets, of one pod: the kernel programs walk them at each connect.
+pub const EXCLUSIONS: usize = 16;
+/// Declared port ranges of one pod.
+pub const PORT_RANGES: usize = 128;
+/// Trust anchors of one mesh: rotation needs two or three.
+pub const ANCHORS: usize = 32;

@@ -1,0 +1,151 @@
+//! Errors that the proxy itself answers with: one table for status, gRPC code, header text and metric label.
+//!
+//! Must never have a catch-all: a new error needs its own line in each column.
+
+/// Whose fault it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// The client.
+    Downstream,
+    /// The server, or what lies between.
+    Upstream,
+    /// This proxy or its configuration.
+    Local,
+}
+
+/// What the proxy could not do (Linkerd's cases).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum ProxyError {
+    /// No endpoint became ready in time.
+    #[error("no ready endpoint: the service is in failfast")]
+    FailFast,
+    /// Too much is waiting or open already.
+    #[error("too many requests wait for this service")]
+    LoadShed,
+    /// No connection to an endpoint came about.
+    #[error("connect to an endpoint failed")]
+    ConnectFailed,
+    /// The connection failed with the request on it.
+    #[error("the connection to the endpoint failed")]
+    UpstreamBroken,
+    /// Control has not said what the destination is.
+    #[error("destination unknown and the control plane does not answer")]
+    Unresolved,
+    /// A time limit ran out.
+    #[error("timed out")]
+    Timeout,
+    /// Policy forbids it.
+    #[error("unauthorized request")]
+    Unauthorized,
+    /// The server is not who was required.
+    #[error("the server's identity is not the required one")]
+    IdentityRequired,
+    /// It would come back to us.
+    #[error("the connection would loop")]
+    Loop,
+}
+
+impl ProxyError {
+    /// All of them, for tables and tests.
+    pub const ALL: [ProxyError; 9] = [
+        ProxyError::FailFast,
+        ProxyError::LoadShed,
+        ProxyError::ConnectFailed,
+        ProxyError::UpstreamBroken,
+        ProxyError::Unresolved,
+        ProxyError::Timeout,
+        ProxyError::Unauthorized,
+        ProxyError::IdentityRequired,
+        ProxyError::Loop,
+    ];
+
+    /// Status of the response.
+    pub fn http_status(self) -> u16 {
+        match self {
+            ProxyError::FailFast | ProxyError::Timeout => 504,
+            ProxyError::LoadShed | ProxyError::Unresolved => 503,
+            ProxyError::ConnectFailed | ProxyError::UpstreamBroken | ProxyError::IdentityRequired => 502,
+            ProxyError::Unauthorized => 403,
+            ProxyError::Loop => 508,
+        }
+    }
+
+    /// gRPC status code of the response.
+    pub fn grpc_code(self) -> u32 {
+        match self {
+            ProxyError::FailFast | ProxyError::Timeout => 4,
+            ProxyError::LoadShed
+            | ProxyError::Unresolved
+            | ProxyError::ConnectFailed
+            | ProxyError::UpstreamBroken
+            | ProxyError::IdentityRequired => 14,
+            ProxyError::Unauthorized => 7,
+            ProxyError::Loop => 10,
+        }
+    }
+
+    /// Value of the label `error`.
+    pub fn label(self) -> &'static str {
+        match self {
+            ProxyError::FailFast => "failfast",
+            ProxyError::LoadShed => "loadshed",
+            ProxyError::ConnectFailed | ProxyError::UpstreamBroken => "i/o",
+            ProxyError::Unresolved => "unresolved",
+            ProxyError::Timeout => "response timeout",
+            ProxyError::Unauthorized => "unauthorized",
+            ProxyError::IdentityRequired => "identity required",
+            ProxyError::Loop => "gateway loop",
+        }
+    }
+
+    /// Whose fault it is.
+    pub fn blame(self) -> Blame {
+        match self {
+            ProxyError::Unauthorized => Blame::Downstream,
+            ProxyError::FailFast
+            | ProxyError::ConnectFailed
+            | ProxyError::UpstreamBroken
+            | ProxyError::Timeout
+            | ProxyError::IdentityRequired => Blame::Upstream,
+            ProxyError::LoadShed | ProxyError::Unresolved | ProxyError::Loop => Blame::Local,
+        }
+    }
+
+    /// Whether the same request may be sent again without asking what it did.
+    pub fn retry_is_safe(self) -> bool {
+        match self {
+            ProxyError::FailFast | ProxyError::LoadShed | ProxyError::ConnectFailed | ProxyError::Unresolved => true,
+            ProxyError::UpstreamBroken
+            | ProxyError::Timeout
+            | ProxyError::Unauthorized
+            | ProxyError::IdentityRequired
+            | ProxyError::Loop => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_linkerds() {
+        for (error, http, grpc) in [
+            (ProxyError::FailFast, 504, 4),
+            (ProxyError::LoadShed, 503, 14),
+            (ProxyError::Timeout, 504, 4),
+            (ProxyError::ConnectFailed, 502, 14),
+            (ProxyError::Unauthorized, 403, 7),
+            (ProxyError::Loop, 508, 10),
+        ] {
+            assert_eq!((error.http_status(), error.grpc_code()), (http, grpc), "{error}");
+        }
+    }
+
+    #[test]
+    fn texts_fit_a_header() {
+        for error in ProxyError::ALL {
+            assert!(http::HeaderValue::from_str(&error.to_string()).is_ok(), "{error:?}");
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! What one node knows, as types that cannot be wrong. Built aside from control's resources and swapped whole.
+//!
+//! Must never let one bad resource affect another, nor an empty or missing one open what it would have closed.
+
+mod apply;
+mod convert;
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use foldhash::fast::RandomState;
+use ipnet::IpNet;
+use weir_api::v1;
+
+pub use self::apply::{Applied, apply};
+use crate::{
+    identity::Identity,
+    load::Load,
+    protocol::{PortProtocols, PortRange, Protocol},
+};
+
+type Map<K, V> = HashMap<K, V, RandomState>;
+
+/// Names of a pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct PodRef {
+    /// Namespace.
+    pub namespace: Arc<str>,
+    /// Name.
+    pub name: Arc<str>,
+    /// Service account.
+    pub service_account: Arc<str>,
+    /// Lower-case kind of the top owner; empty for a bare pod.
+    pub owner_kind: Arc<str>,
+    /// Name of the top owner.
+    pub owner_name: Arc<str>,
+    /// Node.
+    pub node_name: Arc<str>,
+    /// Zone of the node; empty when unknown.
+    pub zone: Arc<str>,
+    /// Label `pod-template-hash`; empty when it has none.
+    pub pod_template_hash: Arc<str>,
+}
+
+/// Format of a workload's access log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AccessLog {
+    /// None.
+    #[default]
+    Off,
+    /// Apache common log format.
+    Apache,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What of a pod's traffic is captured.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CaptureSettings {
+    /// The application's ports that clients reach directly.
+    pub skip_inbound_ports: Vec<PortRange>,
+    /// Ports that the application reaches directly.
+    pub skip_outbound_ports: Vec<PortRange>,
+    /// Networks that the application reaches directly.
+    pub skip_subnets: Vec<IpNet>,
+    /// Without a proxy traffic passes instead of being refused.
+    pub permissive: bool,
+}
+
+/// A pod of this node that is in the mesh.
+#[derive(Clone, Debug)]
+pub struct Workload {
+    /// Pod uid.
+    pub uid: Arc<str>,
+    /// Names.
+    pub pod: Arc<PodRef>,
+    /// Its addresses, primary first; at least one.
+    pub addresses: Vec<IpAddr>,
+    /// Who it is.
+    pub identity: Identity,
+    /// What is captured.
+    pub capture: CaptureSettings,
+    /// Declared protocols of its ports.
+    pub ports: PortProtocols,
+    /// Its access log.
+    pub access_log: AccessLog,
+}
+
+/// One port of one pod, anywhere in the mesh.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Whether it may get new requests.
+    pub ready: bool,
+    /// Names.
+    pub pod: Arc<PodRef>,
+    /// Who it has to prove to be; none when it is not in the mesh.
+    pub identity: Option<Identity>,
+    /// Pod uid.
+    pub uid: Arc<str>,
+    /// Declared protocol of the port.
+    pub protocol: Protocol,
+    /// Latency and pending requests; survives changes of everything but address and uid.
+    pub load: Arc<Load>,
+}
+
+impl Endpoint {
+    fn is_same(&self, other: &Endpoint) -> bool {
+        self.address == other.address
+            && self.ready == other.ready
+            && self.pod == other.pod
+            && self.identity == other.identity
+            && self.uid == other.uid
+            && self.protocol == other.protocol
+    }
+}
+
+/// A ClusterIP and port.
+#[derive(Clone, Debug)]
+pub struct ServiceTarget {
+    /// Namespace.
+    pub namespace: Arc<str>,
+    /// Name.
+    pub name: Arc<str>,
+    /// Port of the service.
+    pub port: u16,
+    /// Declared protocol.
+    pub protocol: Protocol,
+    /// All endpoints, the ready ones first.
+    pub endpoints: Vec<Arc<Endpoint>>,
+    ready: usize,
+}
+
+impl ServiceTarget {
+    /// Endpoints that may get new requests.
+    pub fn ready_endpoints(&self) -> &[Arc<Endpoint>] {
+        &self.endpoints[..self.ready]
+    }
+}
+
+/// What a dialled address means.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// A service: balanced.
+    Service(ServiceTarget),
+    /// A certain pod.
+    Pod(Arc<Endpoint>),
+    /// Neither: forwarded as it is.
+    Unknown,
+}
+
+/// One dialled address.
+#[derive(Clone, Debug)]
+pub struct Destination {
+    /// The address.
+    pub address: SocketAddr,
+    /// What it means.
+    pub target: Target,
+}
+
+impl Destination {
+    /// The service, if it is one.
+    pub fn service(&self) -> Option<&ServiceTarget> {
+        match &self.target {
+            Target::Service(service) => Some(service),
+            Target::Pod(_) | Target::Unknown => None,
+        }
+    }
+
+    /// What is spoken, as far as it is declared.
+    pub fn protocol(&self) -> Protocol {
+        match &self.target {
+            Target::Service(service) => service.protocol,
+            Target::Pod(endpoint) => endpoint.protocol,
+            Target::Unknown => crate::protocol::well_known(self.address.port()),
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Versioned<T> {
+    version: u64,
+    value: T,
+}
+
+/// What one node knows.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    workloads: Map<Arc<str>, Versioned<Arc<Workload>>>,
+    by_address: Map<IpAddr, Arc<Workload>>,
+    destinations: Map<SocketAddr, Arc<Destination>>,
+    /// What control said, kept to build destinations anew when a slice changes.
+    destination_resources: Map<SocketAddr, Versioned<Arc<v1::Destination>>>,
+    slices: Map<String, Versioned<Arc<v1::Endpoints>>>,
+    anchors: Map<String, Versioned<Arc<Vec<Vec<u8>>>>>,
+}
+
+impl Snapshot {
+    /// A workload of this node.
+    pub fn workload_by_uid(&self, uid: &str) -> Option<&Arc<Workload>> {
+        self.workloads.get(uid).map(|entry| &entry.value)
+    }
+
+    /// The workload of this node that has this address.
+    pub fn workload_by_address(&self, address: IpAddr) -> Option<&Arc<Workload>> {
+        self.by_address.get(&address)
+    }
+
+    /// What a dialled address means, if this node has asked before.
+    pub fn destination(&self, address: &SocketAddr) -> Option<&Arc<Destination>> {
+        self.destinations.get(address)
+    }
+
+    /// Workloads of this node.
+    pub fn workloads(&self) -> impl Iterator<Item = &Arc<Workload>> {
+        self.workloads.values().map(|entry| &entry.value)
+    }
+
+    /// Destinations that this node has in use.
+    pub fn destinations(&self) -> impl Iterator<Item = &Arc<Destination>> {
+        self.destinations.values()
+    }
+
+    /// Trust anchors, DER, of all trust domains.
+    pub fn trust_anchors(&self) -> Vec<Vec<u8>> {
+        let mut anchors: Vec<_> = self.anchors.values().flat_map(|entry| entry.value.iter().cloned()).collect();
+        anchors.sort();
+        anchors
+    }
+
+    /// The trust domain; empty until control has said it.
+    pub fn trust_domain(&self) -> &str {
+        self.anchors.keys().next().map_or("", String::as_str)
+    }
+
+    /// Everything held, with its version: what a resuming stream tells control.
+    pub fn versions(&self) -> Vec<(v1::ResourceKey, u64)> {
+        use v1::ResourceKind::{Destination, Endpoints, TrustBundle, Workload};
+        let key = |kind: v1::ResourceKind, name: String| v1::ResourceKey { kind: kind.into(), name };
+        let workloads = self.workloads.iter().map(|(uid, entry)| (key(Workload, uid.to_string()), entry.version));
+        let destinations = self.destination_resources.iter();
+        let destinations = destinations.map(|(at, entry)| (key(Destination, at.to_string()), entry.version));
+        let slices = self.slices.iter().map(|(name, entry)| (key(Endpoints, name.clone()), entry.version));
+        let anchors = self.anchors.iter().map(|(name, entry)| (key(TrustBundle, name.clone()), entry.version));
+        workloads.chain(destinations).chain(slices).chain(anchors).collect()
+    }
+}

@@ -1,0 +1,271 @@
+//! Applies an update of control's to a snapshot. Must never rebuild what the update does not concern.
+
+use std::{collections::HashSet, net::SocketAddr, sync::Arc};
+
+use weir_api::v1::{self, resource::Body};
+
+use super::{
+    Destination, Endpoint, Map, ServiceTarget, Snapshot, Target, Versioned,
+    convert::{self, Reason},
+};
+use crate::{limits, load::Load, protocol::Protocol};
+
+/// An update's outcome.
+#[derive(Debug)]
+pub struct Applied {
+    /// The next snapshot.
+    pub snapshot: Snapshot,
+    /// Resources that were not taken, with the field and the reason; their last good version stays.
+    pub rejected: Vec<v1::Rejection>,
+}
+
+/// The snapshot after an update. `previous` is not touched; unchanged parts are shared with it.
+pub fn apply(previous: &Snapshot, upserts: Vec<v1::Resource>, removals: Vec<v1::ResourceKey>) -> Applied {
+    let mut next = previous.clone();
+    let mut rejected = Vec::new();
+    let mut slices = HashSet::new();
+    let mut stale = HashSet::new();
+    let mut workloads = false;
+    for key in removals {
+        workloads |= key.kind() == v1::ResourceKind::Workload;
+        remove(&mut next, &key, &mut slices);
+    }
+    for resource in upserts {
+        let Some(key) = resource.key.clone() else {
+            rejected.push(v1::Rejection { key: None, reason: "key: missing".into() });
+            continue;
+        };
+        workloads |= key.kind() == v1::ResourceKind::Workload;
+        if let Err(reason) = upsert(&mut next, &key, resource, &mut slices, &mut stale) {
+            rejected.push(v1::Rejection { key: Some(key), reason });
+        }
+    }
+    if workloads {
+        next.by_address = by_address(&next);
+    }
+    let affected: Vec<SocketAddr> = next
+        .destination_resources
+        .iter()
+        .filter(|(address, entry)| stale.contains(*address) || refers_to(&entry.value, &slices))
+        .map(|(address, _)| *address)
+        .collect();
+    for address in affected {
+        rebuild(&mut next, previous, address, &mut rejected);
+    }
+    Applied { snapshot: next, rejected }
+}
+
+fn remove(next: &mut Snapshot, key: &v1::ResourceKey, slices: &mut HashSet<String>) {
+    match key.kind() {
+        v1::ResourceKind::Workload => {
+            next.workloads.remove(key.name.as_str());
+        }
+        v1::ResourceKind::Destination => {
+            if let Ok(address) = key.name.parse::<SocketAddr>() {
+                next.destination_resources.remove(&address);
+                next.destinations.remove(&address);
+            }
+        }
+        v1::ResourceKind::Endpoints => {
+            next.slices.remove(&key.name);
+            slices.insert(key.name.clone());
+        }
+        v1::ResourceKind::TrustBundle => {
+            next.anchors.remove(&key.name);
+        }
+        v1::ResourceKind::Unspecified => {}
+    }
+}
+
+fn upsert(
+    next: &mut Snapshot,
+    key: &v1::ResourceKey,
+    resource: v1::Resource,
+    slices: &mut HashSet<String>,
+    stale: &mut HashSet<SocketAddr>,
+) -> Result<(), Reason> {
+    let held = next.workloads.len() + next.destination_resources.len() + next.slices.len();
+    if held >= limits::RESOURCES {
+        return Err(format!("this node holds {held} resources and takes no more"));
+    }
+    let version = resource.version;
+    match (key.kind(), resource.body) {
+        (v1::ResourceKind::Workload, Some(Body::Workload(workload))) => {
+            let value = Arc::new(convert::workload(&key.name, &workload)?);
+            next.workloads.insert(Arc::clone(&value.uid), Versioned { version, value });
+        }
+        (v1::ResourceKind::Destination, Some(Body::Destination(destination))) => {
+            let address = key.name.parse().map_err(|error| format!("name {:?}: {error}", key.name))?;
+            // Converted once for its errors: a bad one must not replace a good one.
+            build(next, None, address, &destination)?;
+            next.destination_resources.insert(address, Versioned { version, value: Arc::new(destination) });
+            stale.insert(address);
+        }
+        (v1::ResourceKind::Endpoints, Some(Body::Endpoints(endpoints))) => {
+            check_slice(&endpoints)?;
+            next.slices.insert(key.name.clone(), Versioned { version, value: Arc::new(endpoints) });
+            slices.insert(key.name.clone());
+        }
+        (v1::ResourceKind::TrustBundle, Some(Body::TrustBundle(bundle))) => {
+            if bundle.anchors.is_empty() || bundle.anchors.len() > limits::ANCHORS {
+                return Err(format!("anchors: {} of them, 1 to {} are taken", bundle.anchors.len(), limits::ANCHORS));
+            }
+            next.anchors.insert(key.name.clone(), Versioned { version, value: Arc::new(bundle.anchors) });
+        }
+        (kind, body) => {
+            return Err(format!("body: {} under kind {kind:?}", if body.is_some() { "another kind" } else { "none" }));
+        }
+    }
+    Ok(())
+}
+
+fn by_address(next: &Snapshot) -> Map<std::net::IpAddr, Arc<super::Workload>> {
+    next.workloads()
+        .flat_map(|workload| workload.addresses.iter().map(|address| (*address, Arc::clone(workload))))
+        .collect()
+}
+
+fn refers_to(destination: &v1::Destination, slices: &HashSet<String>) -> bool {
+    match &destination.target {
+        Some(v1::destination::Target::Service(service)) => service.endpoints.iter().any(|name| slices.contains(name)),
+        _ => false,
+    }
+}
+
+fn rebuild(next: &mut Snapshot, previous: &Snapshot, address: SocketAddr, rejected: &mut Vec<v1::Rejection>) {
+    let Some(resource) = next.destination_resources.get(&address).map(|entry| Arc::clone(&entry.value)) else {
+        return;
+    };
+    let before = previous.destinations.get(&address);
+    match build(next, before.map(AsRef::as_ref), address, &resource) {
+        Ok(built) => {
+            let unchanged = before.filter(|before| is_same(before, &built));
+            let destination = unchanged.map_or_else(|| Arc::new(built), Arc::clone);
+            next.destinations.insert(address, destination);
+        }
+        Err(reason) => {
+            let key = v1::ResourceKey { kind: v1::ResourceKind::Destination.into(), name: address.to_string() };
+            rejected.push(v1::Rejection { key: Some(key), reason });
+        }
+    }
+}
+
+fn is_same(before: &Destination, after: &Destination) -> bool {
+    match (&before.target, &after.target) {
+        (Target::Unknown, Target::Unknown) => true,
+        (Target::Pod(before), Target::Pod(after)) => Arc::ptr_eq(before, after),
+        (Target::Service(before), Target::Service(after)) => {
+            before.namespace == after.namespace
+                && before.name == after.name
+                && before.protocol == after.protocol
+                && before.endpoints.len() == after.endpoints.len()
+                && before.endpoints.iter().zip(&after.endpoints).all(|(one, other)| Arc::ptr_eq(one, other))
+        }
+        _ => false,
+    }
+}
+
+fn build(
+    next: &Snapshot,
+    before: Option<&Destination>,
+    address: SocketAddr,
+    resource: &v1::Destination,
+) -> Result<Destination, Reason> {
+    let target = match &resource.target {
+        Some(v1::destination::Target::Service(service)) => Target::Service(build_service(next, before, service)?),
+        Some(v1::destination::Target::Pod(pod)) => {
+            let declared = protocol("pod.protocol", pod.protocol)?;
+            let given = pod.endpoint.as_ref().ok_or("pod.endpoint: missing")?;
+            let built = endpoint(given, convert::port("pod.port", pod.port)?, declared)?;
+            let held = match before.map(|before| &before.target) {
+                Some(Target::Pod(held)) => Some(held),
+                _ => None,
+            };
+            Target::Pod(keep(built, held))
+        }
+        Some(v1::destination::Target::Unknown(_)) => Target::Unknown,
+        // Not `Unknown`: what is missing must not turn into "forward in plain".
+        None => return Err("target: missing".into()),
+    };
+    Ok(Destination { address, target })
+}
+
+fn build_service(
+    next: &Snapshot,
+    before: Option<&Destination>,
+    service: &v1::ServiceTarget,
+) -> Result<ServiceTarget, Reason> {
+    let port = convert::port("service.port", service.port)?;
+    let declared = match protocol("service.protocol", service.protocol)? {
+        Protocol::Detect => crate::protocol::well_known(port),
+        declared => declared,
+    };
+    let held: Map<(SocketAddr, Arc<str>), &Arc<Endpoint>> = match before.and_then(Destination::service) {
+        Some(before) => before.endpoints.iter().map(|held| ((held.address, Arc::clone(&held.uid)), held)).collect(),
+        None => Map::default(),
+    };
+    let mut endpoints = Vec::new();
+    let slices = service.endpoints.iter().filter_map(|name| next.slices.get(name));
+    for slice in slices.map(|entry| &entry.value) {
+        // A slice without this port has nothing for this service port.
+        let Some(slice_port) = slice.ports.iter().find(|port| port.name == service.port_name) else { continue };
+        let slice_port = convert::port("ports.port", slice_port.port)?;
+        for given in &slice.endpoints {
+            let built = endpoint(given, slice_port, declared)?;
+            let known = held.get(&(built.address, Arc::clone(&built.uid))).copied();
+            endpoints.push(keep(built, known));
+        }
+    }
+    if endpoints.len() > limits::ENDPOINTS_PER_SERVICE {
+        return Err(format!("{} endpoints, at most {} are taken", endpoints.len(), limits::ENDPOINTS_PER_SERVICE));
+    }
+    // Ready first: picking never walks past those that are not. Kubernetes may list one pod in two slices for a moment.
+    endpoints.sort_by(|one, other| (!one.ready, one.address, &one.uid).cmp(&(!other.ready, other.address, &other.uid)));
+    endpoints.dedup_by(|one, other| one.address == other.address && one.uid == other.uid);
+    let ready = endpoints.partition_point(|endpoint| endpoint.ready);
+    Ok(ServiceTarget {
+        namespace: Arc::from(service.namespace.as_str()),
+        name: Arc::from(service.name.as_str()),
+        port,
+        protocol: declared,
+        endpoints,
+        ready,
+    })
+}
+
+/// The endpoint held before when nothing changed, else a new one with the old one's load.
+fn keep(built: Endpoint, held: Option<&Arc<Endpoint>>) -> Arc<Endpoint> {
+    match held.filter(|held| held.address == built.address && held.uid == built.uid) {
+        Some(held) if held.is_same(&built) => Arc::clone(held),
+        Some(held) => Arc::new(Endpoint { load: Arc::clone(&held.load), ..built }),
+        None => Arc::new(built),
+    }
+}
+
+fn check_slice(slice: &v1::Endpoints) -> Result<(), Reason> {
+    for port in &slice.ports {
+        convert::port("ports.port", port.port)?;
+    }
+    for (index, given) in slice.endpoints.iter().enumerate() {
+        endpoint(given, 1, Protocol::Detect).map_err(|reason| format!("endpoints[{index}].{reason}"))?;
+    }
+    Ok(())
+}
+
+fn endpoint(given: &v1::Endpoint, port: u16, declared: Protocol) -> Result<Endpoint, Reason> {
+    let ip = given.address.parse().map_err(|error| format!("address: {:?}: {error}", given.address))?;
+    let ports = convert::ports(&given.ports)?;
+    Ok(Endpoint {
+        address: SocketAddr::new(ip, port),
+        ready: given.ready,
+        pod: Arc::new(convert::pod(given.pod.as_ref())),
+        identity: convert::identity(&given.identity)?,
+        uid: Arc::from(given.uid.as_str()),
+        protocol: if declared == Protocol::Detect { ports.lookup(port) } else { declared },
+        load: Arc::new(Load::default()),
+    })
+}
+
+fn protocol(field: &str, value: i32) -> Result<Protocol, Reason> {
+    v1::Protocol::try_from(value).map(Protocol::from).map_err(|error| format!("{field}: {error}"))
+}

@@ -1,0 +1,175 @@
+use std::sync::Arc;
+
+use weir_api::v1::{self, ResourceKind, resource::Body};
+
+use super::*;
+use crate::limits;
+
+pub(crate) fn endpoint(address: &str, uid: &str) -> Endpoint {
+    Endpoint {
+        address: address.parse().unwrap(),
+        ready: true,
+        pod: Arc::default(),
+        identity: None,
+        uid: Arc::from(uid),
+        protocol: Protocol::Detect,
+        load: Arc::default(),
+    }
+}
+
+fn key(kind: ResourceKind, name: &str) -> v1::ResourceKey {
+    v1::ResourceKey { kind: kind.into(), name: name.into() }
+}
+
+fn resource(kind: ResourceKind, name: &str, body: Body) -> v1::Resource {
+    v1::Resource { key: Some(key(kind, name)), version: 1, body: Some(body) }
+}
+
+fn service(slices: &[&str]) -> v1::Resource {
+    let service = v1::ServiceTarget {
+        namespace: "shop".into(),
+        name: "web".into(),
+        port: 80,
+        port_name: "http".into(),
+        endpoints: slices.iter().map(|name| (*name).to_owned()).collect(),
+        ..Default::default()
+    };
+    let target = Some(v1::destination::Target::Service(service));
+    resource(ResourceKind::Destination, "10.96.0.1:80", Body::Destination(v1::Destination { target }))
+}
+
+fn slice(name: &str, endpoints: &[(&str, &str, bool)]) -> v1::Resource {
+    let endpoints = endpoints
+        .iter()
+        .map(|(address, uid, ready)| v1::Endpoint {
+            address: (*address).into(),
+            uid: (*uid).into(),
+            ready: *ready,
+            ..Default::default()
+        })
+        .collect();
+    let ports = vec![v1::EndpointPort { name: "http".into(), port: 8080 }];
+    let body = v1::Endpoints { namespace: "shop".into(), name: name.into(), service: "web".into(), ports, endpoints };
+    resource(ResourceKind::Endpoints, name, Body::Endpoints(body))
+}
+
+fn workload(uid: &str, address: &str) -> v1::Resource {
+    let workload = v1::Workload {
+        uid: uid.into(),
+        addresses: vec![address.into()],
+        identity: "web.shop.serviceaccount.identity.linkerd.cluster.local".into(),
+        ..Default::default()
+    };
+    resource(ResourceKind::Workload, uid, Body::Workload(workload))
+}
+
+fn applied(previous: &Snapshot, upserts: Vec<v1::Resource>) -> Snapshot {
+    let applied = apply(previous, upserts, Vec::new());
+    assert!(applied.rejected.is_empty(), "{:?}", applied.rejected);
+    applied.snapshot
+}
+
+fn web(snapshot: &Snapshot) -> Arc<Destination> {
+    Arc::clone(snapshot.destination(&"10.96.0.1:80".parse().unwrap()).unwrap())
+}
+
+#[test]
+fn ready_endpoints_come_first_whatever_the_order_of_resources() {
+    let endpoints = [("10.1.0.2", "b", false), ("10.1.0.1", "a", true), ("10.1.0.3", "c", true)];
+    for order in [vec![service(&["s"]), slice("s", &endpoints)], vec![slice("s", &endpoints), service(&["s"])]] {
+        let destination = web(&applied(&Snapshot::default(), order));
+        let ready: Vec<_> =
+            destination.service().unwrap().ready_endpoints().iter().map(|e| e.address.to_string()).collect();
+        assert_eq!(ready, ["10.1.0.1:8080", "10.1.0.3:8080"]);
+        assert_eq!(destination.service().unwrap().endpoints.len(), 3);
+    }
+}
+
+#[test]
+fn what_an_update_does_not_concern_keeps_its_identity_and_its_load() {
+    let first = applied(&Snapshot::default(), vec![service(&["s"]), slice("s", &[("10.1.0.1", "a", true)])]);
+    let other = applied(&first, vec![slice("t", &[("10.1.0.9", "z", true)]), workload("u", "10.1.0.5")]);
+    assert!(Arc::ptr_eq(&web(&first), &web(&other)));
+    let grown = applied(&other, vec![slice("s", &[("10.1.0.1", "a", true), ("10.1.0.2", "b", true)])]);
+    let (before, after) = (web(&other), web(&grown));
+    assert!(Arc::ptr_eq(&before.service().unwrap().endpoints[0], &after.service().unwrap().endpoints[0]));
+    let unready = applied(&grown, vec![slice("s", &[("10.1.0.1", "a", false), ("10.1.0.2", "b", true)])]);
+    let changed = &web(&unready).service().unwrap().endpoints[1].clone();
+    assert!(Arc::ptr_eq(&changed.load, &before.service().unwrap().endpoints[0].load), "readiness is no new endpoint");
+    let reused = applied(&unready, vec![slice("s", &[("10.1.0.1", "new", true)])]);
+    assert!(!Arc::ptr_eq(&web(&reused).service().unwrap().endpoints[0].load, &changed.load), "a new pod is");
+}
+
+#[test]
+fn a_bad_resource_rejects_itself_by_name_and_its_last_good_version_stays() {
+    let good = applied(&Snapshot::default(), vec![workload("u", "10.1.0.5"), service(&["s"])]);
+    let nameless = v1::Resource { key: None, version: 1, body: None };
+    let empty = resource(ResourceKind::Destination, "10.96.0.1:80", Body::Destination(v1::Destination { target: None }));
+    let bad = vec![workload("u", "10.1.0.500"), empty, nameless, workload("v", "10.1.0.6")];
+    let Applied { snapshot, rejected } = apply(&good, bad, Vec::new());
+    let reasons: Vec<_> = rejected.iter().map(|rejection| rejection.reason.as_str()).collect();
+    assert_eq!(reasons.len(), 3, "{reasons:?}");
+    assert!(reasons[0].contains("10.1.0.500") && reasons[1].contains("target"), "{reasons:?}");
+    assert_eq!(snapshot.workload_by_uid("u").unwrap().addresses, ["10.1.0.5".parse::<IpAddr>().unwrap()]);
+    assert!(snapshot.workload_by_uid("v").is_some());
+    assert!(web(&snapshot).service().is_some(), "an empty destination never becomes a plain one");
+}
+
+#[test]
+fn removal_takes_the_address_with_it_and_a_service_may_lose_all_endpoints() {
+    let full = applied(
+        &Snapshot::default(),
+        vec![workload("u", "10.1.0.5"), service(&["s"]), slice("s", &[("10.1.0.1", "a", true)])],
+    );
+    assert!(full.workload_by_address("10.1.0.5".parse().unwrap()).is_some());
+    let removals = vec![key(ResourceKind::Workload, "u"), key(ResourceKind::Endpoints, "s")];
+    let Applied { snapshot, .. } = apply(&full, Vec::new(), removals);
+    assert!(snapshot.workload_by_address("10.1.0.5".parse().unwrap()).is_none());
+    assert!(web(&snapshot).service().unwrap().ready_endpoints().is_empty());
+}
+
+#[test]
+fn versions_name_everything_held() {
+    let full = applied(&Snapshot::default(), vec![workload("u", "10.1.0.5"), service(&["s"]), slice("s", &[])]);
+    let mut names: Vec<_> = full.versions().into_iter().map(|(key, _)| key.name).collect();
+    names.sort();
+    assert_eq!(names, ["10.96.0.1:80", "s", "u"]);
+}
+
+#[test]
+fn an_address_that_leads_into_the_node_is_no_endpoint() {
+    for address in ["127.0.0.1", "::1", "0.0.0.0", "::", "224.0.0.1", "ff02::1", "::ffff:127.0.0.1"] {
+        let Applied { rejected, .. } =
+            apply(&Snapshot::default(), vec![slice("s", &[(address, "a", true)]), workload("u", address)], Vec::new());
+        assert_eq!(rejected.len(), 2, "{address}");
+    }
+}
+
+#[test]
+fn of_two_pods_with_one_address_the_later_one_has_it() {
+    for turn in 0..20 {
+        let older = workload(&format!("older{turn}"), "10.1.0.5");
+        let newer = v1::Resource { version: 2, ..workload(&format!("newer{turn}"), "10.1.0.5") };
+        let snapshot = applied(&Snapshot::default(), vec![newer, older]);
+        let holder = snapshot.workload_by_address("10.1.0.5".parse().unwrap()).unwrap();
+        assert!(holder.uid.starts_with("newer"), "{}", holder.uid);
+    }
+}
+
+#[test]
+fn a_full_node_still_takes_news_of_what_it_holds() {
+    let slices = (0..limits::RESOURCES).map(|index| slice(&index.to_string(), &[])).collect();
+    let full = applied(&Snapshot::default(), slices);
+    let Applied { snapshot, rejected } =
+        apply(&full, vec![slice("7", &[("10.1.0.1", "a", true)]), slice("new", &[])], Vec::new());
+    assert_eq!(rejected.iter().filter_map(|one| one.key.as_ref()).map(|key| &*key.name).collect::<Vec<_>>(), ["new"]);
+    assert_eq!(snapshot.slices["7"].value.endpoints.len(), 1);
+}
+
+#[test]
+fn an_empty_trust_anchor_is_refused() {
+    let bundle = Body::TrustBundle(v1::TrustBundle { anchors: vec![Vec::new()], ..Default::default() });
+    let Applied { rejected, .. } =
+        apply(&Snapshot::default(), vec![resource(ResourceKind::TrustBundle, "cluster.local", bundle)], Vec::new());
+    assert_eq!(rejected.len(), 1);
+}

@@ -1,0 +1,220 @@
+//! Message bodies on their way through, and what is counted when a response ends.
+//!
+//! Must never buffer: a frame that comes in goes out.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use ::http::HeaderMap;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::{body::Incoming, client::conn::http1};
+use weir_core::{
+    classify::{self, Classification},
+    snapshot::Endpoint,
+};
+
+use crate::{
+    access_log::AccessEntry,
+    http::Open,
+    pool::{PoolKey, StreamGuard},
+    proxy::Worker,
+    telemetry::HttpSeries,
+};
+
+enum Kind {
+    Incoming(Incoming),
+    Full(Option<Bytes>),
+}
+
+/// A request or response body.
+pub struct Body {
+    kind: Kind,
+    // Two at most: the client's half and, on one node, the server's.
+    ends: Vec<ResponseEnd>,
+    open: Option<Open>,
+}
+
+impl From<Incoming> for Body {
+    fn from(incoming: Incoming) -> Body {
+        Body { kind: Kind::Incoming(incoming), ends: Vec::new(), open: None }
+    }
+}
+
+impl Body {
+    /// A request body; its connection is busy for as long as it lives.
+    pub fn incoming(incoming: Incoming, open: Open) -> Body {
+        Body { kind: Kind::Incoming(incoming), ends: Vec::new(), open: Some(open) }
+    }
+
+    /// The connection that this body is sent over is busy for as long as it lives.
+    pub fn hold(mut self, open: Open) -> Body {
+        self.open = Some(open);
+        self
+    }
+
+    /// No bytes.
+    pub fn empty() -> Body {
+        Body { kind: Kind::Full(None), ends: Vec::new(), open: None }
+    }
+
+    /// These bytes.
+    pub fn full(bytes: Bytes) -> Body {
+        Body { kind: Kind::Full(Some(bytes)), ends: Vec::new(), open: None }
+    }
+
+    /// What happens when this response body ends, breaks off or is dropped.
+    pub fn on_end(mut self, mut end: ResponseEnd) -> Body {
+        if self.is_end_stream() {
+            end.finish(None);
+        }
+        self.ends.push(end);
+        self
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let this = self.get_mut();
+        let incoming = match &mut this.kind {
+            Kind::Incoming(incoming) => incoming,
+            Kind::Full(bytes) => {
+                let frame = bytes.take().map(|bytes| Ok(Frame::data(bytes)));
+                this.ends.iter_mut().for_each(|end| end.finish(None));
+                return Poll::Ready(frame);
+            }
+        };
+        let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
+        let over = incoming.is_end_stream();
+        for end in &mut this.ends {
+            match &frame {
+                Some(Ok(frame)) => {
+                    end.sent(frame.data_ref().map_or(0, Bytes::len));
+                    if let Some(trailers) = frame.trailers_ref() {
+                        end.finish(Some(trailers));
+                    } else if over {
+                        end.finish(None);
+                    }
+                }
+                Some(Err(_)) => end.fail(),
+                None => end.finish(None),
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Incoming(incoming) => incoming.is_end_stream(),
+            Kind::Full(bytes) => bytes.is_none(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Incoming(incoming) => incoming.size_hint(),
+            Kind::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
+        }
+    }
+}
+
+/// What holds the upstream connection until the response has ended.
+pub enum Held {
+    /// HTTP/1: goes back to the pool of this worker.
+    Http1(Arc<Worker>, Arc<PoolKey>, http1::SendRequest<Body>),
+    /// HTTP/2: one stream less.
+    Http2(StreamGuard),
+    /// Nothing, as when the other half of this process answered.
+    Nothing,
+}
+
+/// Counts one response when it ends, whichever way it ends.
+pub struct ResponseEnd {
+    /// Where the response is counted.
+    pub series: Arc<HttpSeries>,
+    /// Status of the response.
+    pub status: u16,
+    /// Whether trailers decide the classification.
+    pub grpc: bool,
+    /// gRPC status seen in the headers.
+    pub grpc_status: Option<u32>,
+    /// Label of the error that this proxy answered with.
+    pub error: Option<&'static str>,
+    /// From the request's arrival to the response's head.
+    pub latency: Duration,
+    /// Whose load ends here.
+    pub endpoint: Option<(Arc<Endpoint>, Duration)>,
+    /// The upstream connection.
+    pub held: Held,
+    /// One line of the access log, if the workload wants it.
+    pub access: Option<Box<AccessEntry>>,
+    /// Counted already.
+    pub done: bool,
+}
+
+impl ResponseEnd {
+    fn sent(&mut self, bytes: usize) {
+        if let Some(access) = &mut self.access {
+            access.response_bytes += bytes as u64;
+        }
+    }
+
+    fn finish(&mut self, trailers: Option<&HeaderMap>) {
+        if self.done {
+            return;
+        }
+        if let Some(status) = trailers.and_then(weir_core::grpc::status) {
+            self.grpc_status = Some(status);
+        }
+        let classification = if self.grpc {
+            classify::of_grpc(self.grpc_status, self.status)
+        } else {
+            classify::of_http(self.status)
+        };
+        self.count(classification);
+        if let Held::Http1(worker, key, sender) = std::mem::replace(&mut self.held, Held::Nothing) {
+            worker.pool.put_http1(&key, sender);
+        }
+    }
+
+    fn fail(&mut self) {
+        if !self.done {
+            self.error = self.error.or(Some("i/o"));
+            self.count(Classification::Failure);
+        }
+        self.held = Held::Nothing;
+    }
+
+    fn count(&mut self, classification: Classification) {
+        self.done = true;
+        self.series.response(self.status, classification, self.grpc_status, self.error, self.latency);
+        if let Some((endpoint, now)) = self.endpoint.take() {
+            endpoint.load.finish(now, self.latency);
+        }
+        if let Some(access) = self.access.take() {
+            access.log();
+        }
+    }
+}
+
+impl Drop for ResponseEnd {
+    fn drop(&mut self) {
+        // The client went away before the end: no fault of the server, whose connection is closed with it.
+        if !self.done {
+            let classification =
+                if self.grpc { Classification::Success } else { classify::of_http(self.status) };
+            self.error = self.error.or(Some("cancelled"));
+            self.count(classification);
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! The snapshot in force, and which destinations this node has in use.
+//!
+//! Must never block a reader for longer than it takes to clone a pointer.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    os::fd::OwnedFd,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use dashmap::DashMap;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{mpsc, watch};
+use weir_api::v1;
+use weir_core::snapshot::{self, Destination, Snapshot};
+
+use crate::{
+    identities::Identities,
+    limits,
+    vault::{Vault, VaultContents, VaultError},
+};
+
+/// Why a destination is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ResolveError {
+    /// Control is away and has not named it before.
+    #[error("the control plane is not connected and has not named this destination before")]
+    ControlUnavailable,
+    /// Too many destinations in use.
+    #[error("this node has {} destinations in use and takes no more", limits::DESTINATIONS)]
+    TooMany,
+    /// Control did not answer in time.
+    #[error("the control plane did not answer within {:?}", limits::RESOLVE_WAIT)]
+    Timeout,
+}
+
+/// What the stream is asked to send.
+#[derive(Debug)]
+pub(super) enum Wanted {
+    Subscribe(SocketAddr),
+    Unsubscribe(Vec<SocketAddr>),
+    Status(v1::WorkloadStatus),
+}
+
+struct Inner {
+    snapshot: RwLock<Arc<Snapshot>>,
+    generation: AtomicU64,
+    changed: watch::Sender<u64>,
+    vault: watch::Sender<u64>,
+    resources: Mutex<HashMap<(i32, String), v1::Resource>>,
+    in_use: DashMap<SocketAddr, Instant>,
+    statuses: Mutex<HashMap<String, v1::WorkloadStatus>>,
+    wanted: mpsc::Sender<Wanted>,
+    identities: OnceLock<Identities>,
+    connected: AtomicBool,
+    synced: AtomicBool,
+}
+
+/// The configuration of this node; clones share it.
+#[derive(Clone)]
+pub struct Store(Arc<Inner>);
+
+impl Store {
+    pub(super) fn new() -> (Store, mpsc::Receiver<Wanted>) {
+        let (wanted, requests) = mpsc::channel(limits::CONTROL_QUEUE);
+        let inner = Inner {
+            snapshot: RwLock::default(),
+            generation: AtomicU64::new(0),
+            changed: watch::channel(0).0,
+            vault: watch::channel(0).0,
+            resources: Mutex::default(),
+            in_use: DashMap::new(),
+            statuses: Mutex::default(),
+            wanted,
+            identities: OnceLock::new(),
+            connected: AtomicBool::new(false),
+            synced: AtomicBool::new(false),
+        };
+        (Store(Arc::new(inner)), requests)
+    }
+
+    pub(super) fn attach_identities(&self, identities: Identities) {
+        let set = self.0.identities.set(identities);
+        debug_assert!(set.is_ok(), "attached once, at the start");
+    }
+
+    /// The snapshot in force.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.0.snapshot.read())
+    }
+
+    /// Changes when the snapshot does. One atomic load.
+    pub fn generation(&self) -> u64 {
+        self.0.generation.load(Ordering::Acquire)
+    }
+
+    /// Wakes when the snapshot changes.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.0.changed.subscribe()
+    }
+
+    /// Wakes when keys, certificates or resources change: what the vault holds.
+    pub fn vault_changes(&self) -> watch::Receiver<u64> {
+        self.0.vault.subscribe()
+    }
+
+    /// Keys or certificates have changed.
+    pub(crate) fn secrets_changed(&self) {
+        self.0.vault.send_modify(|version| *version += 1);
+    }
+
+    /// Keys, certificates and resources of now, sealed for the next worker.
+    ///
+    /// # Errors
+    /// The kernel refused a memfd.
+    pub fn seal(&self) -> Result<OwnedFd, VaultError> {
+        let keys = self.0.identities.get().map(Identities::keys).unwrap_or_default();
+        Vault::seal(&VaultContents { resources: self.resources(), keys })
+    }
+
+    /// What `destination` means. Asks control when this node has not used it before, and waits within a bound.
+    ///
+    /// # Errors
+    /// See [`ResolveError`]: never "plain" for what is not known.
+    pub async fn destination(&self, destination: SocketAddr) -> Result<Arc<Destination>, ResolveError> {
+        let mut changes = self.subscribe();
+        self.want(destination)?;
+        let deadline = tokio::time::Instant::now() + limits::RESOLVE_WAIT;
+        loop {
+            if let Some(known) = self.snapshot().destination(&destination) {
+                return Ok(Arc::clone(known));
+            }
+            match tokio::time::timeout_at(deadline, changes.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) if self.connected() => return Err(ResolveError::Timeout),
+                Ok(Err(_)) | Err(_) => return Err(ResolveError::ControlUnavailable),
+            }
+        }
+    }
+
+    /// Marks a destination as in use, and asks for it again if it was dropped for being idle.
+    pub fn touch(&self, destination: SocketAddr) {
+        if self.snapshot().destination(&destination).is_some() {
+            self.0.in_use.insert(destination, Instant::now());
+        } else {
+            // A full table refuses new destinations only: this one is asked for again at the next request.
+            let _full = self.want(destination);
+        }
+    }
+
+    fn want(&self, destination: SocketAddr) -> Result<(), ResolveError> {
+        let in_use = &self.0.in_use;
+        if in_use.len() >= limits::DESTINATIONS && !in_use.contains_key(&destination) {
+            return Err(ResolveError::TooMany);
+        }
+        let before = in_use.insert(destination, Instant::now());
+        if before.is_none() && self.0.wanted.try_send(Wanted::Subscribe(destination)).is_err() {
+            in_use.remove(&destination);
+            return Err(ResolveError::TooMany);
+        }
+        Ok(())
+    }
+
+    /// Forgets destinations that nobody has used for a while.
+    pub(super) fn drop_idle(&self) -> Vec<SocketAddr> {
+        let mut dropped = Vec::new();
+        self.0.in_use.retain(|destination, used| {
+            let keep = used.elapsed() < limits::DESTINATION_IDLE;
+            if !keep {
+                dropped.push(*destination);
+            }
+            keep
+        });
+        dropped
+    }
+
+    /// Destinations in use, for a stream that begins.
+    pub(super) fn in_use(&self) -> Vec<SocketAddr> {
+        self.0.in_use.iter().map(|entry| *entry.key()).collect()
+    }
+
+    /// Tells control what became of a workload.
+    pub fn report_workload(&self, uid: &str, captured: bool, reason: &str, certificate_not_after: i64) {
+        let status = v1::WorkloadStatus { uid: uid.into(), captured, reason: reason.into(), certificate_not_after };
+        self.0.statuses.lock().insert(uid.to_owned(), status.clone());
+        // A full queue loses nothing: all statuses are sent again when the stream begins anew, and in each report.
+        let _full = self.0.wanted.try_send(Wanted::Status(status));
+    }
+
+    /// The last status of each workload that is still here.
+    pub(super) fn statuses(&self) -> Vec<v1::WorkloadStatus> {
+        let snapshot = self.snapshot();
+        let mut statuses = self.0.statuses.lock();
+        statuses.retain(|uid, _| snapshot.workload_by_uid(uid).is_some());
+        statuses.values().cloned().collect()
+    }
+
+    /// Takes an update; returns what of it was rejected.
+    pub(super) fn apply(&self, upserts: Vec<v1::Resource>, removals: Vec<v1::ResourceKey>) -> Vec<v1::Rejection> {
+        let raw = upserts.clone();
+        let snapshot::Applied { snapshot, rejected } = snapshot::apply(&self.snapshot(), upserts, removals.clone());
+        let id = |key: &v1::ResourceKey| (key.kind, key.name.clone());
+        {
+            let mut resources = self.0.resources.lock();
+            for key in &removals {
+                resources.remove(&id(key));
+            }
+            let bad: std::collections::HashSet<_> =
+                rejected.iter().filter_map(|rejection| rejection.key.as_ref().map(id)).collect();
+            for resource in raw {
+                if let Some(key) = resource.key.as_ref().map(id).filter(|key| !bad.contains(key)) {
+                    resources.insert(key, resource);
+                }
+            }
+        }
+        *self.0.snapshot.write() = Arc::new(snapshot);
+        let generation = self.0.generation.fetch_add(1, Ordering::AcqRel) + 1;
+        self.0.changed.send_replace(generation);
+        self.secrets_changed();
+        rejected
+    }
+
+    /// The last good state, from the vault or the disk.
+    pub(super) fn restore(&self, resources: Vec<v1::Resource>) {
+        if resources.is_empty() {
+            return;
+        }
+        let rejected = self.apply(resources, Vec::new());
+        for rejection in rejected {
+            tracing::warn!(?rejection, "a remembered resource is of no use any more");
+        }
+        let now = Instant::now();
+        for destination in self.snapshot().destinations() {
+            self.0.in_use.insert(destination.address, now);
+        }
+        self.0.synced.store(true, Ordering::Release);
+    }
+
+    /// Everything held, as control sent it.
+    pub(super) fn resources(&self) -> Vec<v1::Resource> {
+        self.0.resources.lock().values().cloned().collect()
+    }
+
+    pub(super) fn set_connected(&self, connected: bool) {
+        self.0.connected.store(connected, Ordering::Release);
+    }
+
+    pub(super) fn set_synced(&self) {
+        self.0.synced.store(true, Ordering::Release);
+    }
+
+    /// The stream to control is up.
+    pub fn connected(&self) -> bool {
+        self.0.connected.load(Ordering::Acquire)
+    }
+
+    /// Control has sent all that was asked for, or the last good state was restored.
+    pub fn synced(&self) -> bool {
+        self.0.synced.load(Ordering::Acquire)
+    }
+}

@@ -1,0 +1,180 @@
+//! Opens connections from inside a pod's network namespace: to other nodes, or to the pod's own application.
+//!
+//! Must never dial from the node's own namespace, and never over TLS without verifying the expected identity.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use rustls_pki_types::ServerName;
+use tokio::{
+    io::AsyncWriteExt as _,
+    net::{TcpSocket, TcpStream},
+    time::timeout,
+};
+use tokio_rustls::TlsConnector;
+use weir_core::{
+    identity::Identity,
+    snapshot::Workload,
+    transport_header::{SessionProtocol, TransportHeader},
+};
+
+use crate::{
+    handover::{Family, HandoverError, SocketKind},
+    io::{Io, Prefixed, ReadAhead, Transport},
+    limits,
+    proxy::Shared,
+};
+
+/// Why no connection came about.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// The holder gave no socket in the pod's namespace.
+    #[error("no socket in the namespace of pod {uid}: {source}; check that the weir-holder of this node runs")]
+    Socket {
+        /// Pod uid.
+        uid: Arc<str>,
+        /// What the holder or its absence said.
+        source: HandoverError,
+    },
+    /// The kernel refused, or nobody answered.
+    #[error("connect to {to}: {source}")]
+    Connect {
+        /// Address that was dialled.
+        to: SocketAddr,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Nobody answered in time.
+    #[error("connect to {to}: no answer within {within:?}; a NetworkPolicy or a dead node may drop the packets")]
+    ConnectTimeout {
+        /// Address that was dialled.
+        to: SocketAddr,
+        /// How long we waited.
+        within: std::time::Duration,
+    },
+    /// Our own certificate is not there.
+    #[error("no certificate for {identity} yet; check `weir check` and the log of weir-control")]
+    NoCertificate {
+        /// The client workload's identity.
+        identity: Identity,
+    },
+    /// TLS failed: most often another identity than the one expected.
+    #[error("TLS with {to} as {expected}: {source}")]
+    Handshake {
+        /// Address that was dialled.
+        to: SocketAddr,
+        /// Identity that the peer had to prove.
+        expected: Identity,
+        /// What rustls said.
+        source: io::Error,
+    },
+    /// TLS took too long.
+    #[error("TLS with {to}: not done within {within:?}")]
+    HandshakeTimeout {
+        /// Address that was dialled.
+        to: SocketAddr,
+        /// How long we waited.
+        within: std::time::Duration,
+    },
+}
+
+/// Connects to `to` from the pod's own address.
+///
+/// # Errors
+/// See [`DialError`].
+pub async fn plain(shared: &Shared, client: &Workload, to: SocketAddr) -> Result<TcpStream, DialError> {
+    let socket = socket(shared, &client.uid, SocketKind::Upstream, to).await?;
+    connect(socket, to, limits::CONNECT_TIMEOUT).await
+}
+
+/// Connects to the pod's own application with the real client's address as source, where the kernel allows it.
+///
+/// # Errors
+/// See [`DialError`].
+pub async fn app(
+    shared: &Shared,
+    server: &Workload,
+    client: IpAddr,
+    to: SocketAddr,
+) -> Result<TcpStream, DialError> {
+    let socket = socket(shared, &server.uid, SocketKind::App, to).await?;
+    // Only the same family can be spoofed; a client behind translation shows up as the pod itself.
+    if client.is_ipv4() == to.is_ipv4() {
+        socket.bind(SocketAddr::new(client, 0)).map_err(|source| DialError::Connect { to, source })?;
+    }
+    connect(socket, to, limits::APP_CONNECT_TIMEOUT).await
+}
+
+/// Connects over mutual TLS as `client`, and says in the transport header which port and protocol follow.
+///
+/// # Errors
+/// See [`DialError`].
+pub async fn mutual_tls(
+    shared: &Shared,
+    client: &Workload,
+    to: SocketAddr,
+    server: &Identity,
+    session: Option<SessionProtocol>,
+) -> Result<Io, DialError> {
+    let config = match shared.identities.client_config(&client.identity) {
+        Some(config) => config,
+        None => wait_for_certificate(shared, &client.identity).await?,
+    };
+    let tcp = plain(shared, client, to).await?;
+    let invalid = |source| DialError::Handshake { to, expected: server.clone(), source };
+    let name = ServerName::try_from(server.as_str().to_owned()).map_err(|error| invalid(io::Error::other(error)))?;
+    let handshake = Box::pin(TlsConnector::from(config).connect(name, ReadAhead::new(bytes::Bytes::new(), tcp)));
+    let within = limits::HANDSHAKE_TIMEOUT;
+    let mut tls = match timeout(within, handshake).await {
+        Ok(done) => done.map_err(invalid)?,
+        Err(_elapsed) => return Err(DialError::HandshakeTimeout { to, within }),
+    };
+    let header = TransportHeader { port: to.port(), name: None, session_protocol: session };
+    let mut bytes = bytes::BytesMut::with_capacity(64);
+    header.encode(&mut bytes);
+    tls.write_all(&bytes).await.map_err(invalid)?;
+    Ok(Prefixed::new(Transport::Client(Box::new(tls))))
+}
+
+async fn wait_for_certificate(shared: &Shared, identity: &Identity) -> Result<Arc<rustls::ClientConfig>, DialError> {
+    shared.identities.ready(identity, limits::CERTIFICATE_WAIT).await;
+    shared
+        .identities
+        .client_config(identity)
+        .ok_or_else(|| DialError::NoCertificate { identity: identity.clone() })
+}
+
+async fn socket(shared: &Shared, uid: &Arc<str>, kind: SocketKind, to: SocketAddr) -> Result<TcpSocket, DialError> {
+    let family = if to.is_ipv4() { Family::V4 } else { Family::V6 };
+    let fd = match shared.holder.try_socket(uid, kind, family) {
+        Some(fd) => fd,
+        None => shared
+            .holder
+            .socket(uid, kind, family)
+            .await
+            .map_err(|source| DialError::Socket { uid: Arc::clone(uid), source })?,
+    };
+    Ok(TcpSocket::from_std_stream(std::net::TcpStream::from(fd)))
+}
+
+async fn connect(socket: TcpSocket, to: SocketAddr, within: std::time::Duration) -> Result<TcpStream, DialError> {
+    match timeout(within, socket.connect(to)).await {
+        Ok(Ok(tcp)) => {
+            // An option that fails costs latency or a slow notice of death, never the connection.
+            let _slow = tcp.set_nodelay(true);
+            Ok(tcp)
+        }
+        Ok(Err(source)) => Err(DialError::Connect { to, source }),
+        Err(_elapsed) => Err(DialError::ConnectTimeout { to, within }),
+    }
+}
+
+/// Options of every accepted connection: no delay for small writes, and dead peers are noticed.
+pub fn set_options(tcp: &TcpStream) {
+    let socket = socket2::SockRef::from(tcp);
+    // As above: a connection without them still works.
+    let _slow = socket.set_tcp_nodelay(true);
+}

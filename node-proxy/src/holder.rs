@@ -1,0 +1,188 @@
+//! The privileged half of a node: enters pods' namespaces, loads kernel programs, opens sockets, hands them to the proxy.
+//!
+//! Must never parse a byte that came from the network, and never read what it keeps for the proxy.
+
+mod diag;
+mod directory;
+mod error;
+mod foreign;
+pub(crate) mod inside;
+mod keeper;
+mod monitor;
+pub(crate) mod namespace;
+mod netlink;
+mod pod;
+pub(crate) mod routing;
+mod server;
+mod settings;
+mod sockets;
+pub(crate) mod state;
+pub(crate) mod sysctl;
+
+use std::{io, os::fd::OwnedFd, path::{Path, PathBuf}};
+
+use tokio::{signal::unix::{SignalKind, signal}, sync::mpsc};
+use weir_ebpf_loader::{LoadError, Place, Programs};
+
+use self::{keeper::Keeper, pod::Machine, server::{Client, Server}, state::StateDirectory};
+use crate::{handover::{FeatureReport, Request}, limits};
+
+/// Arguments of `weir-node holder`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct HolderArgs {
+    /// Unix socket at which the proxy connects
+    #[arg(long, default_value = "/run/weir/holder.sock")]
+    pub socket: PathBuf,
+    /// Cgroup (version 2) whose processes are captured; default: the mount point of the hierarchy
+    #[arg(long)]
+    pub cgroup: Option<PathBuf>,
+    /// BPF file system in which programs and maps are pinned; mounted if need be
+    #[arg(long, default_value = "/sys/fs/bpf")]
+    pub bpffs: PathBuf,
+    /// Directory of pods: JSON files with uid, netns and, if wanted, `"enrol": true` and settings
+    #[arg(long)]
+    pub pods: Option<PathBuf>,
+    /// Directory for what a successor needs; must be emptied by a reboot; default: /run/weir/<inode of the node's network namespace>
+    #[arg(long)]
+    pub state: Option<PathBuf>,
+    /// User that the proxy runs as
+    #[arg(long, default_value_t = 2102)]
+    pub proxy_uid: u32,
+}
+
+/// Why the holder cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum HolderError {
+    /// The kernel side is not as it must be.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// Something on this machine is not as it must be.
+    #[error("{what}: {source}")]
+    Setup {
+        /// What was attempted.
+        what: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// No cgroup v2.
+    #[error("no cgroup v2 hierarchy is mounted on this machine; mount one (`mount -t cgroup2 none DIR`) and give it with --cgroup")]
+    NoCgroup,
+}
+
+impl HolderError {
+    pub(crate) fn setup(what: impl Into<String>) -> impl FnOnce(io::Error) -> HolderError {
+        let what = what.into();
+        move |source| HolderError::Setup { what, source }
+    }
+}
+
+/// What the holder's one loop hears of.
+pub(super) enum Event {
+    /// A proxy connected.
+    Connected { id: u64, client: Client },
+    /// A proxy asks.
+    Request { id: u64, request: Request, fds: Vec<OwnedFd> },
+    /// A proxy left.
+    Gone { id: u64 },
+    /// Something changed in a pod's namespace.
+    Changed { uid: String },
+    /// The directory of pods changed.
+    Files { files: Vec<directory::PodFile> },
+}
+
+/// Runs until SIGTERM or SIGINT. Programs, maps and rules stay: a successor takes them over.
+///
+/// # Errors
+/// See [`HolderError`].
+pub fn run(args: HolderArgs) -> Result<(), HolderError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(HolderError::setup("starting the event loop"))?.block_on(hold(args))
+}
+
+async fn hold(args: HolderArgs) -> Result<(), HolderError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(HolderError::setup("listening for SIGTERM"))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(HolderError::setup("listening for SIGINT"))?;
+    raise_descriptor_limit();
+    let node = namespace::own_inode().map_err(HolderError::setup("reading /proc/self/ns/net"))?;
+    let path = args.state.clone().unwrap_or_else(|| StateDirectory::default_path(node));
+    let failed = HolderError::setup(format!("state directory {}", path.display()));
+    let state = StateDirectory::open(&path, true).map_err(failed)?;
+    let cgroup = match &args.cgroup {
+        Some(cgroup) => cgroup.clone(),
+        None => cgroup_mount()?,
+    };
+    let programs = Programs::load(Place::prepare(&args.bpffs, node)?, &cgroup)?;
+    let (events, mut heard) = mpsc::channel(limits::HOLDER_REQUESTS);
+    let machine = Machine { programs, state, events: events.clone(), node };
+    let mut keeper = Keeper::new(machine, features(), args.pods.is_some());
+    keeper.resume().map_err(HolderError::setup(format!("state directory {}", path.display())))?;
+    let failed = HolderError::setup(format!("socket {}", args.socket.display()));
+    let server = Server::bind(&args.socket, args.proxy_uid).map_err(failed)?;
+    tokio::spawn(server.run(events.clone()));
+    if let Some(directory) = args.pods {
+        tokio::spawn(directory::watch(directory, events));
+    }
+    tracing::info!(node, cgroup = %cgroup.display(), socket = %args.socket.display(), "holder ready");
+    loop {
+        let due = tokio::time::Instant::from_std(keeper.due());
+        tokio::select! {
+            Some(event) = heard.recv() => keeper.hear(event),
+            () = tokio::time::sleep_until(due) => keeper.tick(),
+            _signal = terminate.recv() => return Ok(()),
+            _signal = interrupt.recv() => return Ok(()),
+        }
+    }
+}
+
+/// Mount point of the cgroup v2 hierarchy.
+pub(crate) fn cgroup_mount() -> Result<PathBuf, HolderError> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").map_err(HolderError::setup("reading /proc/self/mounts"))?;
+    find_cgroup(&mounts).map(Path::to_owned).ok_or(HolderError::NoCgroup)
+}
+
+/// Namespaces named in a directory of pods.
+pub(crate) fn namespaces(directory: &Path) -> Vec<PathBuf> {
+    directory::read(directory).into_iter().map(|file| file.netns).collect()
+}
+
+fn find_cgroup(mounts: &str) -> Option<&Path> {
+    mounts.lines().find_map(|line| {
+        let mut fields = line.split(' ');
+        let (path, kind) = (fields.nth(1)?, fields.next()?);
+        (kind == "cgroup2").then_some(Path::new(path))
+    })
+}
+
+fn features() -> Vec<FeatureReport> {
+    weir_ebpf_loader::probe()
+        .into_iter()
+        .map(|feature| FeatureReport {
+            name: feature.name.to_owned(),
+            required: feature.required,
+            present: feature.present,
+            detail: feature.detail,
+        })
+        .collect()
+}
+
+// Four descriptors for each pod: the usual soft limit of 1,024 would end at 250 pods.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the descriptor limit could not be raised; this many pods may be too many");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_cgroup_two_beside_one() {
+        let mounts = "tmpfs /sys/fs/cgroup tmpfs rw 0 0\ncgroup /sys/fs/cgroup/cpu cgroup rw 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
+        assert_eq!(find_cgroup(mounts), Some(Path::new("/sys/fs/cgroup/unified")));
+        assert_eq!(find_cgroup("cgroup /sys/fs/cgroup/cpu cgroup rw 0 0\n"), None);
+    }
+}

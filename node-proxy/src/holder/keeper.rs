@@ -1,0 +1,326 @@
+//! All that the holder holds: pods, proxies, the vault. One loop calls it, one event at a time.
+//!
+//! Must never wait: what takes time is a later step with its own time.
+
+mod clients;
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    io,
+    path::PathBuf,
+    time::Instant,
+};
+
+use weir_ebpf_common::MAX_PODS;
+
+use self::clients::Clients;
+use super::{
+    Event,
+    directory::PodFile,
+    error::PodError,
+    pod::{self, Left, Machine, Phase, Pod},
+    state::{Marks, key},
+};
+use crate::{
+    handover::{FeatureReport, PodSpec, Reply},
+    limits,
+};
+
+/// Everything held.
+pub(super) struct Keeper {
+    machine: Machine,
+    clients: Clients,
+    pods: HashMap<String, Pod>,
+    /// Asked for, but not captured: no namespace yet, refused, or still on its way out. With the reason that was told.
+    waiting: HashMap<String, (PodSpec, String)>,
+    free: BTreeSet<u32>,
+    files: HashMap<String, PodFile>,
+    /// Uids enrolled because of a file.
+    by_file: HashSet<String>,
+    has_directory: bool,
+    /// Changed namespaces, and when to look at them.
+    changed: HashMap<String, Instant>,
+    /// When listeners that were not returned are opened anew.
+    give_up: Option<Instant>,
+    retry: Instant,
+}
+
+impl Keeper {
+    pub(super) fn new(machine: Machine, features: Vec<FeatureReport>, has_directory: bool) -> Keeper {
+        Keeper {
+            machine,
+            clients: Clients::new(features),
+            pods: HashMap::new(),
+            waiting: HashMap::new(),
+            free: (0..MAX_PODS).collect(),
+            files: HashMap::new(),
+            by_file: HashSet::new(),
+            has_directory,
+            changed: HashMap::new(),
+            give_up: None,
+            retry: Instant::now() + limits::RECHECK,
+        }
+    }
+
+    /// Takes over what an earlier holder left, and removes what nobody knows any more.
+    pub(super) fn resume(&mut self) -> io::Result<()> {
+        for state in self.machine.state.load()? {
+            let (uid, slot) = (state.spec.uid.clone(), state.slot);
+            if let Some(pod) = Pod::resume(&mut self.machine, state) {
+                tracing::info!(uid, "took over a captured pod");
+                self.free.remove(&slot);
+                self.pods.insert(uid, pod);
+            }
+        }
+        if self.pods.values().any(|pod| pod.listeners.is_none() && pod.phase == Phase::Enrolled) {
+            self.give_up = Some(Instant::now() + limits::LISTENER_RETURN);
+        }
+        self.sweep();
+        Ok(())
+    }
+
+    // Pins and map entries without a state file: their writer died in between.
+    fn sweep(&mut self) {
+        let known: HashSet<(u64, u32)> = self.pods.values().map(|pod| (pod.state.cookie, pod.state.slot)).collect();
+        for (cookie, slot) in self.machine.programs.captured() {
+            if !known.contains(&(cookie, slot)) {
+                pod::forget(&mut self.machine, "unknown", cookie, slot);
+            }
+        }
+        let keys: HashSet<String> = self.pods.keys().map(|uid| key(uid)).collect();
+        for pinned in self.machine.programs.place().pinned_pods().unwrap_or_default() {
+            if !keys.contains(&pinned)
+                && let Err(error) = self.machine.programs.detach_pod(&pinned)
+            {
+                tracing::warn!(pinned, %error, "a forgotten program could not be detached");
+            }
+        }
+        let slots: HashSet<u32> = self.pods.values().map(|pod| pod.state.slot).collect();
+        for slot in self.machine.programs.configured() {
+            if !slots.contains(&slot)
+                && let Err(error) = self.machine.programs.remove_settings(slot)
+            {
+                tracing::warn!(slot, %error, "forgotten settings could not be removed");
+            }
+        }
+    }
+
+    /// Takes one event in.
+    pub(super) fn hear(&mut self, event: Event) {
+        match event {
+            Event::Connected { id, client } => self.clients.connected(id, client),
+            Event::Gone { id } => self.clients.gone(id),
+            Event::Request { id, request, fds } => self.request(id, request, fds),
+            Event::Changed { uid } => {
+                self.changed.entry(uid).or_insert_with(|| Instant::now() + limits::REPAIR_DELAY);
+            }
+            Event::Files { files } => self.take_files(files),
+        }
+    }
+
+    /// When [`Keeper::tick`] has something to do.
+    pub(super) fn due(&self) -> Instant {
+        let pods = self.pods.values().map(Pod::due);
+        let all = pods.chain(self.changed.values().copied()).chain(self.give_up).chain([self.retry]);
+        all.min().unwrap_or(self.retry)
+    }
+
+    /// Does what is due.
+    pub(super) fn tick(&mut self) {
+        let now = Instant::now();
+        if self.give_up.is_some_and(|at| at <= now) {
+            self.give_up = None;
+            self.replace_lost_listeners();
+        }
+        let changed: Vec<String> = self.changed.iter().filter(|(_, at)| **at <= now).map(|(uid, _)| uid.clone()).collect();
+        for uid in &changed {
+            self.changed.remove(uid);
+            self.look_after(uid);
+        }
+        let due: Vec<String> = self.pods.iter().filter(|(_, pod)| pod.due() <= now).map(|(uid, _)| uid.clone()).collect();
+        for uid in &due {
+            self.step(uid);
+        }
+        if self.retry <= now {
+            self.retry = now + limits::RECHECK;
+            self.try_waiting();
+        }
+    }
+
+    fn step(&mut self, uid: &str) {
+        let Some(pod) = self.pods.get_mut(uid) else { return };
+        if pod.phase == Phase::Enrolled {
+            self.look_after(uid);
+            return;
+        }
+        match pod.step_out(&mut self.machine) {
+            Ok(Left::Later) => {}
+            Ok(Left::Listeners) => {
+                self.clients.unenrolled(uid);
+                // The next step follows at once when nothing is open.
+                self.step(uid);
+            }
+            Ok(Left::Everything) => self.gone(uid),
+            Err(error) => {
+                tracing::warn!(uid, %error, "a pod cannot leave in order; it is dropped");
+                pod.undo(&mut self.machine);
+                self.clients.unenrolled(uid);
+                self.gone(uid);
+            }
+        }
+    }
+
+    fn gone(&mut self, uid: &str) {
+        if let Some(pod) = self.pods.remove(uid) {
+            self.free.insert(pod.state.slot);
+            self.changed.remove(uid);
+            tracing::info!(uid, "pod released");
+        }
+        // Asked for again while it was leaving.
+        if let Some((spec, _reason)) = self.waiting.remove(uid) {
+            self.enrol(spec);
+        }
+    }
+
+    fn look_after(&mut self, uid: &str) {
+        let Some(pod) = self.pods.get_mut(uid) else { return };
+        if pod.phase != Phase::Enrolled {
+            return;
+        }
+        if !pod.is_alive() {
+            tracing::info!(uid, "the pod's network namespace is gone");
+            pod.undo(&mut self.machine);
+            self.by_file.remove(uid);
+            self.clients.unenrolled(uid);
+            self.gone(uid);
+            return;
+        }
+        match pod.repair(&mut self.machine) {
+            Ok(0) => {}
+            Ok(changes) => tracing::warn!(uid, changes, "rules or routes of a pod had been changed; repaired"),
+            Err(error) => tracing::error!(uid, %error, "rules or routes of a pod cannot be repaired"),
+        }
+    }
+
+    /// Captures a pod, or applies its changed specification.
+    fn enrol(&mut self, spec: PodSpec) {
+        let uid = spec.uid.clone();
+        if let Some(pod) = self.pods.get_mut(&uid) {
+            if pod.phase != Phase::Enrolled {
+                self.wait(spec, "the pod is still leaving from before".to_owned());
+            } else if pod.state.spec != spec
+                && let Err(error) = pod.update(&mut self.machine, spec)
+            {
+                self.refuse(&uid, &error);
+            }
+            return;
+        }
+        match self.enrol_new(spec.clone()) {
+            Ok(pod) => {
+                tracing::info!(uid, slot = pod.state.slot, addresses = ?pod.state.addresses, "pod captured");
+                self.waiting.remove(&uid);
+                self.clients.enrolled(&uid, &pod);
+                self.pods.insert(uid, pod);
+            }
+            Err(error) => {
+                self.refuse(&uid, &error);
+                self.wait(spec, error.to_string());
+            }
+        }
+    }
+
+    fn enrol_new(&mut self, spec: PodSpec) -> Result<Pod, PodError> {
+        let netns: PathBuf = match &spec.netns {
+            Some(netns) => netns.clone(),
+            None => self.files.get(&spec.uid).map(|file| file.netns.clone()).ok_or(PodError::NamespaceUnknown)?,
+        };
+        if let Ok(inode) = std::fs::metadata(&netns).map(|metadata| std::os::unix::fs::MetadataExt::ino(&metadata))
+            && let Some(other) = self.pods.values().find(|pod| pod.state.inode == inode)
+        {
+            return Err(PodError::SameNamespace(other.state.spec.uid.clone()));
+        }
+        let limit = MAX_PODS as usize;
+        let slot = *self.free.first().ok_or(PodError::TooMany { what: "pods of one node", found: limit + 1, limit })?;
+        let marks = self.marks();
+        let pod = Pod::enrol(&mut self.machine, spec, &netns, slot, marks)?;
+        self.free.remove(&slot);
+        Ok(pod)
+    }
+
+    // Two pods with one mark would not disturb each other, but be hard to tell apart in `ss` and traces.
+    fn marks(&self) -> Marks {
+        loop {
+            let marks = Marks::random();
+            let taken = [marks.capture, marks.own];
+            if !self.pods.values().any(|pod| taken.contains(&pod.state.marks.capture) || taken.contains(&pod.state.marks.own)) {
+                return marks;
+            }
+        }
+    }
+
+    fn refuse(&mut self, uid: &str, error: &PodError) {
+        let reason = error.to_string();
+        if self.waiting.get(uid).is_some_and(|(_, told)| *told == reason) {
+            return;
+        }
+        tracing::warn!(uid, reason, "pod not captured");
+        self.clients.tell(&Reply::Refused { uid: uid.to_owned(), reason });
+    }
+
+    fn wait(&mut self, spec: PodSpec, reason: String) {
+        if self.waiting.len() < MAX_PODS as usize || self.waiting.contains_key(&spec.uid) {
+            self.waiting.insert(spec.uid.clone(), (spec, reason));
+        }
+    }
+
+    fn try_waiting(&mut self) {
+        let waiting: Vec<PodSpec> = self.waiting.values().map(|(spec, _)| spec.clone()).collect();
+        for spec in waiting {
+            if !self.pods.contains_key(&spec.uid) {
+                self.enrol(spec);
+            }
+        }
+    }
+
+    /// Lets a pod go.
+    fn unenrol(&mut self, uid: &str) {
+        self.waiting.remove(uid);
+        self.by_file.remove(uid);
+        let Some(pod) = self.pods.get_mut(uid) else {
+            self.clients.unenrolled(uid);
+            return;
+        };
+        if let Err(error) = pod.leave(&mut self.machine) {
+            tracing::error!(uid, %error, "cannot release a pod; trying again");
+        }
+    }
+
+    fn take_files(&mut self, files: Vec<PodFile>) {
+        self.files = files.into_iter().map(|file| (file.uid.clone(), file)).collect();
+        let wanted: Vec<PodSpec> = self.files.values().filter(|file| file.enrol).map(PodFile::spec).collect();
+        let gone: Vec<String> = self.by_file.iter().filter(|uid| !self.files.get(*uid).is_some_and(|file| file.enrol)).cloned().collect();
+        for uid in gone {
+            self.unenrol(&uid);
+        }
+        for spec in wanted {
+            self.by_file.insert(spec.uid.clone());
+            self.enrol(spec);
+        }
+        self.try_waiting();
+    }
+
+    fn replace_lost_listeners(&mut self) {
+        for (uid, pod) in &mut self.pods {
+            if pod.listeners.is_some() || pod.phase != Phase::Enrolled {
+                continue;
+            }
+            match pod.listen_anew(&mut self.machine) {
+                Ok(()) => {
+                    tracing::warn!(uid, "no proxy gave the pod's listeners back; opened new ones");
+                    self.clients.enrolled(uid, pod);
+                }
+                Err(error) => tracing::error!(uid, %error, "no listeners for a captured pod; it is refused or passed by its fail mode"),
+            }
+        }
+    }
+}

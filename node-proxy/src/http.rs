@@ -1,0 +1,275 @@
+//! HTTP/1 and HTTP/2 server connections, as both directions use them: limits, drain, and idle connections parked.
+//!
+//! Must never decide where a request goes.
+
+use std::{
+    convert::Infallible,
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use http::{HeaderMap, HeaderName, Request, Response, header};
+use hyper::{body::Incoming, server::conn::http1, server::conn::http2, service::Service};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Instant, sleep_until},
+};
+
+use crate::{body::Body, drain::Drain, io::Io, limits};
+
+/// What an idle connection must not be: serving, or stuck in a write.
+#[derive(Default)]
+struct Activity {
+    requests: AtomicU32,
+    open: AtomicU32,
+    blocked: AtomicBool,
+}
+
+/// Counts one message of a connection for as long as its body lives.
+pub struct Open(Arc<Activity>);
+
+impl Open {
+    fn new(activity: &Arc<Activity>) -> Open {
+        activity.open.fetch_add(1, Ordering::Relaxed);
+        Open(Arc::clone(activity))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The connection's bytes, watched for writes that block.
+struct Watched {
+    io: Io,
+    activity: Arc<Activity>,
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_read(cx, buf)
+    }
+}
+
+impl Watched {
+    fn note<T>(&self, poll: Poll<T>) -> Poll<T> {
+        self.activity.blocked.store(poll.is_pending(), Ordering::Relaxed);
+        poll
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let poll = Pin::new(&mut this.io).poll_write(cx, buf);
+        this.note(poll)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let poll = Pin::new(&mut this.io).poll_write_vectored(cx, bufs);
+        this.note(poll)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let poll = Pin::new(&mut this.io).poll_flush(cx);
+        this.note(poll)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+    }
+}
+
+/// Answers one request; both directions implement it.
+pub trait Handle: Send + Sync + 'static {
+    /// The response, whatever happened: failures are responses too.
+    fn handle(self: Arc<Self>, request: Request<Body>) -> impl Future<Output = Response<Body>> + Send;
+}
+
+struct Counted<H> {
+    handler: Arc<H>,
+    activity: Arc<Activity>,
+}
+
+impl<H: Handle> Counted<H> {
+    fn service(
+        &self,
+    ) -> impl Service<
+        Request<Incoming>,
+        Response = Response<Body>,
+        Error = Infallible,
+        Future = impl Future<Output = Result<Response<Body>, Infallible>> + Send + 'static + use<H>,
+    > + Unpin
+    + use<H> {
+        let (handler, activity) = (Arc::clone(&self.handler), Arc::clone(&self.activity));
+        hyper::service::service_fn(move |request: Request<Incoming>| {
+            activity.requests.fetch_add(1, Ordering::Relaxed);
+            // Both bodies count: a connection whose upload or download still runs is not idle.
+            let request = request.map(|incoming| Body::incoming(incoming, Open::new(&activity)));
+            let (handler, open) = (Arc::clone(&handler), Open::new(&activity));
+            async move { Ok(handler.handle(request).await.map(|body| body.hold(open))) }
+        })
+    }
+}
+
+/// How one turn of an HTTP/1 connection ended.
+enum Turn {
+    Over,
+    /// Idle: hyper and its buffers are gone, the socket waits.
+    Parked(Io),
+}
+
+/// Serves HTTP/1 until the connection ends.
+///
+/// A connection without a request for [`limits::HTTP_PARK`] gives hyper's buffers (16 KiB) back and waits as a bare socket.
+pub async fn serve_http1<H: Handle>(mut io: Io, handler: Arc<H>, drain: Drain) {
+    loop {
+        match Box::pin(turn_http1(io, Arc::clone(&handler), drain.clone())).await {
+            Turn::Over => return,
+            Turn::Parked(parked) => io = parked,
+        }
+        let woken = tokio::select! {
+            biased;
+            read = io.read_ahead() => read,
+            () = drain.wait() => return,
+        };
+        if !matches!(woken, Ok(count) if count > 0) {
+            return;
+        }
+    }
+}
+
+async fn turn_http1<H: Handle>(io: Io, handler: Arc<H>, drain: Drain) -> Turn {
+    let activity = Arc::new(Activity::default());
+    let service = Counted { handler, activity: Arc::clone(&activity) }.service();
+    let watched = Watched { io, activity: Arc::clone(&activity) };
+    let mut connection = http1_builder().serve_connection(TokioIo::new(watched), service).with_upgrades();
+    let mut draining = false;
+    let mut seen = 0;
+    let park = sleep_until(Instant::now() + limits::HTTP_PARK);
+    tokio::pin!(park);
+    loop {
+        tokio::select! {
+            biased;
+            // How it ended was counted with the request it ended in, or there was none.
+            _over = &mut connection => return Turn::Over,
+            () = drain.wait(), if !draining => {
+                draining = true;
+                Pin::new(&mut connection).graceful_shutdown();
+            }
+            () = &mut park => {
+                let requests = activity.requests.load(Ordering::Relaxed);
+                let idle = requests == seen
+                    && activity.open.load(Ordering::Relaxed) == 0
+                    && !activity.blocked.load(Ordering::Relaxed);
+                if idle && !draining && requests > 0 {
+                    break;
+                }
+                seen = requests;
+                park.as_mut().reset(Instant::now() + limits::HTTP_PARK);
+            }
+        }
+    }
+    match connection.into_parts() {
+        Some(parts) => Turn::Parked(parts.io.into_inner().io.with_more(parts.read_buf)),
+        None => Turn::Over,
+    }
+}
+
+/// Serves HTTP/2 until the connection ends.
+pub async fn serve_http2<H: Handle>(io: Io, handler: Arc<H>, drain: Drain) {
+    let service = Counted { handler, activity: Arc::default() }.service();
+    let connection = http2_builder().serve_connection(TokioIo::new(io), service);
+    tokio::pin!(connection);
+    tokio::select! {
+        biased;
+        _over = connection.as_mut() => return,
+        () = drain.wait() => connection.as_mut().graceful_shutdown(),
+    }
+    let _over = connection.await;
+}
+
+fn http1_builder() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        // A client may close its write half after the last request and still wants the answer.
+        .half_close(true)
+        .max_headers(limits::HTTP_HEADERS)
+        .max_buf_size(limits::HTTP1_HEAD_BYTES)
+        .header_read_timeout(limits::HTTP1_HEAD_TIMEOUT)
+        // The application's own Date, or none: a proxy is not the origin.
+        .auto_date_header(false)
+        .timer(TokioTimer::new());
+    builder
+}
+
+fn http2_builder() -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .max_concurrent_streams(limits::HTTP2_STREAMS)
+        .max_pending_accept_reset_streams(limits::HTTP2_PENDING_RESETS)
+        .max_local_error_reset_streams(limits::HTTP2_ERROR_RESETS)
+        .initial_stream_window_size(limits::HTTP2_STREAM_WINDOW)
+        .initial_connection_window_size(limits::HTTP2_CONNECTION_WINDOW)
+        .max_header_list_size(limits::HTTP2_HEAD_BYTES)
+        .max_send_buf_size(limits::HTTP2_SEND_BUFFER)
+        .keep_alive_interval(limits::HTTP2_PING)
+        .keep_alive_timeout(limits::HTTP2_PING_TIMEOUT)
+        .auto_date_header(false)
+        .timer(TokioTimer::new());
+    builder
+}
+
+/// Fields that concern one connection only (RFC 9110 7.6.1), besides those that `Connection` names.
+const HOP_BY_HOP: [HeaderName; 4] = [
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+/// Removes what concerns the connection that the message came over. An upgrade is end to end here and stays.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap, upgrade: bool) {
+    if upgrade {
+        return;
+    }
+    if let Some(connection) = headers.remove(header::CONNECTION) {
+        for name in connection.to_str().unwrap_or_default().split(',') {
+            let name = name.trim();
+            // `close` and `keep-alive` name no field; TE is rewritten below.
+            if !name.eq_ignore_ascii_case("te") && !name.is_empty() {
+                headers.remove(name);
+            }
+        }
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+    if headers.get(header::TE).is_some_and(|te| te != "trailers") {
+        headers.remove(header::TE);
+    }
+}
+
+/// Whether this request asks to leave HTTP (RFC 9110 7.8, 9.3.6).
+pub fn wants_upgrade<B>(request: &Request<B>) -> bool {
+    request.method() == http::Method::CONNECT
+        || (request.version() == http::Version::HTTP_11 && request.headers().contains_key(header::UPGRADE))
+}

@@ -1,0 +1,225 @@
+//! The way of a connection to a local workload: TLS, client identity, protocol, then per request or per connection
+//! the decision whether it may pass, and the application.
+//!
+//! Must never let a byte reach an application that `weir_core::inbound` did not allow.
+
+mod http;
+mod tcp;
+pub(crate) use tcp::end;
+mod tls;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::{net::TcpStream, time::timeout};
+use weir_core::{
+    detect::Detected,
+    identity::Identity,
+    inbound::{self as policy, InboundPlan},
+    outbound::NoTlsReason,
+    protocol::Protocol,
+    proxy_error::ProxyError,
+    snapshot::{PodRef, Workload},
+    transport_header::{SessionProtocol, TransportHeader},
+};
+
+use crate::{
+    io::{Io, Prefixed, Transport},
+    limits, outbound,
+    pool::{PoolKey, Via},
+    proxy::Worker,
+    sniff::{self, Sniffed},
+    telemetry::{Direction, HttpLabels, HttpSeries, TcpLabels, TlsLabel},
+};
+
+/// The receiving half for one client of one port of a local workload, whether it came over the wire or over the bridge.
+pub struct Server {
+    worker: Arc<Worker>,
+    workload: Arc<Workload>,
+    /// Address and port of the application.
+    target: SocketAddr,
+    /// The client, as the application is to see it.
+    peer: SocketAddr,
+    /// Who the client proved to be.
+    client: Option<Identity>,
+    /// Labels of the client, when it is a pod of this node.
+    client_pod: Option<Arc<PodRef>>,
+    tls: TlsLabel,
+    key: Arc<PoolKey>,
+    series: Arc<HttpSeries>,
+}
+
+/// Serves one captured connection until it ends.
+pub async fn serve(worker: Arc<Worker>, workload: Arc<Workload>, tcp: TcpStream, peer: SocketAddr, target: SocketAddr) {
+    let io = Prefixed::new(Transport::Tcp(tcp));
+    if let Err(error) = accept(worker, workload, io, peer, target).await {
+        tracing::debug!(%error, %peer, %target, "inbound connection ended early");
+    }
+}
+
+async fn accept(
+    worker: Arc<Worker>,
+    workload: Arc<Workload>,
+    mut io: Io,
+    peer: SocketAddr,
+    target: SocketAddr,
+) -> std::io::Result<()> {
+    let plain = TlsLabel::NoIdentity(NoTlsReason::NoTlsFromRemote);
+    let detected = match sniff::sniff(&mut io).await? {
+        Sniffed::Is(detected) => detected,
+        Sniffed::Silent => {
+            let server = Arc::new(Server::new(worker, workload, target, peer, None, None, plain));
+            return Box::pin(tcp::serve_silent(server, io)).await;
+        }
+    };
+    if detected == Detected::Tls && tls::is_for(&mut io, &workload.identity).await? {
+        return Box::pin(mutual_tls(worker, workload, io, peer, target)).await;
+    }
+    let declared = workload.ports.lookup(target.port());
+    let server = Arc::new(Server::new(worker, workload, target, peer, None, None, plain));
+    match (declared, detected) {
+        (_, Detected::Tls) => Box::pin(tcp::serve(server, io)).await,
+        (Protocol::Detect, detected) => server.dispatch(io, protocol_of(detected)).await,
+        (declared, _) => server.dispatch(io, declared).await,
+    }
+    Ok(())
+}
+
+/// Ends mTLS with the workload's own certificate and goes on with what is inside.
+async fn mutual_tls(
+    worker: Arc<Worker>,
+    workload: Arc<Workload>,
+    io: Io,
+    peer: SocketAddr,
+    mut target: SocketAddr,
+) -> std::io::Result<()> {
+    let within = limits::HANDSHAKE_TIMEOUT + limits::CERTIFICATE_WAIT;
+    let accepted = match timeout(within, tls::accept(&worker, &workload, io)).await {
+        Ok(accepted) => accepted?,
+        Err(_elapsed) => return Err(std::io::ErrorKind::TimedOut.into()),
+    };
+    let (mut io, client, header) = (accepted.io, accepted.client, accepted.header);
+    let telemetry = &worker.shared.telemetry;
+    let protocol = match &header {
+        Some(header) => {
+            telemetry.transport_header();
+            target.set_port(header.port);
+            match header.session_protocol {
+                Some(SessionProtocol::Http1) => Protocol::Http1,
+                Some(SessionProtocol::Http2) => Protocol::Http2,
+                None => Protocol::Opaque,
+            }
+        }
+        None => workload.ports.lookup(target.port()),
+    };
+    let server = Arc::new(Server::new(worker, workload, target, peer, client, None, TlsLabel::True));
+    match protocol {
+        Protocol::Detect => match sniff::sniff(&mut io).await? {
+            Sniffed::Is(detected) => server.dispatch(io, protocol_of(detected)).await,
+            Sniffed::Silent => return Box::pin(tcp::serve_silent(server, io)).await,
+        },
+        known => server.dispatch(io, known).await,
+    }
+    Ok(())
+}
+
+fn protocol_of(detected: Detected) -> Protocol {
+    match detected {
+        Detected::Http1 => Protocol::Http1,
+        Detected::Http2 => Protocol::Http2,
+        Detected::Tls => Protocol::Tls,
+        Detected::Opaque => Protocol::Opaque,
+    }
+}
+
+impl Server {
+    fn new(
+        worker: Arc<Worker>,
+        workload: Arc<Workload>,
+        target: SocketAddr,
+        peer: SocketAddr,
+        client: Option<Identity>,
+        client_pod: Option<Arc<PodRef>>,
+        tls: TlsLabel,
+    ) -> Server {
+        let labels = HttpLabels {
+            direction: Direction::Inbound,
+            workload: Arc::clone(&workload.pod),
+            peer: client_pod.clone(),
+            tls: tls.clone(),
+            client_id: client.clone(),
+            server_id: Some(workload.identity.clone()),
+            authority: None,
+            target_addr: target,
+            service: None,
+        };
+        let series = worker.shared.telemetry.http(&labels);
+        let via = Via::App { client: peer.ip() };
+        let key = Arc::new(PoolKey { from: Arc::clone(&workload.uid), to: target, via });
+        Server { worker, workload, target, peer, client, client_pod, tls, key, series }
+    }
+
+    /// The receiving half for a client pod of this node: no wire, no TLS, every check.
+    pub fn bridged(client: &outbound::Client, workload: &Arc<Workload>, target: SocketAddr) -> Server {
+        Server::new(
+            Arc::clone(&client.worker),
+            Arc::clone(workload),
+            target,
+            client.peer,
+            Some(client.workload.identity.clone()),
+            Some(Arc::clone(&client.workload.pod)),
+            TlsLabel::True,
+        )
+    }
+
+    async fn dispatch(self: Arc<Self>, io: Io, protocol: Protocol) {
+        match protocol {
+            Protocol::Http1 => http::serve_http1(self, io).await,
+            Protocol::Http2 => http::serve_http2(self, io).await,
+            Protocol::Tls | Protocol::Opaque | Protocol::Detect => Box::pin(tcp::serve(self, io)).await,
+        }
+    }
+
+    /// Whether this client may use this port.
+    fn authorize(&self) -> Result<(), ProxyError> {
+        match policy::plan(&self.workload, self.target.port(), self.peer, self.client.as_ref()) {
+            InboundPlan::Allow => Ok(()),
+            InboundPlan::Deny(error) => Err(error),
+        }
+    }
+
+    fn tcp_labels(&self, peer_is_src: bool) -> TcpLabels {
+        TcpLabels {
+            direction: Direction::Inbound,
+            peer_is_src,
+            workload: Arc::clone(&self.workload.pod),
+            peer: self.client_pod.clone(),
+            tls: self.tls.clone(),
+            client_id: self.client.clone(),
+            server_id: Some(self.workload.identity.clone()),
+            target_addr: self.target,
+            service: None,
+        }
+    }
+}
+
+/// A header that takes longer than this to arrive is no header.
+const HEADER_TIMEOUT: Duration = limits::HANDSHAKE_TIMEOUT;
+
+async fn read_header(io: &mut Io) -> std::io::Result<TransportHeader> {
+    let read = async {
+        loop {
+            match TransportHeader::decode(io.prefix()).map_err(std::io::Error::other)? {
+                Some((header, length)) => {
+                    io.consume(length);
+                    return Ok(header);
+                }
+                None if io.read_ahead().await? == 0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+                None => {}
+            }
+        }
+    };
+    match timeout(HEADER_TIMEOUT, read).await {
+        Ok(header) => header,
+        Err(_elapsed) => Err(std::io::ErrorKind::TimedOut.into()),
+    }
+}

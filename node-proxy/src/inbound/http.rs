@@ -1,0 +1,110 @@
+//! HTTP requests to a local workload: authorize, tell the application who asks, send, count.
+//!
+//! Must never pass on an identity that a client claims without having proved it.
+
+use std::{sync::Arc, time::Instant};
+
+use ::http::{HeaderName, HeaderValue, Method, Request, Response, header};
+use weir_core::{grpc, proxy_error::ProxyError};
+
+use super::Server;
+use crate::{
+    access_log::AccessEntry,
+    body::{Body, Held, ResponseEnd},
+    http::{self as server, Handle},
+    io::Io,
+    respond,
+    telemetry::{Direction, TcpGuard},
+    upgrade,
+    upstream::{self, SendError, Unsent},
+};
+
+/// Tells the application who the client proved to be (Linkerd's header).
+const CLIENT_ID: HeaderName = HeaderName::from_static("l5d-client-id");
+
+pub(super) async fn serve_http1(receiver: Arc<Server>, io: Io) {
+    let (drain, _open) = begin(&receiver);
+    server::serve_http1(io, receiver, drain).await;
+}
+
+pub(super) async fn serve_http2(receiver: Arc<Server>, io: Io) {
+    let (drain, _open) = begin(&receiver);
+    server::serve_http2(io, receiver, drain).await;
+}
+
+fn begin(receiver: &Arc<Server>) -> (crate::drain::Drain, TcpGuard) {
+    let shared = &receiver.worker.shared;
+    (shared.drain.clone(), shared.telemetry.tcp(&receiver.tcp_labels(true)).open())
+}
+
+impl Handle for Server {
+    async fn handle(self: Arc<Self>, mut request: Request<Body>) -> Response<Body> {
+        let started = Instant::now();
+        let grpc = request.headers().get(header::CONTENT_TYPE).is_some_and(|kind| grpc::is_grpc(kind.as_bytes()));
+        let access = AccessEntry::begin(&self.workload, &self.worker.shared.access_log, &request, self.peer, self.client.as_ref());
+        self.series.request();
+        let answered = match self.authorize() {
+            Ok(()) => {
+                self.prepare(&mut request);
+                self.send(request).await
+            }
+            Err(denied) => Err(denied),
+        };
+        let (response, held, error) = match answered {
+            Ok((response, held)) => (response, held, None),
+            Err(error) => {
+                self.worker.shared.telemetry.http_error(Direction::Inbound, &error);
+                (respond::with_error(&error, grpc), Held::Nothing, Some(error.label()))
+            }
+        };
+        let end = ResponseEnd {
+            series: Arc::clone(&self.series),
+            status: response.status().as_u16(),
+            grpc,
+            grpc_status: if grpc { grpc::status(response.headers()) } else { None },
+            error,
+            latency: started.elapsed(),
+            endpoint: None,
+            held,
+            access: access.map(|entry| entry.answered(response.status().as_u16())),
+            done: false,
+        };
+        response.map(|body| body.on_end(end))
+    }
+}
+
+impl Server {
+    fn prepare(&self, request: &mut Request<Body>) {
+        let upgrade = server::wants_upgrade(request);
+        server::strip_hop_by_hop(request.headers_mut(), upgrade);
+        let headers = request.headers_mut();
+        match self.client.as_ref().and_then(|client| HeaderValue::from_str(client.as_str()).ok()) {
+            Some(client) => {
+                headers.insert(CLIENT_ID, client);
+            }
+            None => {
+                headers.remove(CLIENT_ID);
+            }
+        }
+    }
+
+    async fn send(&self, mut request: Request<Body>) -> Result<(Response<Body>, Held), ProxyError> {
+        let connect = request.method() == Method::CONNECT;
+        let client_half = upgrade::take(&mut request);
+        let sent = upstream::send(&self.worker, &self.workload, &self.key, request).await;
+        let (mut response, held) = sent.map_err(|Unsent { error, .. }| {
+            tracing::debug!(%error, pod = %self.workload.pod.name, "application did not answer");
+            match error {
+                SendError::Dial(_) | SendError::KeepsClosing { .. } => ProxyError::ConnectFailed,
+                SendError::Broken { .. } => ProxyError::UpstreamBroken,
+            }
+        })?;
+        if let Some(half) = client_half.filter(|_| upgrade::agreed(connect, response.status())) {
+            let guard = self.worker.shared.telemetry.tcp(&self.tcp_labels(false)).open();
+            upgrade::join(half, &mut response, guard);
+            return Ok((response.map(Body::from), Held::Nothing));
+        }
+        server::strip_hop_by_hop(response.headers_mut(), false);
+        Ok((response.map(Body::from), held))
+    }
+}

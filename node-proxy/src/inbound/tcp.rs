@@ -1,0 +1,94 @@
+//! Opaque connections to a local workload. Must never dial the application for a client that is not allowed.
+
+use std::{io, sync::Arc};
+
+use weir_core::detect::Detected;
+
+use super::{Server, protocol_of};
+use crate::{
+    copy::{self, CopyError},
+    dial,
+    io::{Io, Prefixed, Transport},
+    sniff,
+    telemetry::{Direction, TcpGuard},
+};
+
+/// Copies until both sides are done.
+pub(super) async fn serve(server: Arc<Server>, mut client: Io) {
+    if let Some(mut app) = server.dial(&client).await {
+        server.join(&mut client, &mut app).await;
+    }
+}
+
+/// The client is silent: the application may be the one to speak first.
+pub(super) async fn serve_silent(server: Arc<Server>, mut client: Io) -> io::Result<()> {
+    let Some(mut app) = server.dial(&client).await else { return Ok(()) };
+    let spoke_first = tokio::select! {
+        biased;
+        read = app.read_ahead() => { read?; false }
+        read = client.read_ahead() => { read?; true }
+    };
+    let detected = if spoke_first { sniff::spoken(&mut client).await? } else { Detected::Opaque };
+    match detected {
+        Detected::Http1 | Detected::Http2 => {
+            // Pooled connections carry HTTP; this one is not needed.
+            drop(app);
+            Box::pin(server.dispatch(client, protocol_of(detected))).await;
+        }
+        Detected::Opaque | Detected::Tls => server.join(&mut client, &mut app).await,
+    }
+    Ok(())
+}
+
+impl Server {
+    async fn dial(&self, client: &Io) -> Option<Io> {
+        let telemetry = &self.worker.shared.telemetry;
+        if let Err(denied) = self.authorize() {
+            client.inner().reset_on_close();
+            telemetry.tcp_error(Direction::Inbound, &denied);
+            return None;
+        }
+        match dial::app(&self.worker.shared, &self.workload, self.peer.ip(), self.target).await {
+            Ok(tcp) => Some(Prefixed::new(Transport::Tcp(tcp))),
+            Err(error) => {
+                tracing::debug!(%error, pod = %self.workload.pod.name, "application not reached");
+                client.inner().reset_on_close();
+                telemetry.tcp_error(Direction::Inbound, &weir_core::proxy_error::ProxyError::ConnectFailed);
+                None
+            }
+        }
+    }
+
+    /// Opaque bytes between the client and the application, counted on both sides.
+    pub(crate) async fn join(&self, client: &mut Io, app: &mut Io) {
+        let (source, destination) = self.guards();
+        let mut meter = copy::Both::new(source, destination);
+        let copied = copy::copy(client, app, &mut meter).await;
+        end(copied, client, app);
+    }
+
+    /// Counts of the client's and of the application's connection.
+    pub(crate) fn guards(&self) -> (TcpGuard, TcpGuard) {
+        let telemetry = &self.worker.shared.telemetry;
+        (telemetry.tcp(&self.tcp_labels(true)).open(), telemetry.tcp(&self.tcp_labels(false)).open())
+    }
+
+    /// The bridge's way in: a connection of a client pod on this node.
+    ///
+    /// `None` when the client may not, or the application does not answer; the client was reset then.
+    pub(crate) async fn bridge(&self, client: &Io) -> Option<Io> {
+        self.dial(client).await
+    }
+}
+
+/// A reset on one side is a reset on the other.
+pub(crate) fn end(copied: Result<(), CopyError>, first: &Io, second: &Io) {
+    match copied {
+        Ok(()) => {}
+        Err(error) => {
+            tracing::debug!(%error, "opaque connection broke off");
+            first.inner().reset_on_close();
+            second.inner().reset_on_close();
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Ends mutual TLS with a local workload's certificate. Must never end TLS that is the application's own.
+
+use std::{io, sync::Arc};
+
+use tokio_rustls::LazyConfigAcceptor;
+use weir_core::{
+    client_hello::{self, SniResult},
+    identity::Identity,
+    snapshot::Workload,
+    transport_header::{self, TransportHeader},
+};
+
+use crate::{
+    identities::Identities,
+    io::{Io, Prefixed, ReadAhead, Transport},
+    limits,
+    proxy::Worker,
+};
+
+/// What came out of a handshake.
+pub(super) struct Accepted {
+    pub(super) io: Io,
+    /// Who the client proved to be, if it did.
+    pub(super) client: Option<Identity>,
+    /// What the client said follows, if it speaks the transport protocol.
+    pub(super) header: Option<TransportHeader>,
+}
+
+/// Whether the ClientHello at the start of `io` asks for `identity`.
+pub(super) async fn is_for(io: &mut Io, identity: &Identity) -> io::Result<bool> {
+    loop {
+        match client_hello::server_name(io.prefix()) {
+            SniResult::Name(name) => return Ok(name == identity.as_str()),
+            SniResult::None | SniResult::NotTls => return Ok(false),
+            SniResult::NeedMore => {
+                if io.prefix().len() >= limits::DETECT_BYTES || io.read_ahead().await? == 0 {
+                    return Ok(false);
+                }
+            }
+        }
+    }
+}
+
+/// Handshake, the client's identity, and the transport header where ALPN says that there is one.
+pub(super) async fn accept(worker: &Arc<Worker>, workload: &Workload, io: Io) -> io::Result<Accepted> {
+    let identities = &worker.shared.identities;
+    identities.ready(&workload.identity, limits::CERTIFICATE_WAIT).await;
+    let config = identities
+        .server_config(&workload.identity)
+        .ok_or_else(|| io::Error::other(format!("no certificate for {} yet", workload.identity)))?;
+    let (prefix, transport) = io.into_parts();
+    let Transport::Tcp(tcp) = transport else {
+        return Err(io::Error::other("mTLS inside mTLS"));
+    };
+    let hello = LazyConfigAcceptor::new(Default::default(), ReadAhead::new(prefix, tcp)).await?;
+    let tls = hello.into_stream(config).await?;
+    let session = tls.get_ref().1;
+    let client = session.peer_certificates().and_then(Identities::peer_identity);
+    let has_header = session.alpn_protocol() == Some(transport_header::ALPN);
+    let mut io = Prefixed::new(Transport::Server(Box::new(tls)));
+    let header = if has_header { Some(super::read_header(&mut io).await?) } else { None };
+    Ok(Accepted { io, client, header })
+}

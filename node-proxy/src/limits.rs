@@ -1,0 +1,269 @@
+//! Every bound of the data plane, each with its reason. `docs/limits.md` lists them for operators.
+//!
+//! Must never hold a number whose reason is not written beside it.
+
+use std::time::Duration;
+
+// ---- accept, worker ----
+
+/// Open captured connections of one workload, both directions. One workload must not eat the node's descriptors.
+pub const WORKLOAD_CONNECTIONS: usize = 16_384;
+/// Pause after `accept` failed for want of descriptors or memory: the queue stays in the kernel, nothing is refused.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+/// Commands waiting for one worker (pods captured, released, drain). More waits in the sender.
+pub const WORKER_COMMANDS: usize = 256;
+/// Worker threads at most: more than this on one node means that the quota was misread.
+pub const WORKERS: usize = 64;
+
+// ---- detection ----
+
+/// A client silent for this long may be waiting for the server's greeting: the upstream is dialled meanwhile.
+pub const SILENCE: Duration = Duration::from_millis(10);
+/// First bytes that dribble for longer are opaque (Linkerd's detection timeout).
+pub const DETECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes kept while detecting. A ClientHello with a post-quantum key share is about 1.8 KiB; Linkerd buffers 8 KiB.
+pub const DETECT_BYTES: usize = 8 * 1024;
+
+// ---- dialling ----
+
+/// TCP connect towards another node (Linkerd's default).
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// TCP connect towards the application on this node (Linkerd's default).
+pub const APP_CONNECT_TIMEOUT: Duration = Duration::from_millis(300);
+/// TLS handshake, either side: covers a certificate that is still being issued by the peer.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a connection waits for its workload's own certificate before it is refused with that reason.
+pub const CERTIFICATE_WAIT: Duration = Duration::from_secs(10);
+/// Dead peers are noticed after this long without acknowledgement (TCP_USER_TIMEOUT; Linkerd's default).
+pub const USER_TIMEOUT: Duration = Duration::from_secs(30);
+/// First keep-alive probe of an idle TCP connection (Linkerd's default).
+pub const KEEPALIVE: Duration = Duration::from_secs(10);
+
+// ---- pools ----
+
+/// Idle connections to an application are dropped before common servers drop theirs (Node.js: 5 s): no lost races.
+pub const APP_IDLE: Duration = Duration::from_secs(3);
+/// Idle mTLS connections between nodes: a handshake costs as much as 30 requests, the far side waits longer than this.
+pub const PEER_IDLE: Duration = Duration::from_secs(60);
+/// Idle HTTP/1 connections of one worker to one endpoint for one client identity.
+pub const IDLE_PER_ENDPOINT: usize = 128;
+/// Idle HTTP/1 connections of one worker in all.
+pub const IDLE_PER_WORKER: usize = 4_096;
+/// HTTP/2 connections of one worker to one endpoint for one client identity: opened when the others are full.
+pub const HTTP2_PER_ENDPOINT: usize = 8;
+/// How often a worker looks for idle connections that are over their time.
+pub const POOL_SWEEP: Duration = Duration::from_secs(1);
+
+// ---- HTTP ----
+
+/// Header fields of one message: curl, nginx and Envoy agree on about this.
+pub const HTTP_HEADERS: usize = 100;
+/// Bytes of one HTTP/1 head, and hyper's read buffer per connection.
+pub const HTTP1_HEAD_BYTES: usize = 64 * 1024;
+/// Bytes of one HTTP/2 header list, decoded.
+pub const HTTP2_HEAD_BYTES: u32 = 64 * 1024;
+/// A head must be complete this long after its first wait began (Linkerd's default).
+pub const HTTP1_HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Concurrent streams that one HTTP/2 peer may open. nginx: 128, Envoy advises 100.
+pub const HTTP2_STREAMS: u32 = 256;
+/// Streams a peer may reset before they were accepted (CVE-2023-44487); over it the connection ends.
+pub const HTTP2_PENDING_RESETS: usize = 64;
+/// Streams reset for the peer's own errors before the connection ends (CVE-2024-0003 class).
+pub const HTTP2_ERROR_RESETS: usize = 256;
+/// Receive window of one stream: what one slow reader may make us hold.
+pub const HTTP2_STREAM_WINDOW: u32 = 65_535;
+/// Receive window of one connection (Linkerd's default).
+pub const HTTP2_CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Bytes buffered towards a peer for one stream.
+pub const HTTP2_SEND_BUFFER: usize = 64 * 1024;
+/// Ping on a silent HTTP/2 connection (Linkerd's default), answered within `HTTP2_PING_TIMEOUT`.
+pub const HTTP2_PING: Duration = Duration::from_secs(10);
+/// A ping without answer for this long means that the peer is gone.
+pub const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(3);
+/// An HTTP connection without a request gives its buffers back after this long and waits as a bare socket.
+pub const HTTP_PARK: Duration = Duration::from_secs(2);
+/// Tries of one request over pooled connections that turn out to be closed before anything was sent on them.
+pub const POOL_RETRIES: usize = 3;
+/// Series handles remembered per HTTP connection: clients rarely talk to more endpoints over one connection.
+pub const CONNECTION_SERIES: usize = 16;
+
+// ---- copying ----
+
+/// Bytes per read and write of opaque traffic: by measurement, smaller costs more per byte.
+pub const COPY_BYTES: usize = 64 * 1024;
+/// One direction closed and no byte in the other for this long: nobody is there any more.
+pub const HALF_CLOSED_IDLE: Duration = Duration::from_secs(600);
+
+// ---- leaving ----
+
+/// On SIGTERM, open requests and connections may go on for this long (Linkerd: 120 s; kubelet's default is 30 s).
+pub const DRAIN: Duration = Duration::from_secs(25);
+/// What a draining worker may take beyond `DRAIN` before it is killed.
+pub const DRAIN_GRACE: Duration = Duration::from_secs(3);
+/// Pause before a worker that died is started again.
+pub const RESTART_PAUSE_MIN: Duration = Duration::from_millis(10);
+/// The same for one that keeps dying: connections wait in the accept queue meanwhile.
+pub const RESTART_PAUSE_MAX: Duration = Duration::from_secs(5);
+/// A worker that lived this long did not die of its start.
+pub const RESTART_LIVED: Duration = Duration::from_secs(30);
+
+// ---- queues ----
+
+/// Requests and connections that wait for a ready endpoint of one destination (Linkerd's default).
+pub const QUEUE_CAPACITY: usize = 100;
+/// How long they wait before the destination is in failfast (Linkerd's default).
+pub const FAILFAST: Duration = Duration::from_secs(3);
+/// Destinations that have waiters or are in failfast at a time.
+pub const QUEUES: usize = 4_096;
+
+// ---- start ----
+
+/// How long a starting worker waits for what the holder kept; the accept queues wait with it.
+pub const VAULT_WAIT: Duration = Duration::from_secs(2);
+
+// ---- telemetry ----
+
+/// Series of one workload, per kind (HTTP, TCP). More than this is a client that invents names: the rest shares one overflow series.
+pub const SERIES_PER_WORKLOAD: usize = 1_024;
+/// Series of the whole node, per kind: with their labels about 1 KiB each.
+pub const SERIES_PER_NODE: usize = 8_192;
+/// Overflow series of single workloads; kubelet runs 110 pods on a node by default, each has two directions.
+pub const OVERFLOW_SERIES: usize = 1_024;
+/// Distinct (status, classification, gRPC status, error) of one series; more share one per classification.
+pub const RESPONSE_KINDS: usize = 32;
+/// Distinct close reasons of one TCP series, and distinct error labels of one family: both come from fixed tables.
+pub const CLOSE_KINDS: usize = 24;
+/// Server names counted for passed-through TLS; a client can invent any number.
+pub const SNI_NAMES: usize = 256;
+/// Bytes of one label value that a peer chose: the longest DNS name with a port.
+pub const LABEL_BYTES: usize = 260;
+/// A series without change for this long is dropped (Linkerd's default).
+pub const SERIES_IDLE: Duration = Duration::from_secs(600);
+/// Series of a workload that left stay for some scrapes, so that its last counts are seen.
+pub const SERIES_LEFT: Duration = Duration::from_secs(120);
+/// Bytes of one piece of a scrape: a scrape is never in memory as a whole.
+pub const SCRAPE_CHUNK: usize = 32 * 1024;
+
+// ---- reports ----
+
+/// How often traffic is sampled for reports.
+pub const SAMPLE_INTERVAL: Duration = Duration::from_secs(5);
+/// Samples kept: 300 seconds, the longest window that can be asked for.
+pub const SAMPLES: usize = 60;
+/// Distinct (workload, peer, service, identities) of one sample, with about 128 bytes each; more share one per workload.
+pub const SAMPLE_KEYS: usize = 1_024;
+
+// ---- admin ----
+
+/// Open connections to the admin server: scrapers, probes and a person.
+pub const ADMIN_CONNECTIONS: usize = 64;
+/// Bytes of a request head to the admin server, and of its read buffer.
+pub const ADMIN_HEAD_BYTES: usize = 16 * 1024;
+/// Header fields of one request to the admin server.
+pub const ADMIN_HEADERS: usize = 64;
+/// Bytes of a request body to the admin server: a log filter.
+pub const ADMIN_BODY_BYTES: usize = 4 * 1024;
+/// A request head to the admin server must be complete after this, idle time before it included.
+pub const ADMIN_HEAD_TIMEOUT: Duration = Duration::from_secs(75);
+/// One connection to the admin server at most: slow readers leave. Scrapers just open another.
+pub const ADMIN_CONNECTION: Duration = Duration::from_secs(600);
+
+// ---- access log ----
+
+/// Lines waiting for the writer. About a second of a busy node; more are dropped and counted.
+pub const ACCESS_LOG_LINES: usize = 8_192;
+/// Bytes kept of each field that a peer chose (URI, user agent, …).
+pub const ACCESS_LOG_FIELD: usize = 2_048;
+
+// ---- handover between holder and proxy ----
+
+/// Bytes of one handover message: a pod's specification with all its exclusions is about 4 KiB.
+pub const HANDOVER_MESSAGE_BYTES: usize = 64 * 1024;
+/// Descriptors in one handover message: a batch of dial sockets. The kernel allows 253.
+pub const HANDOVER_FDS: usize = 64;
+/// Proxies that one holder serves at once: the old and the new one of an upgrade.
+pub const HANDOVER_PROXIES: usize = 2;
+/// Messages waiting for one peer of the handover: two for each pod and some. A peer further behind is cut off.
+pub const HANDOVER_QUEUE: usize = 4_096;
+/// Requests waiting in the holder; more wait in the socket.
+pub const HOLDER_REQUESTS: usize = 256;
+/// Dial sockets in one stock at least, and in its first batch.
+pub const STOCK_MIN: usize = 4;
+/// Dial sockets in one stock at most: at 1,000 dials/s a refill every 30 ms.
+pub const STOCK_MAX: usize = HANDOVER_FDS;
+/// Dial sockets in all stocks together: a fraction of the proxy's descriptors. Over it, batches stay minimal.
+pub const STOCK_BUDGET: usize = 4_096;
+/// A stock that nobody took from for this long is closed.
+pub const STOCK_IDLE: Duration = Duration::from_secs(30);
+/// How long a dial waits for a socket from the holder.
+pub const STOCK_WAIT: Duration = Duration::from_secs(3);
+/// Pause between attempts to reach a holder that is away.
+pub const HOLDER_RETRY: Duration = Duration::from_millis(100);
+
+// ---- holder ----
+
+/// Connections waiting in one pod's listener while the proxy restarts: 2 seconds of a busy pod.
+pub const LISTEN_BACKLOG: i32 = 4_096;
+/// Between "no new capture" and "no lookup": a connect that was marked just before has sent its SYN by then.
+pub const RELEASE_SETTLE: Duration = Duration::from_millis(50);
+/// Between "no lookup" and "no listener": handshakes that the listener has begun are complete by then.
+pub const LISTENER_SETTLE: Duration = Duration::from_millis(250);
+/// How often a pod that left is looked at for captured connections that still need its routes.
+pub const DRAIN_CHECK: Duration = Duration::from_secs(1);
+/// How often rules, routes and namespaces are looked at without being told that they changed.
+pub const RECHECK: Duration = Duration::from_secs(10);
+/// Changes in a namespace are looked at together this long after the first.
+pub const REPAIR_DELAY: Duration = Duration::from_millis(20);
+/// How long a restarted holder waits for proxies to give listeners back before it opens new ones in their place.
+pub const LISTENER_RETURN: Duration = Duration::from_secs(3);
+/// How often the directory of pods is read without being told that it changed.
+pub const PODS_RESCAN: Duration = Duration::from_secs(5);
+/// Files in the directory of pods, and bytes of one of them.
+pub const POD_FILES: usize = 2_048;
+/// Bytes of one file in the directory of pods.
+pub const POD_FILE_BYTES: u64 = 64 * 1024;
+/// Bytes of one netlink datagram: the kernel sends at most 32 KiB at once.
+pub const NETLINK_BYTES: usize = 32 * 1024;
+
+/// How often a leaving worker looks whether its connections are over.
+pub const DRAIN_LOOK: Duration = Duration::from_millis(20);
+
+// ---- configuration ----
+
+/// Destinations that this node has in use at a time.
+pub const DESTINATIONS: usize = 16_384;
+/// How long a connection waits for control to name its destination.
+pub const RESOLVE_WAIT: Duration = Duration::from_secs(3);
+/// A destination nobody dialled for this long is given up.
+pub const DESTINATION_IDLE: Duration = Duration::from_secs(600);
+/// How often idle destinations are looked for.
+pub const DESTINATION_SWEEP: Duration = Duration::from_secs(60);
+/// Messages waiting for the stream to control: subscriptions beyond it are refused, and asked for again.
+pub const CONTROL_QUEUE: usize = 1_024;
+/// Bytes of one message from control: a full resume of a large node.
+pub const CONTROL_MESSAGE: usize = 64 * 1024 * 1024;
+/// TCP and TLS with control.
+pub const CONTROL_CONNECT: Duration = Duration::from_secs(3);
+/// First pause after the stream to control ended; doubles up to the next.
+pub const CONTROL_PAUSE_MIN: Duration = Duration::from_millis(100);
+/// Longest pause before control is tried again.
+pub const CONTROL_PAUSE_MAX: Duration = Duration::from_secs(10);
+/// Changes within this time are written to disk once.
+pub const STATE_PAUSE: Duration = Duration::from_secs(1);
+/// Bytes of a vault: what a full node remembers.
+pub const VAULT_BYTES: u64 = 256 * 1024 * 1024;
+
+// ---- identities ----
+
+/// Part of a certificate's life after which it is renewed, before jitter.
+pub const RENEW_AT: f64 = 0.7;
+/// Jitter around it, so that the workloads of a node do not renew at once.
+pub const RENEW_JITTER: f64 = 0.05;
+/// First pause after control refused a certificate or was away; doubles up to the next.
+pub const CERTIFY_PAUSE_MIN: Duration = Duration::from_millis(200);
+/// Longest pause between two tries for a certificate.
+pub const CERTIFY_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// One request for a certificate.
+pub const CERTIFY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Certificates in a chain that control sends.
+pub const CHAIN: usize = 8;

@@ -1,0 +1,109 @@
+//! The way of a connection that a local workload opened: destination, protocol, then per request or per connection
+//! endpoint, transport, upstream.
+//!
+//! Must never send plain what the snapshot says is meshed, and never guess about a destination that control did not name.
+
+mod choose;
+mod http;
+mod tcp;
+
+use std::{net::SocketAddr, sync::Arc};
+
+use tokio::net::TcpStream;
+use weir_core::{
+    detect::Detected,
+    protocol::Protocol,
+    proxy_error::ProxyError,
+    snapshot::{Destination, Workload},
+};
+
+use crate::{
+    config::ResolveError,
+    io::{Io, Prefixed, Transport},
+    proxy::Worker,
+    sniff::{self, Sniffed},
+    telemetry::Direction,
+};
+
+/// One captured connection of a local workload.
+pub struct Client {
+    /// The worker that serves it.
+    pub worker: Arc<Worker>,
+    /// Whose it is.
+    pub workload: Arc<Workload>,
+    /// The application's own address and port.
+    pub peer: SocketAddr,
+    /// What it dialled.
+    pub target: SocketAddr,
+}
+
+/// Serves one captured connection until it ends.
+pub async fn serve(client: Client, tcp: TcpStream) {
+    let mut io = Prefixed::new(Transport::Tcp(tcp));
+    let client = Arc::new(client);
+    let destination = match client.resolve().await {
+        Ok(destination) => destination,
+        Err(error) => return client.abandon(&io, &error),
+    };
+    let protocol = match destination.protocol() {
+        Protocol::Detect => match detect(&client, &destination, &mut io).await {
+            Ok(Some(protocol)) => protocol,
+            // The server spoke first, or the client never did: served to the end as opaque.
+            Ok(None) => return,
+            Err(error) => {
+                tracing::debug!(%error, target = %client.target, "connection ended before its protocol was known");
+                return;
+            }
+        },
+        declared => declared,
+    };
+    match protocol {
+        Protocol::Http1 | Protocol::Http2 => http::serve(client, destination, io, protocol).await,
+        Protocol::Tls => Box::pin(tcp::serve_tls(client, destination, io)).await,
+        Protocol::Opaque | Protocol::Detect => Box::pin(tcp::serve(client, destination, io)).await,
+    }
+}
+
+async fn detect(
+    client: &Arc<Client>,
+    destination: &Arc<Destination>,
+    io: &mut Io,
+) -> std::io::Result<Option<Protocol>> {
+    let detected = match sniff::sniff(io).await? {
+        Sniffed::Is(detected) => detected,
+        Sniffed::Silent => match Box::pin(tcp::serve_silent(client, destination, io)).await? {
+            Some(detected) => detected,
+            None => return Ok(None),
+        },
+    };
+    client.worker.shared.telemetry.detect(Direction::Outbound, detected);
+    Ok(Some(match detected {
+        Detected::Http1 => Protocol::Http1,
+        Detected::Http2 => Protocol::Http2,
+        Detected::Tls => Protocol::Tls,
+        Detected::Opaque => Protocol::Opaque,
+    }))
+}
+
+impl Client {
+    async fn resolve(&self) -> Result<Arc<Destination>, ProxyError> {
+        let store = &self.worker.shared.store;
+        if let Some(known) = store.snapshot().destination(&self.target) {
+            store.touch(self.target);
+            return Ok(Arc::clone(known));
+        }
+        store.destination(self.target).await.map_err(|error| {
+            tracing::warn!(%error, target = %self.target, pod = %self.workload.pod.name, "destination unknown");
+            match error {
+                ResolveError::ControlUnavailable | ResolveError::Timeout => ProxyError::Unresolved,
+                ResolveError::TooMany => ProxyError::LoadShed,
+            }
+        })
+    }
+
+    /// Ends a connection that cannot be served: reset, as a refused connection would be.
+    fn abandon(&self, io: &Io, error: &ProxyError) {
+        io.inner().reset_on_close();
+        self.worker.shared.telemetry.tcp_error(Direction::Outbound, error);
+    }
+}

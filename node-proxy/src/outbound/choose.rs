@@ -1,0 +1,122 @@
+//! Chooses the endpoint for one request or connection, and how to reach it.
+//!
+//! Must never wait without a bound, and never pick an endpoint that is not ready.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use weir_core::{
+    balance,
+    outbound::{self, NoTlsReason, Plan},
+    proxy_error::ProxyError,
+    snapshot::{Destination, Endpoint, ServiceTarget},
+};
+
+use crate::{
+    outbound::Client,
+    pool::{PoolKey, Via},
+};
+
+/// One way to one endpoint.
+#[derive(Clone)]
+pub(super) struct Path {
+    /// The endpoint; none for an address that control does not know.
+    pub(super) endpoint: Option<Arc<Endpoint>>,
+    /// Where the bytes go.
+    pub(super) address: SocketAddr,
+    /// How they get there.
+    pub(super) transport: outbound::Transport,
+    /// The pool that holds connections for this path.
+    pub(super) key: Arc<PoolKey>,
+}
+
+impl Client {
+    /// The endpoint for the next request. Waits for a ready one within the failfast bound.
+    pub(super) async fn choose(
+        &self,
+        destination: &Arc<Destination>,
+        exclude: Option<&Endpoint>,
+    ) -> Result<Option<Arc<Endpoint>>, ProxyError> {
+        match outbound::plan(&self.workload, self.target, destination) {
+            Plan::Forward => Ok(None),
+            Plan::Endpoint(endpoint) => Ok(Some(endpoint)),
+            Plan::Refuse(error) => Err(error),
+            Plan::Balance => {
+                if let Some(endpoint) = self.pick(destination, exclude) {
+                    return Ok(Some(endpoint));
+                }
+                Box::pin(self.wait_for_endpoint(destination)).await.map(Some)
+            }
+        }
+    }
+
+    fn pick(&self, destination: &Destination, exclude: Option<&Endpoint>) -> Option<Arc<Endpoint>> {
+        let service = destination.service()?;
+        let now = self.worker.shared.now();
+        let index = balance::pick(service.ready_endpoints(), now, fastrand::u64(..), exclude)?;
+        service.endpoints.get(index).map(Arc::clone)
+    }
+
+    async fn wait_for_endpoint(&self, destination: &Arc<Destination>) -> Result<Arc<Endpoint>, ProxyError> {
+        let shared = &self.worker.shared;
+        let Some(_place) = shared.queues.join(self.target) else { return Err(ProxyError::LoadShed) };
+        let deadline = match shared.queues.deadline(self.target, shared.now()) {
+            Some(deadline) => tokio::time::Instant::from_std(shared.epoch + deadline),
+            None => return Err(ProxyError::FailFast),
+        };
+        let mut changes = shared.store.subscribe();
+        let mut destination = Arc::clone(destination);
+        loop {
+            if let Some(endpoint) = self.pick(&destination, None) {
+                shared.queues.open(self.target);
+                return Ok(endpoint);
+            }
+            match tokio::time::timeout_at(deadline, changes.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => {
+                    shared.queues.shut(self.target);
+                    return Err(ProxyError::FailFast);
+                }
+            }
+            if let Some(current) = shared.store.snapshot().destination(&self.target) {
+                destination = Arc::clone(current);
+            }
+        }
+    }
+
+    /// How to reach `endpoint`, or the dialled address itself when there is none.
+    pub(super) fn path(&self, endpoint: Option<&Arc<Endpoint>>) -> Path {
+        let from = Arc::clone(&self.workload.uid);
+        let Some(endpoint) = endpoint else {
+            let via = Via::Plain { uid: Arc::from("") };
+            return Path {
+                endpoint: None,
+                address: self.target,
+                transport: outbound::Transport::Plain { reason: NoTlsReason::NotProvidedByServiceDiscovery },
+                key: Arc::new(PoolKey { from, to: self.target, via }),
+            };
+        };
+        let snapshot = self.worker.shared.store.snapshot();
+        let transport = outbound::transport(&self.workload, endpoint, &snapshot);
+        let via = match &transport {
+            outbound::Transport::Mtls { server } => Via::MutualTls {
+                client: self.workload.identity.clone(),
+                server: server.clone(),
+                uid: Arc::clone(&endpoint.uid),
+            },
+            outbound::Transport::Plain { .. } | outbound::Transport::Local { .. } => {
+                Via::Plain { uid: Arc::clone(&endpoint.uid) }
+            }
+        };
+        Path {
+            endpoint: Some(Arc::clone(endpoint)),
+            address: endpoint.address,
+            transport,
+            key: Arc::new(PoolKey { from, to: endpoint.address, via }),
+        }
+    }
+}
+
+/// Name of the service dialled, for labels.
+pub(super) fn service_name(service: &ServiceTarget) -> (Arc<str>, Arc<str>) {
+    (Arc::clone(&service.namespace), Arc::clone(&service.name))
+}

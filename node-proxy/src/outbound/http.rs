@@ -1,0 +1,299 @@
+//! HTTP requests of a local workload: choose, send, try elsewhere where that is safe, count.
+//!
+//! Must never send a request on whose bytes may have been acted upon a second time.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use ::http::{HeaderValue, Request, Response, header};
+use parking_lot::Mutex;
+use weir_core::{grpc, outbound::Transport, protocol::Protocol, proxy_error::ProxyError, snapshot::Destination};
+
+use crate::{
+    body::{Body, Held, ResponseEnd},
+    http::{self as server, Handle},
+    inbound,
+    io::Io,
+    limits,
+    outbound::{
+        Client,
+        choose::{Path, service_name},
+    },
+    respond,
+    telemetry::{Direction, HttpLabels, HttpSeries, TcpLabels, TlsLabel},
+    upgrade,
+    upstream::{self, SendError, Unsent},
+};
+
+pub(super) async fn serve(client: Arc<Client>, destination: Arc<Destination>, io: Io, protocol: Protocol) {
+    let worker = &client.worker;
+    let generation = worker.shared.store.generation();
+    let drain = worker.shared.drain.clone();
+    let guard = worker.shared.telemetry.tcp(&client.source_labels(&destination)).open();
+    let handler = Arc::new(Outbound {
+        client: Arc::clone(&client),
+        current: Mutex::new(Current { destination, generation, routes: Vec::new() }),
+        _open: guard,
+    });
+    match protocol {
+        Protocol::Http2 => server::serve_http2(io, handler, drain).await,
+        _ => server::serve_http1(io, handler, drain).await,
+    }
+}
+
+/// The HTTP requests of one connection.
+struct Outbound {
+    client: Arc<Client>,
+    current: Mutex<Current>,
+    _open: crate::telemetry::TcpGuard,
+}
+
+struct Current {
+    destination: Arc<Destination>,
+    generation: u64,
+    routes: Vec<Arc<Route>>,
+}
+
+/// An endpoint as this connection reaches it: what would else be looked up per request.
+struct Route {
+    path: Path,
+    authority: Option<HeaderValue>,
+    series: Arc<HttpSeries>,
+    /// The receiving half, when the endpoint is on this node.
+    local: Option<Arc<inbound::Server>>,
+}
+
+impl Handle for Outbound {
+    async fn handle(self: Arc<Self>, mut request: Request<Body>) -> Response<Body> {
+        let started = Instant::now();
+        let grpc = request.headers().get(header::CONTENT_TYPE).is_some_and(|kind| grpc::is_grpc(kind.as_bytes()));
+        let upgrade = server::wants_upgrade(&request);
+        server::strip_hop_by_hop(request.headers_mut(), upgrade);
+        match self.forward(request, started, grpc).await {
+            Ok(response) => response,
+            Err(error) => {
+                self.client.worker.shared.telemetry.http_error(Direction::Outbound, &error);
+                respond::with_error(&error, grpc)
+            }
+        }
+    }
+}
+
+impl Outbound {
+    async fn forward(
+        &self,
+        mut request: Request<Body>,
+        started: Instant,
+        grpc: bool,
+    ) -> Result<Response<Body>, ProxyError> {
+        let destination = self.destination();
+        let mut failed = None;
+        for _ in 0..limits::POOL_RETRIES {
+            let excluded = failed.as_ref().and_then(|route: &Arc<Route>| route.path.endpoint.as_deref());
+            let endpoint = self.client.choose(&destination, excluded).await?;
+            let route = self.route(endpoint.as_ref(), &request, &destination);
+            if let Some(endpoint) = &route.path.endpoint {
+                endpoint.load.start(self.client.worker.shared.now());
+            }
+            route.series.request();
+            match self.send(&route, request, started, grpc).await {
+                Ok(response) => return Ok(response),
+                Err(Unsent { error, request: unsent }) => {
+                    self.penalise(&route, &error);
+                    match unsent {
+                        Some(unsent) => request = unsent,
+                        None => return Err(refused(&error)),
+                    }
+                    failed = Some(route);
+                }
+            }
+        }
+        Err(ProxyError::ConnectFailed)
+    }
+
+    async fn send(
+        &self,
+        route: &Arc<Route>,
+        mut request: Request<Body>,
+        started: Instant,
+        grpc: bool,
+    ) -> Result<Response<Body>, Unsent> {
+        if let Some(local) = &route.local {
+            let response = Box::pin(Arc::clone(local).handle(request)).await;
+            return Ok(self.finish(route, response, Held::Nothing, started, grpc));
+        }
+        let connect = request.method() == ::http::Method::CONNECT;
+        let client_half = upgrade::take(&mut request);
+        let worker = &self.client.worker;
+        let (mut response, held) = upstream::send(worker, &self.client.workload, &route.path.key, request).await?;
+        if let Some(half) = client_half.filter(|_| upgrade::agreed(connect, response.status())) {
+            let guard = worker.shared.telemetry.tcp(&self.tcp_labels(route)).open();
+            upgrade::join(half, &mut response, guard);
+            return Ok(self.finish(route, response.map(Body::from), Held::Nothing, started, grpc));
+        }
+        server::strip_hop_by_hop(response.headers_mut(), false);
+        Ok(self.finish(route, response.map(Body::from), held, started, grpc))
+    }
+
+    fn finish(
+        &self,
+        route: &Route,
+        response: Response<Body>,
+        held: Held,
+        started: Instant,
+        grpc: bool,
+    ) -> Response<Body> {
+        let now = self.client.worker.shared.now();
+        let end = ResponseEnd {
+            series: Arc::clone(&route.series),
+            status: response.status().as_u16(),
+            grpc,
+            grpc_status: if grpc { grpc::status(response.headers()) } else { None },
+            error: None,
+            latency: started.elapsed(),
+            endpoint: route.path.endpoint.as_ref().map(|endpoint| (Arc::clone(endpoint), now)),
+            held,
+            access: None,
+            done: false,
+        };
+        response.map(|body| body.on_end(end))
+    }
+
+    /// The destination as it is now; open requests keep the one that they began with.
+    fn destination(&self) -> Arc<Destination> {
+        let store = &self.client.worker.shared.store;
+        let generation = store.generation();
+        let mut current = self.current.lock();
+        if current.generation != generation {
+            current.generation = generation;
+            store.touch(self.client.target);
+            if let Some(fresh) = store.snapshot().destination(&self.client.target) {
+                if !Arc::ptr_eq(fresh, &current.destination) {
+                    current.destination = Arc::clone(fresh);
+                    current.routes.clear();
+                }
+            }
+        }
+        Arc::clone(&current.destination)
+    }
+
+    fn route(
+        &self,
+        endpoint: Option<&Arc<weir_core::snapshot::Endpoint>>,
+        request: &Request<Body>,
+        destination: &Destination,
+    ) -> Arc<Route> {
+        let authority = authority(request);
+        let mut current = self.current.lock();
+        let known = current.routes.iter().find(|route| {
+            route.path.endpoint.as_ref().map(Arc::as_ptr) == endpoint.map(Arc::as_ptr)
+                && route.authority.as_ref().map(HeaderValue::as_bytes) == authority
+        });
+        if let Some(route) = known {
+            return Arc::clone(route);
+        }
+        let path = self.client.path(endpoint);
+        let labels = self.client.http_labels(&path, destination, authority);
+        let local = match &path.transport {
+            Transport::Local { server } => Some(Arc::new(inbound::Server::bridged(&self.client, server, path.address))),
+            _ => None,
+        };
+        let route = Arc::new(Route {
+            series: self.client.worker.shared.telemetry.http(&labels),
+            authority: authority.and_then(|bytes| HeaderValue::from_bytes(bytes).ok()),
+            path,
+            local,
+        });
+        if current.routes.len() >= limits::CONNECTION_SERIES {
+            current.routes.remove(0);
+        }
+        current.routes.push(Arc::clone(&route));
+        route
+    }
+
+    /// A failed endpoint is the last to be picked for a while.
+    fn penalise(&self, route: &Route, error: &SendError) {
+        let shared = &self.client.worker.shared;
+        tracing::debug!(%error, pod = %self.client.workload.pod.name, "request not answered");
+        if let Some(endpoint) = &route.path.endpoint {
+            endpoint.load.finish(shared.now(), Duration::from_secs(5));
+        }
+        let label = refused(error).label();
+        route.series.response(502, weir_core::classify::Classification::Failure, None, Some(label), Duration::ZERO);
+    }
+
+    fn tcp_labels(&self, route: &Route) -> TcpLabels {
+        self.client.tcp_labels(&route.path)
+    }
+}
+
+/// What the client is told.
+fn refused(error: &SendError) -> ProxyError {
+    match error {
+        SendError::Dial(_) | SendError::KeepsClosing { .. } => ProxyError::ConnectFailed,
+        SendError::Broken { .. } => ProxyError::UpstreamBroken,
+    }
+}
+
+/// Host, or `:authority` of HTTP/2.
+fn authority(request: &Request<Body>) -> Option<&[u8]> {
+    match request.uri().authority() {
+        Some(authority) => Some(authority.as_str().as_bytes()),
+        None => request.headers().get(header::HOST).map(HeaderValue::as_bytes),
+    }
+}
+
+impl Client {
+    fn http_labels(&self, path: &Path, destination: &Destination, authority: Option<&[u8]>) -> HttpLabels {
+        HttpLabels {
+            direction: Direction::Outbound,
+            workload: Arc::clone(&self.workload.pod),
+            peer: path.endpoint.as_ref().map(|endpoint| Arc::clone(&endpoint.pod)),
+            tls: tls_label(&path.transport),
+            client_id: Some(self.workload.identity.clone()),
+            server_id: path.endpoint.as_ref().and_then(|endpoint| endpoint.identity.clone()),
+            authority: authority.map(|bytes| Arc::from(String::from_utf8_lossy(bytes).as_ref())),
+            target_addr: path.address,
+            service: destination.service().map(service_name),
+        }
+    }
+
+    pub(super) fn tcp_labels(&self, path: &Path) -> TcpLabels {
+        TcpLabels {
+            direction: Direction::Outbound,
+            peer_is_src: false,
+            workload: Arc::clone(&self.workload.pod),
+            peer: path.endpoint.as_ref().map(|endpoint| Arc::clone(&endpoint.pod)),
+            tls: tls_label(&path.transport),
+            client_id: Some(self.workload.identity.clone()),
+            server_id: path.endpoint.as_ref().and_then(|endpoint| endpoint.identity.clone()),
+            target_addr: path.address,
+            service: None,
+        }
+    }
+
+    /// Labels of the connection that the application opened to us.
+    pub(super) fn source_labels(&self, destination: &Destination) -> TcpLabels {
+        TcpLabels {
+            direction: Direction::Outbound,
+            peer_is_src: true,
+            workload: Arc::clone(&self.workload.pod),
+            peer: None,
+            tls: TlsLabel::NoIdentity(weir_core::outbound::NoTlsReason::Loopback),
+            client_id: None,
+            server_id: None,
+            target_addr: self.target,
+            service: destination.service().map(service_name),
+        }
+    }
+}
+
+fn tls_label(transport: &Transport) -> TlsLabel {
+    match transport {
+        // Both ends are known and no packet leaves the node.
+        Transport::Mtls { .. } | Transport::Local { .. } => TlsLabel::True,
+        Transport::Plain { reason } => TlsLabel::NoIdentity(*reason),
+    }
+}

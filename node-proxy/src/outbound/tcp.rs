@@ -1,0 +1,154 @@
+//! Opaque connections of a local workload: one endpoint each, TLS of the application's own included.
+//!
+//! Must never dial a second endpoint once a byte of the client's has left.
+
+use std::{io, sync::Arc};
+
+use weir_core::{
+    client_hello::{self, SniResult},
+    detect::Detected,
+    outbound::Transport as Way,
+    proxy_error::ProxyError,
+    snapshot::Destination,
+};
+
+use super::{Client, choose::Path};
+use crate::{
+    copy,
+    dial::{self, DialError},
+    inbound::{Server, end},
+    io::{Io, Prefixed, Transport},
+    limits, sniff,
+    telemetry::Direction,
+};
+
+/// An upstream for one opaque connection.
+struct Upstream {
+    io: Io,
+    path: Path,
+    /// The receiving half, when the endpoint is on this node.
+    local: Option<Server>,
+}
+
+/// Copies until both sides are done.
+pub(super) async fn serve(client: Arc<Client>, destination: Arc<Destination>, mut io: Io) {
+    match client.open(&destination, &io).await {
+        Ok(mut upstream) => client.join(&destination, &mut io, &mut upstream).await,
+        Err(error) => client.abandon(&io, &error),
+    }
+}
+
+/// TLS of the application's own: passed through, its server name counted.
+pub(super) async fn serve_tls(client: Arc<Client>, destination: Arc<Destination>, mut io: Io) {
+    let name = loop {
+        match client_hello::server_name(io.prefix()) {
+            SniResult::Name(name) => break Some(name),
+            SniResult::None | SniResult::NotTls => break None,
+            SniResult::NeedMore => {}
+        }
+        if io.prefix().len() >= limits::DETECT_BYTES || !matches!(io.read_ahead().await, Ok(count) if count > 0) {
+            break None;
+        }
+    };
+    client.worker.shared.telemetry.passed_tls(Direction::Outbound, name.as_deref());
+    serve(client, destination, io).await;
+}
+
+/// The client is silent: dial, and let whoever speaks first decide. `None` when the connection was served to its end.
+pub(super) async fn serve_silent(
+    client: &Arc<Client>,
+    destination: &Arc<Destination>,
+    io: &mut Io,
+) -> io::Result<Option<Detected>> {
+    let opened = {
+        let dial = client.open(destination, io);
+        tokio::pin!(dial);
+        dial.await
+    };
+    let mut upstream = match opened {
+        Ok(upstream) => upstream,
+        Err(error) => {
+            client.abandon(io, &error);
+            return Ok(None);
+        }
+    };
+    let client_spoke = tokio::select! {
+        biased;
+        read = upstream.io.read_ahead() => { read?; false }
+        read = io.read_ahead() => { read?; true }
+    };
+    let detected = if client_spoke { sniff::spoken(io).await? } else { Detected::Opaque };
+    match detected {
+        // HTTP goes over pooled connections: the one dialled meanwhile is not needed.
+        Detected::Http1 | Detected::Http2 => Ok(Some(detected)),
+        Detected::Opaque | Detected::Tls => {
+            client.join(destination, io, &mut upstream).await;
+            Ok(None)
+        }
+    }
+}
+
+impl Client {
+    async fn open(&self, destination: &Arc<Destination>, io: &Io) -> Result<Upstream, ProxyError> {
+        let mut failed = None;
+        for _ in 0..limits::POOL_RETRIES {
+            let endpoint = self.choose(destination, failed.as_deref()).await?;
+            let path = self.path(endpoint.as_ref());
+            let began = self.worker.shared.now();
+            if let Some(endpoint) = &endpoint {
+                endpoint.load.start(began);
+            }
+            let dialled = self.dial(&path, io).await;
+            let now = self.worker.shared.now();
+            // Opaque connections are balanced by how long connecting takes.
+            let cost = if dialled.is_ok() { now - began } else { std::time::Duration::from_secs(5) };
+            if let Some(endpoint) = &endpoint {
+                endpoint.load.finish(now, cost);
+            }
+            match dialled {
+                Ok((io, local)) => return Ok(Upstream { io, path, local }),
+                Err(Some(error)) => tracing::debug!(%error, pod = %self.workload.pod.name, "endpoint not reached"),
+                Err(None) => return Err(ProxyError::ConnectFailed),
+            }
+            failed = endpoint;
+            if failed.is_none() {
+                break;
+            }
+        }
+        Err(ProxyError::ConnectFailed)
+    }
+
+    /// `Err(None)`: the receiving half on this node refused, and has said so.
+    async fn dial(&self, path: &Path, io: &Io) -> Result<(Io, Option<Server>), Option<DialError>> {
+        let shared = &self.worker.shared;
+        match &path.transport {
+            Way::Local { server } => {
+                let local = Server::bridged(self, server, path.address);
+                let app = local.bridge(io).await.ok_or(None)?;
+                Ok((app, Some(local)))
+            }
+            Way::Mtls { server } => {
+                let io = dial::mutual_tls(shared, &self.workload, path.address, server, None).await.map_err(Some)?;
+                Ok((io, None))
+            }
+            Way::Plain { .. } => {
+                let tcp = dial::plain(shared, &self.workload, path.address).await.map_err(Some)?;
+                Ok((Prefixed::new(Transport::Tcp(tcp)), None))
+            }
+        }
+    }
+
+    async fn join(&self, destination: &Destination, io: &mut Io, upstream: &mut Upstream) {
+        let telemetry = &self.worker.shared.telemetry;
+        let mut meter = copy::Both::new(
+            telemetry.tcp(&self.source_labels(destination)).open(),
+            telemetry.tcp(&self.tcp_labels(&upstream.path)).open(),
+        );
+        if let Some(local) = &upstream.local {
+            let (source, destination) = local.guards();
+            meter.and(source, destination);
+        }
+        let copied = copy::copy(io, &mut upstream.io, &mut meter).await;
+        end(copied, io, &upstream.io);
+    }
+}

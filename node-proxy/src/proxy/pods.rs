@@ -1,0 +1,220 @@
+//! The pods of this node: which are to be captured, which are, and their listeners on the data threads.
+//!
+//! Must never ask the holder to capture a pod whose workload is not in the snapshot.
+
+use std::{
+    collections::HashMap,
+    os::fd::OwnedFd,
+    sync::{Arc, atomic::AtomicUsize},
+};
+
+use tokio::sync::{mpsc, watch};
+use weir_core::{identity::Identity, snapshot::Workload};
+
+use super::{
+    Shared,
+    state::State,
+    worker::{Handle, Serve},
+};
+use crate::{
+    accept::Stop,
+    handover::{HolderEvent, PodSpec},
+    limits,
+    telemetry::Direction,
+};
+
+/// One pod that the holder was asked to capture.
+struct Pod {
+    workload: Arc<Workload>,
+    connections: Arc<AtomicUsize>,
+    stop: Option<watch::Sender<Stop>>,
+}
+
+/// The pods of this node.
+pub(super) struct Pods {
+    shared: Arc<Shared>,
+    state: Arc<State>,
+    workers: Vec<Handle>,
+    pods: HashMap<String, Pod>,
+    /// Pods whose certificate is there (or has been waited for long enough).
+    certified: mpsc::Receiver<Arc<Workload>>,
+    waiting: mpsc::Sender<Arc<Workload>>,
+    asked: HashMap<String, Identity>,
+}
+
+impl Pods {
+    pub(super) fn new(shared: Arc<Shared>, state: Arc<State>, workers: Vec<Handle>) -> Pods {
+        let (waiting, certified) = mpsc::channel(limits::WORKER_COMMANDS);
+        Pods { shared, state, workers, pods: HashMap::new(), certified, waiting, asked: HashMap::new() }
+    }
+
+    /// Follows the snapshot and the holder until the holder's client ends.
+    pub(super) async fn run(&mut self, early: Vec<HolderEvent>, events: &mut mpsc::Receiver<HolderEvent>) {
+        let mut changes = self.shared.store.subscribe();
+        self.reconcile().await;
+        for event in early {
+            self.on_event(event).await;
+        }
+        self.keep_vault().await;
+        let mut sealed = self.shared.store.vault_changes();
+        loop {
+            tokio::select! {
+                changed = changes.changed() => match changed {
+                    Ok(()) => self.reconcile().await,
+                    Err(_) => return,
+                },
+                event = events.recv() => match event {
+                    Some(event) => self.on_event(event).await,
+                    None => return,
+                },
+                Some(workload) = self.certified.recv() => self.enrol(workload).await,
+                Ok(()) = sealed.changed() => self.keep_vault().await,
+            }
+        }
+    }
+
+    /// No new connections: what is in the queues is the next worker's.
+    pub(super) fn stop(&mut self) {
+        for pod in self.pods.values() {
+            if let Some(stop) = &pod.stop {
+                stop.send_replace(Stop::Draining);
+            }
+        }
+    }
+
+    /// Counters of open connections, one per pod.
+    pub(super) fn connections(&self) -> Vec<Arc<AtomicUsize>> {
+        self.pods.values().map(|pod| Arc::clone(&pod.connections)).collect()
+    }
+
+    async fn reconcile(&mut self) {
+        let snapshot = self.shared.store.snapshot();
+        let gone: Vec<String> =
+            self.asked.keys().filter(|uid| snapshot.workload_by_uid(uid).is_none()).cloned().collect();
+        for uid in gone {
+            self.asked.remove(&uid);
+            self.state.forget(&uid);
+            self.shared.holder.unenrol(&uid).await;
+        }
+        for workload in snapshot.workloads() {
+            let known = self.pods.get(&*workload.uid);
+            if known.is_some_and(|pod| pod.workload.capture != workload.capture || pod.workload.addresses != workload.addresses) {
+                self.enrol(Arc::clone(workload)).await;
+            } else if !self.asked.contains_key(&*workload.uid) {
+                self.asked.insert(workload.uid.to_string(), workload.identity.clone());
+                self.await_certificate(Arc::clone(workload));
+            }
+        }
+    }
+
+    /// A pod is captured once it has its certificate; after the wait it is captured without, and refused with that reason.
+    fn await_certificate(&self, workload: Arc<Workload>) {
+        let (identities, waiting) = (self.shared.identities.clone(), self.waiting.clone());
+        tokio::spawn(async move {
+            if !identities.ready(&workload.identity, limits::CERTIFICATE_WAIT).await {
+                tracing::warn!(pod = %workload.pod.name, identity = %workload.identity, "captured without a certificate: its mTLS connections fail until control issues one");
+            }
+            // The receiver lives as long as the process.
+            let _leaving = waiting.send(workload).await;
+        });
+    }
+
+    async fn enrol(&mut self, workload: Arc<Workload>) {
+        if self.shared.store.snapshot().workload_by_uid(&workload.uid).is_none() {
+            return;
+        }
+        self.shared.holder.enrol(spec(&workload)).await;
+        let pod = self.pods.entry(workload.uid.to_string()).or_insert_with(|| Pod {
+            workload: Arc::clone(&workload),
+            connections: Arc::default(),
+            stop: None,
+        });
+        pod.workload = workload;
+    }
+
+    async fn on_event(&mut self, event: HolderEvent) {
+        match event {
+            HolderEvent::Enrolled { uid, outbound, inbound } => self.serve(&uid, outbound, inbound).await,
+            HolderEvent::Unenrolled { uid } => self.release(&uid),
+            HolderEvent::Refused { uid, reason } => {
+                tracing::warn!(uid, reason, "pod not captured");
+                self.state.captured(&uid, false, &reason);
+                self.shared.store.report_workload(&uid, false, &reason, 0);
+            }
+            HolderEvent::Synced => self.state.features(self.shared.holder.features().await.ok()),
+            HolderEvent::Lost => self.state.features(None),
+            HolderEvent::Vault(_) => {}
+        }
+    }
+
+    async fn serve(&mut self, uid: &str, outbound: OwnedFd, inbound: OwnedFd) {
+        let pod = match self.pods.get_mut(uid) {
+            Some(pod) => pod,
+            // Held from before our start: served as soon as its workload is known.
+            None => match self.shared.store.snapshot().workload_by_uid(uid) {
+                Some(workload) => self.pods.entry(uid.to_owned()).or_insert_with(|| Pod {
+                    workload: Arc::clone(workload),
+                    connections: Arc::default(),
+                    stop: None,
+                }),
+                None => {
+                    tracing::warn!(uid, "the holder captures a pod that control does not name; releasing it");
+                    self.shared.holder.unenrol(uid).await;
+                    return;
+                }
+            },
+        };
+        let (stop, stopped) = watch::channel(Stop::No);
+        // An earlier pair of listeners of this pod is replaced.
+        if let Some(before) = pod.stop.replace(stop) {
+            before.send_replace(Stop::Released);
+        }
+        let (connections, uid) = (Arc::clone(&pod.connections), Arc::<str>::from(uid));
+        for worker in &self.workers {
+            for (direction, listener) in [(Direction::Outbound, &outbound), (Direction::Inbound, &inbound)] {
+                let Ok(listener) = listener.try_clone() else {
+                    tracing::error!(%uid, "no descriptor left for a listener; raise the process's limit");
+                    continue;
+                };
+                let serve = Serve {
+                    uid: Arc::clone(&uid),
+                    direction,
+                    listener,
+                    connections: Arc::clone(&connections),
+                    stop: stopped.clone(),
+                };
+                worker.serve(serve).await;
+            }
+        }
+        self.state.captured(&uid, true, "");
+        let expiry = self.shared.identities.not_after(&pod.workload.identity);
+        self.shared.store.report_workload(&uid, true, "", expiry);
+    }
+
+    fn release(&mut self, uid: &str) {
+        if let Some(pod) = self.pods.remove(uid) {
+            if let Some(stop) = &pod.stop {
+                stop.send_replace(Stop::Released);
+            }
+        }
+    }
+
+    async fn keep_vault(&self) {
+        match self.shared.store.seal() {
+            Ok(fd) => self.shared.holder.keep(fd).await,
+            Err(error) => tracing::warn!(%error, "keys and state are not kept for a restart of this worker"),
+        }
+    }
+}
+
+fn spec(workload: &Workload) -> PodSpec {
+    PodSpec {
+        uid: workload.uid.to_string(),
+        addresses: workload.addresses.clone(),
+        netns: None,
+        skip_inbound_ports: workload.capture.skip_inbound_ports.clone(),
+        skip_outbound_ports: workload.capture.skip_outbound_ports.clone(),
+        skip_subnets: workload.capture.skip_subnets.clone(),
+        permissive: workload.capture.permissive,
+    }
+}

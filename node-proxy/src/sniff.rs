@@ -1,0 +1,58 @@
+//! Learns a connection's protocol from its first bytes, without ever stalling a protocol in which the server speaks first.
+//!
+//! Must never consume a byte: what was looked at is still to be read.
+
+use std::io;
+
+use tokio::time::{Instant, timeout_at};
+use weir_core::detect::{Detected, detect};
+
+use crate::{io::Io, limits};
+
+/// What the first bytes said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sniffed {
+    /// The protocol.
+    Is(Detected),
+    /// The client has not spoken: the server may have to.
+    Silent,
+}
+
+/// Looks at the first bytes of a connection. Silence is over after [`limits::SILENCE`].
+///
+/// # Errors
+/// What reading returns.
+pub async fn sniff(io: &mut Io) -> io::Result<Sniffed> {
+    if io.prefix().is_empty() {
+        match timeout_at(Instant::now() + limits::SILENCE, io.read_ahead()).await {
+            Ok(Ok(_count)) => {}
+            Ok(Err(error)) => return Err(error),
+            Err(_elapsed) => return Ok(Sniffed::Silent),
+        }
+    }
+    spoken(io).await.map(Sniffed::Is)
+}
+
+/// The same for a client that has begun to speak, or has closed its half: bytes that dribble too long are opaque.
+///
+/// # Errors
+/// What reading returns.
+pub async fn spoken(io: &mut Io) -> io::Result<Detected> {
+    let deadline = Instant::now() + limits::DETECT_TIMEOUT;
+    loop {
+        if io.prefix().is_empty() {
+            return Ok(Detected::Opaque);
+        }
+        if let Some(detected) = detect(io.prefix()) {
+            return Ok(detected);
+        }
+        if io.prefix().len() >= limits::DETECT_BYTES {
+            return Ok(Detected::Opaque);
+        }
+        match timeout_at(deadline, io.read_ahead()).await {
+            Ok(Ok(0)) | Err(_) => return Ok(Detected::Opaque),
+            Ok(Ok(_count)) => {}
+            Ok(Err(error)) => return Err(error),
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Metrics: typed labels, bounded registries of series, and their text.
+//!
+//! Whoever serves a connection looks its series up once and keeps the handle; per request there are only relaxed atomic
+//! additions. Must never make traffic wait for a scrape, and never hold more series than `limits.rs` says.
+
+mod counters;
+mod exposition;
+#[cfg(test)]
+pub(crate) mod fake;
+mod families;
+mod gauges;
+mod histogram;
+mod labels;
+mod process;
+mod registry;
+mod series;
+mod slots;
+mod state;
+#[cfg(test)]
+mod tests;
+mod text;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use weir_core::{detect::Detected, proxy_error::ProxyError, snapshot::PodRef};
+
+use self::{
+    counters::Counters,
+    registry::{Bounds, Registry},
+};
+pub use self::{
+    exposition::Exposition,
+    families::metrics_reference,
+    histogram::LATENCY_BOUNDS_MS,
+    labels::{Direction, HttpLabels, TcpLabels, TlsLabel},
+    series::{HttpSeries, TcpGuard, TcpSeries},
+    state::{Capture, Certificate, NodeState},
+    text::Format,
+};
+pub(crate) use self::{
+    histogram::BUCKETS,
+    series::{HttpCounts, Subject, TcpCounts},
+};
+use crate::limits;
+
+/// All that this process counts.
+pub struct Telemetry {
+    epoch: Instant,
+    http: Registry<HttpLabels, HttpSeries>,
+    tcp: Registry<TcpLabels, TcpSeries>,
+    counters: Counters,
+}
+
+impl Default for Telemetry {
+    fn default() -> Telemetry {
+        Telemetry::new()
+    }
+}
+
+impl Telemetry {
+    /// Nothing counted yet, bounds of `limits.rs`.
+    pub fn new() -> Telemetry {
+        Telemetry::bounded(Bounds { per_workload: limits::SERIES_PER_WORKLOAD, per_node: limits::SERIES_PER_NODE })
+    }
+
+    fn bounded(bounds: Bounds) -> Telemetry {
+        Telemetry {
+            epoch: Instant::now(),
+            http: Registry::new(bounds),
+            tcp: Registry::new(bounds),
+            counters: Counters::default(),
+        }
+    }
+
+    /// The series of these labels. Look it up once per connection and endpoint, and keep it.
+    pub fn http(&self, labels: &HttpLabels) -> Arc<HttpSeries> {
+        if labels.authority.as_ref().is_some_and(|authority| authority.len() > limits::LABEL_BYTES) {
+            return self.http.get(&HttpLabels { authority: None, ..labels.clone() }, self.epoch.elapsed());
+        }
+        self.http.get(labels, self.epoch.elapsed())
+    }
+
+    /// The series of these labels. Look it up once per connection.
+    pub fn tcp(&self, labels: &TcpLabels) -> Arc<TcpSeries> {
+        self.tcp.get(labels, self.epoch.elapsed())
+    }
+
+    /// The proxy itself answered a request with an error.
+    pub fn http_error(&self, direction: Direction, error: &ProxyError) {
+        self.counters.http_error(direction, error.label());
+    }
+
+    /// The proxy itself ended a connection.
+    pub fn tcp_error(&self, direction: Direction, error: &ProxyError) {
+        self.counters.tcp_error(direction, error.label());
+    }
+
+    /// A protocol was detected from the first bytes.
+    pub fn detect(&self, direction: Direction, detected: Detected) {
+        self.counters.detected(direction, detected);
+    }
+
+    /// The first bytes took too long, so that the connection is opaque.
+    pub fn detect_timeout(&self, direction: Direction) {
+        self.counters.detect_timeout(direction);
+    }
+
+    /// A connection came with a transport header.
+    pub fn transport_header(&self) {
+        self.counters.transport_header();
+    }
+
+    /// TLS of the application's own was passed through; `server_name` as the client sent it.
+    pub fn passed_tls(&self, direction: Direction, server_name: Option<&str>) {
+        self.counters.passed_tls(direction, server_name);
+    }
+
+    /// A certificate was renewed, or could not be.
+    pub fn certificate_refresh(&self, success: bool) {
+        self.counters.certificate_refresh(success);
+    }
+
+    /// A line of the access log found no room.
+    pub fn access_log_dropped(&self) {
+        self.counters.access_log_dropped();
+    }
+
+    /// A scrape of everything, in pieces of about `limits::SCRAPE_CHUNK`.
+    pub fn scrape(&self, state: &dyn NodeState, format: Format) -> Exposition {
+        Exposition::new(self, state, format)
+    }
+
+    /// Hands over the growth of every series since the last call, and drops idle ones. `now` since any fixed moment
+    /// that is not before this process began; `live` tells whether a workload is still on this node.
+    pub(crate) fn advance(
+        &self,
+        now: Duration,
+        live: impl Fn(&PodRef) -> bool,
+        http: impl FnMut(&HttpSeries, HttpCounts),
+        tcp: impl FnMut(&TcpSeries, TcpCounts),
+    ) {
+        self.http.advance(now, &live, http);
+        self.tcp.advance(now, &live, tcp);
+    }
+
+    /// Time since this process began to count.
+    pub(crate) fn now(&self) -> Duration {
+        self.epoch.elapsed()
+    }
+
+    /// Connection series of this moment, for gauges.
+    pub(crate) fn tcp_series(&self) -> Vec<Arc<TcpSeries>> {
+        self.tcp.all()
+    }
+}

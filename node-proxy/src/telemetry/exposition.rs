@@ -1,0 +1,189 @@
+//! A scrape, made piece by piece while the scraper reads it.
+//!
+//! Must never hold the whole text: thousands of series with 27 buckets each are more than the proxy's memory budget.
+
+use std::sync::Arc;
+
+use super::{
+    HttpSeries, LATENCY_BOUNDS_MS, TcpSeries, Telemetry,
+    families::{self, Family},
+    gauges,
+    labels::{LabelText, Labels, write_pod},
+    series::{ResponseKind, Subject},
+    state::NodeState,
+    text::{Format, Text},
+};
+use crate::limits;
+
+type Write<S> = fn(&mut Text, &'static Family, &str, &S);
+
+static HTTP: [(&Family, Write<HttpSeries>); 3] = [
+    (&families::REQUESTS, write_requests),
+    (&families::RESPONSES, write_responses),
+    (&families::LATENCY, write_latency),
+];
+
+static TCP: [(&Family, Write<TcpSeries>); 5] = [
+    (&families::TCP_OPEN, |text, family, labels, series| text.sample(family, labels, &[], series.opened())),
+    (&families::TCP_OPEN_NOW, |text, family, labels, series| text.sample(family, labels, &[], series.open_now())),
+    (&families::TCP_READ, |text, family, labels, series| text.sample(family, labels, &[], series.read())),
+    (&families::TCP_WRITE, |text, family, labels, series| text.sample(family, labels, &[], series.written())),
+    (&families::TCP_CLOSE, write_closes),
+];
+
+/// An iterator over the pieces of one scrape.
+pub struct Exposition {
+    http: Vec<Arc<HttpSeries>>,
+    tcp: Vec<Arc<TcpSeries>>,
+    text: Text,
+    // Families written whole and series written of the next one.
+    family: usize,
+    series: usize,
+    // Small enough to be made at once, when the scrape begins.
+    rest: Option<String>,
+}
+
+impl Exposition {
+    pub(super) fn new(telemetry: &Telemetry, state: &dyn NodeState, format: Format) -> Exposition {
+        let (http, tcp) = (telemetry.http.all(), telemetry.tcp.all());
+        let mut rest = Text::new(format);
+        telemetry.counters.write(&mut rest);
+        gauges::write(telemetry, [http.len(), tcp.len()], state, &mut rest);
+        rest.end();
+        Exposition { http, tcp, text: Text::new(format), family: 0, series: 0, rest: Some(rest.take()) }
+    }
+}
+
+impl Iterator for Exposition {
+    type Item = String;
+
+    fn next(&mut self) -> Option<String> {
+        while self.text.len() < limits::SCRAPE_CHUNK {
+            let over = if let Some((family, write)) = HTTP.get(self.family) {
+                write_one(&mut self.text, family, *write, &self.http, &mut self.series)
+            } else if let Some((family, write)) = TCP.get(self.family - HTTP.len()) {
+                write_one(&mut self.text, family, *write, &self.tcp, &mut self.series)
+            } else {
+                break;
+            };
+            if over {
+                self.family += 1;
+                self.series = 0;
+            }
+        }
+        if self.text.len() > 0 { Some(self.text.take()) } else { self.rest.take() }
+    }
+}
+
+/// Writes the next series of a family. True when there is none left.
+fn write_one<S: HasSubject>(
+    text: &mut Text,
+    family: &'static Family,
+    write: Write<S>,
+    all: &[Arc<S>],
+    next: &mut usize,
+) -> bool {
+    if *next == 0 {
+        text.family(family);
+    }
+    let Some(series) = all.get(*next) else { return true };
+    let mut labels = LabelText::default();
+    series.write_labels(&mut labels);
+    write(text, family, labels.as_str(), series);
+    *next += 1;
+    *next == all.len()
+}
+
+trait HasSubject {
+    fn write_labels(&self, text: &mut LabelText);
+}
+
+impl HasSubject for HttpSeries {
+    fn write_labels(&self, text: &mut LabelText) {
+        write_subject(&self.subject, text);
+    }
+}
+
+impl HasSubject for TcpSeries {
+    fn write_labels(&self, text: &mut LabelText) {
+        write_subject(&self.subject, text);
+    }
+}
+
+fn write_subject<L: Labels>(subject: &Subject<L>, text: &mut LabelText) {
+    match subject {
+        Subject::Exact(labels) => labels.write(text),
+        Subject::Overflow { direction, workload } => {
+            text.push("direction", direction.label());
+            if let Some(workload) = workload {
+                write_pod(text, "", workload);
+            }
+            text.push("overflow", "true");
+        }
+    }
+}
+
+fn write_requests(text: &mut Text, family: &'static Family, labels: &str, series: &HttpSeries) {
+    text.sample(family, labels, &[], series.requests());
+}
+
+fn write_responses(text: &mut Text, family: &'static Family, labels: &str, series: &HttpSeries) {
+    for (kind, count) in series.responses() {
+        let ResponseKind { status, success, grpc_status, error } = kind;
+        let (status, grpc) = (status.to_string(), grpc_status.map(|code| code.to_string()));
+        let mut extra = vec![("status_code", status.as_str()), ("classification", classification(success))];
+        extra.extend(grpc.as_deref().map(|code| ("grpc_status", code)));
+        extra.extend(error.map(|error| ("error", error)));
+        text.sample(family, labels, &extra, count);
+    }
+    for (success, count) in series.other_responses().filter(|(_, count)| *count > 0) {
+        let extra = [("status_code", "overflow"), ("classification", classification(success))];
+        text.sample(family, labels, &extra, count);
+    }
+}
+
+fn classification(success: bool) -> &'static str {
+    if success { "success" } else { "failure" }
+}
+
+fn write_latency(text: &mut Text, family: &'static Family, labels: &str, series: &HttpSeries) {
+    let latency = series.latency();
+    text.histogram(family, labels, &LATENCY_BOUNDS_MS, &latency.counts(), latency.sum_ms());
+}
+
+fn write_closes(text: &mut Text, family: &'static Family, labels: &str, series: &TcpSeries) {
+    for (errno, count) in series.closes() {
+        let number = errno.map(|errno| errno.to_string()).unwrap_or_default();
+        let name = match errno {
+            Some(0) => "",
+            Some(errno) => errno_name(errno).unwrap_or(&number),
+            None => "overflow",
+        };
+        text.sample(family, labels, &[("errno", name)], count);
+    }
+}
+
+/// What a socket's end is usually about.
+fn errno_name(errno: i32) -> Option<&'static str> {
+    use rustix::io::Errno;
+    let names = [
+        (Errno::CONNRESET, "ECONNRESET"),
+        (Errno::PIPE, "EPIPE"),
+        (Errno::TIMEDOUT, "ETIMEDOUT"),
+        (Errno::CONNABORTED, "ECONNABORTED"),
+        (Errno::CONNREFUSED, "ECONNREFUSED"),
+        (Errno::HOSTUNREACH, "EHOSTUNREACH"),
+        (Errno::NETUNREACH, "ENETUNREACH"),
+        (Errno::NETDOWN, "ENETDOWN"),
+        (Errno::NOTCONN, "ENOTCONN"),
+        (Errno::NOBUFS, "ENOBUFS"),
+        (Errno::NOMEM, "ENOMEM"),
+        (Errno::MFILE, "EMFILE"),
+        (Errno::NFILE, "ENFILE"),
+        (Errno::INVAL, "EINVAL"),
+        (Errno::PERM, "EPERM"),
+        (Errno::ACCESS, "EACCES"),
+        (Errno::PROTO, "EPROTO"),
+    ];
+    names.into_iter().find(|(known, _)| known.raw_os_error() == errno).map(|(_, name)| name)
+}

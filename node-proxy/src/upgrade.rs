@@ -1,0 +1,44 @@
+//! Joins two HTTP connections that have left HTTP: WebSocket and other upgrades, CONNECT.
+//!
+//! Must never look into the bytes.
+
+use http::{Request, Response, StatusCode};
+use hyper::{body::Incoming, upgrade::OnUpgrade};
+use hyper_util::rt::TokioIo;
+
+use crate::{copy, telemetry::TcpGuard};
+
+/// The client's half of an upgrade, taken before its request is sent on.
+pub struct ClientHalf(OnUpgrade);
+
+/// Takes the client's half out of a request that asks for an upgrade.
+pub fn take<B>(request: &mut Request<B>) -> Option<ClientHalf> {
+    crate::http::wants_upgrade(request)
+        .then(|| request.extensions_mut().remove::<OnUpgrade>())
+        .flatten()
+        .map(ClientHalf)
+}
+
+/// Whether the server agreed to what the request asked.
+pub fn agreed(connect: bool, status: StatusCode) -> bool {
+    status == StatusCode::SWITCHING_PROTOCOLS || (connect && status.is_success())
+}
+
+/// Copies bytes between both halves from when both connections have left HTTP.
+pub fn join(client: ClientHalf, response: &mut Response<Incoming>, guard: TcpGuard) {
+    let server = hyper::upgrade::on(response);
+    tokio::spawn(async move {
+        let (client, server) = match tokio::try_join!(client.0, server) {
+            Ok(both) => both,
+            Err(error) => {
+                tracing::debug!(%error, "upgrade agreed but a connection ended before it");
+                return;
+            }
+        };
+        let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
+        let mut guard = guard;
+        if let Err(error) = copy::copy(&mut client, &mut server, &mut guard).await {
+            tracing::debug!(%error, "upgraded connection broke off");
+        }
+    });
+}

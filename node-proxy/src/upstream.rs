@@ -1,0 +1,196 @@
+//! Sends one request over a pooled or a new connection.
+//!
+//! Must never send a request twice unless not one byte of it had left.
+
+use std::sync::Arc;
+
+use ::http::{Request, Response};
+use hyper::{
+    body::Incoming,
+    client::conn::{http1, http2},
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use weir_core::{snapshot::Workload, transport_header::SessionProtocol};
+
+use crate::{
+    body::{Body, Held},
+    dial::{self, DialError},
+    io::{Io, Prefixed, Transport},
+    limits,
+    pool::{Http2, PoolKey, Via},
+    proxy::Worker,
+};
+
+/// Why there is no response.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// No connection came about; the request is unsent.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// The connection failed with the request on it.
+    #[error("the connection to {to} failed with the request on it: {source}")]
+    Broken {
+        /// Address of the far side.
+        to: std::net::SocketAddr,
+        /// What hyper said.
+        source: hyper::Error,
+    },
+    /// Pooled connections kept closing under us.
+    #[error("connections to {to} keep closing before a request can be sent")]
+    KeepsClosing {
+        /// Address of the far side.
+        to: std::net::SocketAddr,
+    },
+}
+
+/// A failure, with the request if it is unsent.
+pub struct Unsent {
+    /// Why.
+    pub error: SendError,
+    /// Given back when nothing of it had left.
+    pub request: Option<Request<Body>>,
+}
+
+/// Sends `request` to `key.to` as HTTP/2 or HTTP/1, after the version that it came with.
+///
+/// # Errors
+/// See [`SendError`]; the request comes back with it when it may be tried elsewhere.
+pub async fn send(
+    worker: &Arc<Worker>,
+    workload: &Workload,
+    key: &Arc<PoolKey>,
+    request: Request<Body>,
+) -> Result<(Response<Incoming>, Held), Unsent> {
+    if request.version() == ::http::Version::HTTP_2 {
+        send_http2(worker, workload, key, request).await
+    } else {
+        send_http1(worker, workload, key, request).await
+    }
+}
+
+async fn send_http1(
+    worker: &Arc<Worker>,
+    workload: &Workload,
+    key: &Arc<PoolKey>,
+    mut request: Request<Body>,
+) -> Result<(Response<Incoming>, Held), Unsent> {
+    for _ in 0..limits::POOL_RETRIES {
+        let mut sender = match worker.pool.take_http1(key) {
+            Some(sender) => sender,
+            // Cold: boxed, so that requests over pooled connections do not carry the handshake's state.
+            None => match Box::pin(open_http1(worker, workload, key)).await {
+                Ok(sender) => sender,
+                Err(error) => return Err(Unsent { error: error.into(), request: Some(request) }),
+            },
+        };
+        if !sender.is_ready() && sender.ready().await.is_err() {
+            continue;
+        }
+        match sender.try_send_request(request).await {
+            Ok(response) => return Ok((response, Held::Http1(Arc::clone(worker), Arc::clone(key), sender))),
+            Err(mut failed) => match failed.take_message() {
+                Some(unsent) => request = unsent,
+                None => {
+                    let error = SendError::Broken { to: key.to, source: failed.into_error() };
+                    return Err(Unsent { error, request: None });
+                }
+            },
+        }
+    }
+    Err(Unsent { error: SendError::KeepsClosing { to: key.to }, request: Some(request) })
+}
+
+async fn send_http2(
+    worker: &Arc<Worker>,
+    workload: &Workload,
+    key: &Arc<PoolKey>,
+    mut request: Request<Body>,
+) -> Result<(Response<Incoming>, Held), Unsent> {
+    for _ in 0..limits::POOL_RETRIES {
+        let mut connection = match worker.pool.http2(key) {
+            Some(connection) => connection,
+            None => match Box::pin(open_http2(worker, workload, key)).await {
+                Ok(connection) => connection,
+                Err(error) => return Err(Unsent { error: error.into(), request: Some(request) }),
+            },
+        };
+        let stream = connection.stream();
+        match connection.sender.try_send_request(request).await {
+            Ok(response) => return Ok((response, Held::Http2(stream))),
+            Err(mut failed) => match failed.take_message() {
+                Some(unsent) => request = unsent,
+                None => {
+                    let error = SendError::Broken { to: key.to, source: failed.into_error() };
+                    return Err(Unsent { error, request: None });
+                }
+            },
+        }
+    }
+    Err(Unsent { error: SendError::KeepsClosing { to: key.to }, request: Some(request) })
+}
+
+async fn open_http1(
+    worker: &Arc<Worker>,
+    workload: &Workload,
+    key: &Arc<PoolKey>,
+) -> Result<http1::SendRequest<Body>, DialError> {
+    let io = connect(worker, workload, key, SessionProtocol::Http1).await?;
+    let (sender, connection) = http1::Builder::new()
+        .max_headers(limits::HTTP_HEADERS)
+        .max_buf_size(limits::HTTP1_HEAD_BYTES)
+        .handshake(TokioIo::new(io))
+        .await
+        .map_err(|error| DialError::Connect { to: key.to, source: std::io::Error::other(error) })?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(%error, "HTTP/1 connection to a server ended");
+        }
+    });
+    Ok(sender)
+}
+
+async fn open_http2(worker: &Arc<Worker>, workload: &Workload, key: &Arc<PoolKey>) -> Result<Http2, DialError> {
+    let lock = worker.pool.dialling(key);
+    let _dialling = lock.lock().await;
+    // Somebody else may have dialled while we waited.
+    if let Some(connection) = worker.pool.http2(key) {
+        return Ok(connection);
+    }
+    let io = connect(worker, workload, key, SessionProtocol::Http2).await?;
+    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(limits::HTTP2_STREAM_WINDOW)
+        .initial_connection_window_size(limits::HTTP2_CONNECTION_WINDOW)
+        .max_header_list_size(limits::HTTP2_HEAD_BYTES)
+        .max_send_buf_size(limits::HTTP2_SEND_BUFFER)
+        .max_concurrent_reset_streams(limits::HTTP2_PENDING_RESETS)
+        .keep_alive_interval(limits::HTTP2_PING)
+        .keep_alive_timeout(limits::HTTP2_PING_TIMEOUT)
+        .timer(TokioTimer::new())
+        .handshake(TokioIo::new(io))
+        .await
+        .map_err(|error| DialError::Connect { to: key.to, source: std::io::Error::other(error) })?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "HTTP/2 connection to a server ended");
+        }
+    });
+    let connection = Http2::new(sender);
+    worker.pool.put_http2(key, connection.clone());
+    Ok(connection)
+}
+
+async fn connect(
+    worker: &Arc<Worker>,
+    workload: &Workload,
+    key: &PoolKey,
+    session: SessionProtocol,
+) -> Result<Io, DialError> {
+    let tcp = match &key.via {
+        Via::App { client } => dial::app(&worker.shared, workload, *client, key.to).await?,
+        Via::Plain { .. } => dial::plain(&worker.shared, workload, key.to).await?,
+        Via::MutualTls { server, .. } => {
+            return dial::mutual_tls(&worker.shared, workload, key.to, server, Some(session)).await;
+        }
+    };
+    Ok(Prefixed::new(Transport::Tcp(tcp)))
+}

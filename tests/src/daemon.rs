@@ -1,0 +1,98 @@
+//! A program in the background, with its output in a file. Must never end a process that it did not start.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::wait;
+
+/// A running program; killed on drop.
+#[derive(Debug)]
+pub struct Daemon {
+    name: String,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Daemon {
+    /// Starts `command`, its output appended to `DIRECTORY/NAME.log`.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn start(name: &str, mut command: Command, directory: &Path) -> Daemon {
+        let log = directory.join(format!("{name}.log"));
+        let file = File::options().create(true).append(true).open(&log).expect("log file");
+        let errors = file.try_clone().expect("log file");
+        let child = command.stdin(Stdio::null()).stdout(file).stderr(errors).spawn();
+        let child = child.unwrap_or_else(|error| panic!("{name}: {command:?}: {error}"));
+        Daemon { name: name.to_owned(), child, log }
+    }
+
+    /// Process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it printed so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Waits until its output contains `text`.
+    ///
+    /// # Panics
+    /// When it ends before, or takes longer than `within`.
+    pub fn wait_for(&mut self, text: &str, within: Duration) {
+        let what = format!("{:?} in the log of {}", text, self.name);
+        let mut ended = None;
+        let found = wait::until(&what, within, || {
+            ended = self.child.try_wait().expect("waiting for a child");
+            (ended.is_some() || self.log().contains(text)).then(|| self.log().contains(text))
+        });
+        assert!(found, "{} ended ({ended:?}) before {text:?}:\n{}", self.name, self.log());
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            // It may have ended by itself.
+            let _gone = kill_process(pid, signal);
+        }
+    }
+
+    /// SIGTERM, then waits for the end.
+    ///
+    /// # Panics
+    /// When it does not end within `within`.
+    pub fn terminate(mut self, within: Duration) -> ExitStatus {
+        self.signal(Signal::TERM);
+        let name = self.name.clone();
+        wait::until(&format!("{name} ends on SIGTERM"), within, || self.child.try_wait().expect("waiting for a child"))
+    }
+
+    /// SIGKILL, then waits for the end.
+    pub fn kill(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        let _gone = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.end();
+    }
+}

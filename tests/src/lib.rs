@@ -1,0 +1,10 @@
+//! Real nodes, pods and programs on this machine: what the suites, the demo and the benchmarks stand on.
+//!
+//! Must never touch the machine's own network namespace, and must end only processes that it started.
+
+#![expect(clippy::expect_used, reason = "a failed step of a test is a panic")]
+
+pub mod daemon;
+pub mod fabric;
+pub mod netns;
+pub mod wait;

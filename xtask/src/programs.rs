@@ -1,0 +1,62 @@
+//! The demo and the benchmark: programs of package weir-tests, built with what they start and then run. Must never keep a cargo lock while they run.
+
+use std::{
+    os::unix::process::ExitStatusExt,
+    process::{Command, ExitCode},
+};
+
+use clap::Args;
+
+use crate::{
+    cache::Cache,
+    child::{self, Failure, Outcome},
+    ebpf, tools,
+};
+
+/// What the product consists of, as packages to build.
+const PRODUCT: [&str; 3] = ["weir-node", "weir-control", "weir-cli"];
+
+/// Arguments that go on as they are.
+#[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
+pub(crate) struct Passed {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    rest: Vec<String>,
+}
+
+/// Builds everything and runs one program of weir-tests with the given arguments.
+///
+/// # Errors
+/// A tool or a build fails, or this is not root.
+pub(crate) fn run(cache: &Cache, binary: &str, passed: &Passed) -> Outcome<ExitCode> {
+    let asks = passed.rest.iter().any(|argument| argument == "--help" || argument == "-h");
+    if !asks && !child::is_root() {
+        return Err(Failure::new("network namespaces and eBPF need root: run this as root (sudo -E env \"PATH=$PATH\" cargo xtask …)"));
+    }
+    if !asks {
+        tools::run(cache)?;
+        ebpf::run(cache)?;
+        product(cache)?;
+    }
+    let mut cargo = cache.cargo();
+    cargo.args(["build", "--release", "--quiet", "--package", "weir-tests", "--bin", binary]);
+    child::run(&mut cargo, &format!("build {binary}"), "Read the compiler's message above.")?;
+    let status = Command::new(cache.binaries().join(binary))
+        .args(&passed.rest)
+        .env("WEIR_BINARIES", cache.binaries())
+        .env("WEIR_PYTHON", cache.python())
+        .status()?;
+    // As shells do: 128 + signal.
+    let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
+    Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
+}
+
+/// Builds the product's binaries.
+///
+/// # Errors
+/// It does not compile.
+pub(crate) fn product(cache: &Cache) -> Outcome {
+    let mut cargo = cache.cargo();
+    cargo.args(["build", "--release"]).args(PRODUCT.iter().flat_map(|package| ["--package", package]));
+    child::run(&mut cargo, "weir-node, weir-control and weir (a few minutes the first time)", "Read the compiler's message above.")
+}

@@ -1,0 +1,97 @@
+//! Debian packages. Must never leave a service running that a package starts by itself.
+
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
+
+use crate::child::{self, Failure, Outcome};
+
+/// Real clients and servers for the suites, and what building needs.
+const PACKAGES: [&str; 23] = [
+    "ca-certificates",
+    "cmake",
+    "curl",
+    "g++",
+    "gcc",
+    "haproxy",
+    "iproute2",
+    "make",
+    "ncat",
+    "nftables",
+    "nghttp2-client",
+    "nghttp2-proxy",
+    "nghttp2-server",
+    "nginx-light",
+    "openssl",
+    "prometheus",
+    "python3-venv",
+    "redis-server",
+    "redis-tools",
+    "socat",
+    "tcpdump",
+    "valgrind",
+    "wrk",
+];
+/// Asked by Debian's packages before they start a service; 101 means no.
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+/// Installs the packages that are missing.
+///
+/// # Errors
+/// Not root, no apt, or apt fails.
+pub(super) fn ensure() -> Outcome {
+    let missing: Vec<&str> = PACKAGES.into_iter().filter(|package| !installed(package)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let list = missing.join(" ");
+    let by_hand = format!("By hand: apt-get update && apt-get install --no-install-recommends {list}");
+    if !Path::new("/usr/bin/apt-get").exists() {
+        return Err(Failure::new(format!(
+            "these programs are missing and this is not Debian or Ubuntu (no apt-get); install what corresponds to: {list}"
+        )));
+    }
+    if !child::is_root() {
+        return Err(Failure::new(format!("installing packages needs root: run this as root. {by_hand}")));
+    }
+    let _quiet = NoServices::hold()?;
+    let apt = || {
+        let mut command = Command::new("apt-get");
+        command.env("DEBIAN_FRONTEND", "noninteractive").arg("-qq");
+        command
+    };
+    child::run(apt().arg("update"), "apt: package lists", "Check the network and /etc/apt/sources.list.")?;
+    child::run(
+        apt().args(["install", "-y", "--no-install-recommends"]).args(&missing),
+        &format!("apt: installing {list}"),
+        &by_hand,
+    )
+}
+
+fn installed(package: &str) -> bool {
+    child::output(Command::new("dpkg-query").args(["-W", "-f=${Status}", package]))
+        .is_ok_and(|status| status.ends_with("ok installed"))
+}
+
+/// While it lives packages start no service: nginx on port 80 or redis on 6379 is nothing a test wants to meet.
+struct NoServices {
+    ours: bool,
+}
+
+impl NoServices {
+    fn hold() -> Outcome<Self> {
+        if Path::new(POLICY).exists() {
+            return Ok(Self { ours: false });
+        }
+        fs::write(POLICY, "#!/bin/sh\nexit 101\n")?;
+        fs::set_permissions(POLICY, fs::Permissions::from_mode(0o755))?;
+        Ok(Self { ours: true })
+    }
+}
+
+impl Drop for NoServices {
+    fn drop(&mut self) {
+        if self.ours {
+            // Nothing can be done about a failure here, and the file is harmless for us.
+            let _ = fs::remove_file(POLICY);
+        }
+    }
+}
