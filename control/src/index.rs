@@ -13,7 +13,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::objects::{Event, Kind, Name, Namespace, Object, ObjectName, Pod, Service, Slice};
+use crate::objects::{Event, Kind, Name, Namespace, ObjectName, Pod, Service, Slice};
 
 /// Resources that events may have changed.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -29,6 +29,14 @@ pub struct Changed {
 }
 
 impl Changed {
+    /// Adds what `other` names.
+    pub fn merge(&mut self, other: &Changed) {
+        self.workloads.extend(other.workloads.iter().cloned());
+        self.addresses.extend(other.addresses.iter().copied());
+        self.endpoints.extend(other.endpoints.iter().cloned());
+        self.trust |= other.trust;
+    }
+
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.workloads.is_empty() && self.addresses.is_empty() && self.endpoints.is_empty() && !self.trust

@@ -101,3 +101,5 @@ pub const OBSERVATIONS: usize = 8;
 pub const QUERY_WITHIN: Duration = Duration::from_secs(2);
 /// Longest window of a query, seconds (the contract's).
 pub const WINDOW_SECONDS: u32 = 300;
+/// Shortest token: half of what `openssl rand -hex 16` prints; an empty file must not let everybody in.
+pub const TOKEN_LEAST: usize = 16;

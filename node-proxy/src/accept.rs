@@ -124,11 +124,9 @@ mod tests {
 
     #[test]
     fn mapped_addresses_become_ipv4_and_others_stay() {
-        for (given, wanted) in [
-            ("[::ffff:10.1.2.3]:80", "10.1.2.3:80"),
-            ("[fd00::1]:80", "[fd00::1]:80"),
-            ("10.1.2.3:80", "10.1.2.3:80"),
-        ] {
+        for (given, wanted) in
+            [("[::ffff:10.1.2.3]:80", "10.1.2.3:80"), ("[fd00::1]:80", "[fd00::1]:80"), ("10.1.2.3:80", "10.1.2.3:80")]
+        {
             assert_eq!(unmapped(given.parse().unwrap()), wanted.parse().unwrap());
         }
     }

@@ -9,8 +9,8 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use ::http::HeaderMap;
+use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::{body::Incoming, client::conn::http1};
 use weir_core::{
@@ -81,10 +81,7 @@ impl HttpBody for Body {
     type Data = Bytes;
     type Error = hyper::Error;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let this = self.get_mut();
         let incoming = match &mut this.kind {
             Kind::Incoming(incoming) => incoming,
@@ -176,11 +173,8 @@ impl ResponseEnd {
         if let Some(status) = trailers.and_then(weir_core::grpc::status) {
             self.grpc_status = Some(status);
         }
-        let classification = if self.grpc {
-            classify::of_grpc(self.grpc_status, self.status)
-        } else {
-            classify::of_http(self.status)
-        };
+        let classification =
+            if self.grpc { classify::of_grpc(self.grpc_status, self.status) } else { classify::of_http(self.status) };
         self.count(classification);
         if let Held::Http1(worker, key, sender) = std::mem::replace(&mut self.held, Held::Nothing) {
             worker.pool.put_http1(&key, sender);
@@ -211,8 +205,7 @@ impl Drop for ResponseEnd {
     fn drop(&mut self) {
         // The client went away before the end: no fault of the server, whose connection is closed with it.
         if !self.done {
-            let classification =
-                if self.grpc { Classification::Success } else { classify::of_http(self.status) };
+            let classification = if self.grpc { Classification::Success } else { classify::of_http(self.status) };
             self.error = self.error.or(Some("cancelled"));
             self.count(classification);
         }

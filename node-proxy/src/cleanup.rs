@@ -47,12 +47,22 @@ fn step(what: impl Into<String>) -> impl FnOnce(io::Error) -> CleanupError {
     move |source| CleanupError::Step { what, source }
 }
 
-/// Detaches programs first, so that nothing new is captured, then removes rules and routes, then the state. Returns a line for
+/// Detaches programs first, so that nothing new is captured, then removes rules and routes, then the state. Prints a line for
 /// each thing done. Connections through the proxy break when it leaves.
 ///
 /// # Errors
 /// See [`CleanupError`]. Running it again goes on where it stopped.
-pub fn run(args: CleanupArgs) -> Result<Vec<String>, CleanupError> {
+pub fn run(args: CleanupArgs) -> Result<(), CleanupError> {
+    for line in clean(args)? {
+        #[expect(clippy::print_stdout, reason = "what this command is for is done; its user reads what that was")]
+        {
+            println!("{line}");
+        }
+    }
+    Ok(())
+}
+
+fn clean(args: CleanupArgs) -> Result<Vec<String>, CleanupError> {
     let node = namespace::own_inode().map_err(step("reading /proc/self/ns/net"))?;
     let path = args.state.unwrap_or_else(|| StateDirectory::default_path(node));
     let state = if path.exists() {

@@ -69,7 +69,7 @@ pub fn start(
     vault: Option<VaultContents>,
     report: ReportFn,
 ) -> Result<(Store, Identities), ConfigError> {
-    let control = Arc::new(channel::Control::new(&args)?);
+    let control = Arc::new(Control::new(&args)?);
     let disk = disk::Disk::open(&args.state_dir)?;
     let (store, requests) = Store::new();
     let (resources, keys) = match vault {

@@ -251,4 +251,3 @@ fn poll_half_closed(
     ready!(sleep.as_mut().poll(cx));
     Poll::Ready(Err(CopyError::HalfClosedIdle))
 }
-

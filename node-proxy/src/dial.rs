@@ -94,12 +94,7 @@ pub async fn plain(shared: &Shared, client: &Workload, to: SocketAddr) -> Result
 ///
 /// # Errors
 /// See [`DialError`].
-pub async fn app(
-    shared: &Shared,
-    server: &Workload,
-    client: IpAddr,
-    to: SocketAddr,
-) -> Result<TcpStream, DialError> {
+pub async fn app(shared: &Shared, server: &Workload, client: IpAddr, to: SocketAddr) -> Result<TcpStream, DialError> {
     let socket = socket(shared, &server.uid, SocketKind::App, to).await?;
     // Only the same family can be spoofed; a client behind translation shows up as the pod itself.
     if client.is_ipv4() == to.is_ipv4() {
@@ -141,10 +136,7 @@ pub async fn mutual_tls(
 
 async fn wait_for_certificate(shared: &Shared, identity: &Identity) -> Result<Arc<rustls::ClientConfig>, DialError> {
     shared.identities.ready(identity, limits::CERTIFICATE_WAIT).await;
-    shared
-        .identities
-        .client_config(identity)
-        .ok_or_else(|| DialError::NoCertificate { identity: identity.clone() })
+    shared.identities.client_config(identity).ok_or_else(|| DialError::NoCertificate { identity: identity.clone() })
 }
 
 async fn socket(shared: &Shared, uid: &Arc<str>, kind: SocketKind, to: SocketAddr) -> Result<TcpSocket, DialError> {
@@ -162,19 +154,8 @@ async fn socket(shared: &Shared, uid: &Arc<str>, kind: SocketKind, to: SocketAdd
 
 async fn connect(socket: TcpSocket, to: SocketAddr, within: std::time::Duration) -> Result<TcpStream, DialError> {
     match timeout(within, socket.connect(to)).await {
-        Ok(Ok(tcp)) => {
-            // An option that fails costs latency or a slow notice of death, never the connection.
-            let _slow = tcp.set_nodelay(true);
-            Ok(tcp)
-        }
+        Ok(Ok(tcp)) => Ok(tcp),
         Ok(Err(source)) => Err(DialError::Connect { to, source }),
         Err(_elapsed) => Err(DialError::ConnectTimeout { to, within }),
     }
-}
-
-/// Options of every accepted connection: no delay for small writes, and dead peers are noticed.
-pub fn set_options(tcp: &TcpStream) {
-    let socket = socket2::SockRef::from(tcp);
-    // As above: a connection without them still works.
-    let _slow = socket.set_tcp_nodelay(true);
 }

@@ -19,13 +19,28 @@ mod sockets;
 pub(crate) mod state;
 pub(crate) mod sysctl;
 
-use std::{io, os::fd::OwnedFd, path::{Path, PathBuf}};
+use std::{
+    io,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
 
-use tokio::{signal::unix::{SignalKind, signal}, sync::mpsc};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
 use weir_ebpf_loader::{LoadError, Place, Programs};
 
-use self::{keeper::Keeper, pod::Machine, server::{Client, Server}, state::StateDirectory};
-use crate::{handover::{FeatureReport, Request}, limits};
+use self::{
+    keeper::Keeper,
+    pod::Machine,
+    server::{Client, Server},
+    state::StateDirectory,
+};
+use crate::{
+    handover::{FeatureReport, Request},
+    limits,
+};
 
 /// Arguments of `weir-node holder`.
 #[derive(Clone, Debug, clap::Args)]
@@ -48,6 +63,9 @@ pub struct HolderArgs {
     /// User that the proxy runs as
     #[arg(long, default_value_t = 2102)]
     pub proxy_uid: u32,
+    /// Log filter, as in `info,weir_node=debug`
+    #[arg(long, env = "WEIR_LOG", default_value = "info")]
+    pub log: String,
 }
 
 /// Why the holder cannot run.
@@ -65,7 +83,9 @@ pub enum HolderError {
         source: io::Error,
     },
     /// No cgroup v2.
-    #[error("no cgroup v2 hierarchy is mounted on this machine; mount one (`mount -t cgroup2 none DIR`) and give it with --cgroup")]
+    #[error(
+        "no cgroup v2 hierarchy is mounted on this machine; mount one (`mount -t cgroup2 none DIR`) and give it with --cgroup"
+    )]
     NoCgroup,
 }
 
@@ -77,7 +97,7 @@ impl HolderError {
 }
 
 /// What the holder's one loop hears of.
-pub(super) enum Event {
+enum Event {
     /// A proxy connected.
     Connected { id: u64, client: Client },
     /// A proxy asks.
@@ -95,6 +115,9 @@ pub(super) enum Event {
 /// # Errors
 /// See [`HolderError`].
 pub fn run(args: HolderArgs) -> Result<(), HolderError> {
+    let filter = tracing_subscriber::EnvFilter::new(&args.log);
+    let colours = io::IsTerminal::is_terminal(&io::stderr());
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(io::stderr).init();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(HolderError::setup("starting the event loop"))?.block_on(hold(args))
 }
@@ -114,7 +137,7 @@ async fn hold(args: HolderArgs) -> Result<(), HolderError> {
     let programs = Programs::load(Place::prepare(&args.bpffs, node)?, &cgroup)?;
     let (events, mut heard) = mpsc::channel(limits::HOLDER_REQUESTS);
     let machine = Machine { programs, state, events: events.clone(), node };
-    let mut keeper = Keeper::new(machine, features(), args.pods.is_some());
+    let mut keeper = Keeper::new(machine, features());
     keeper.resume().map_err(HolderError::setup(format!("state directory {}", path.display())))?;
     let failed = HolderError::setup(format!("socket {}", args.socket.display()));
     let server = Server::bind(&args.socket, args.proxy_uid).map_err(failed)?;
@@ -136,7 +159,8 @@ async fn hold(args: HolderArgs) -> Result<(), HolderError> {
 
 /// Mount point of the cgroup v2 hierarchy.
 pub(crate) fn cgroup_mount() -> Result<PathBuf, HolderError> {
-    let mounts = std::fs::read_to_string("/proc/self/mounts").map_err(HolderError::setup("reading /proc/self/mounts"))?;
+    let mounts =
+        std::fs::read_to_string("/proc/self/mounts").map_err(HolderError::setup("reading /proc/self/mounts"))?;
     find_cgroup(&mounts).map(Path::to_owned).ok_or(HolderError::NoCgroup)
 }
 

@@ -8,11 +8,7 @@ mod renew;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use parking_lot::RwLock;
 use rustls::{ClientConfig, ServerConfig};
@@ -20,12 +16,9 @@ use rustls_pki_types::CertificateDer;
 use tokio::{sync::watch, task::JoinHandle};
 use weir_core::identity::Identity;
 
-pub use self::certified::{CertificateError, provider};
 use self::certified::Certified;
-use crate::{
-    config::Store,
-    vault::KeyRecord,
-};
+pub use self::certified::{CertificateError, provider};
+use crate::{config::Store, vault::KeyRecord};
 
 /// A certificate as people and metrics see it.
 #[derive(Clone, Debug)]

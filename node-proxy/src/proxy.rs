@@ -101,8 +101,7 @@ pub fn run(args: ProxyArgs) -> Result<(), ProxyError> {
     // A worker without its supervisor would keep accepting beside its successor.
     let _only_on_linux = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
     let log_level = init_logging(&args.log)?;
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ProxyError::Runtime)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ProxyError::Runtime)?;
     runtime.block_on(serve(args, log_level))
 }
 
@@ -139,8 +138,7 @@ async fn serve(args: ProxyArgs, log_level: LogLevel) -> Result<(), ProxyError> {
     tokio::spawn(admin::serve(admin_listener, admin));
 
     let (drainer, drain) = drain::channel();
-    let access_log =
-        AccessLogger::start(io::stderr(), Arc::clone(&telemetry)).map_err(ProxyError::Runtime)?;
+    let access_log = AccessLogger::start(io::stderr(), Arc::clone(&telemetry)).map_err(ProxyError::Runtime)?;
     let queues = Queues::default();
     let shared = Arc::new(Shared { store, identities, telemetry, holder, queues, access_log, drain, epoch });
     let count = worker::count(args.workers);

@@ -32,8 +32,7 @@ pub enum SupervisorError {
 /// See [`SupervisorError`].
 pub fn run(_args: &ProxyArgs) -> Result<(), SupervisorError> {
     tracing_subscriber::fmt().with_writer(io::stderr).init();
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(SupervisorError::Setup)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(SupervisorError::Setup)?;
     runtime.block_on(supervise())
 }
 
@@ -69,11 +68,7 @@ fn next_pause(last: Duration, lived: Duration) -> Duration {
 }
 
 fn spawn() -> io::Result<Child> {
-    Command::new(std::env::current_exe()?)
-        .args(std::env::args_os().skip(1))
-        .arg("--worker")
-        .kill_on_drop(true)
-        .spawn()
+    Command::new(std::env::current_exe()?).args(std::env::args_os().skip(1)).arg("--worker").kill_on_drop(true).spawn()
 }
 
 async fn leave(mut worker: Child) -> Result<(), SupervisorError> {

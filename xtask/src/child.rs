@@ -63,7 +63,11 @@ pub(crate) fn run(command: &mut Command, what: &str, hint: &str) -> Outcome {
     let status = command
         .status()
         .map_err(|error| Failure::new(format!("{what}: cannot start {}: {error}. {hint}", program(command))))?;
-    if status.success() { Ok(()) } else { Err(Failure::new(format!("{what}: {} said {status}. {hint}", program(command)))) }
+    if status.success() {
+        Ok(())
+    } else {
+        Err(Failure::new(format!("{what}: {} said {status}. {hint}", program(command))))
+    }
 }
 
 /// Runs a child and returns what it wrote to standard output.

@@ -31,7 +31,10 @@ pub(crate) fn run(check: bool) -> Outcome {
     if check {
         let committed = fs::read_to_string(&target).unwrap_or_default();
         if committed != produced {
-            return Err(Failure::new(format!("{} is not what the proto files say: run `cargo xtask codegen`", target.display())));
+            return Err(Failure::new(format!(
+                "{} is not what the proto files say: run `cargo xtask codegen`",
+                target.display()
+            )));
         }
         return Ok(());
     }

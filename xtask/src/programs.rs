@@ -31,7 +31,9 @@ pub(crate) struct Passed {
 pub(crate) fn run(cache: &Cache, binary: &str, passed: &Passed) -> Outcome<ExitCode> {
     let asks = passed.rest.iter().any(|argument| argument == "--help" || argument == "-h");
     if !asks && !child::is_root() {
-        return Err(Failure::new("network namespaces and eBPF need root: run this as root (sudo -E env \"PATH=$PATH\" cargo xtask …)"));
+        return Err(Failure::new(
+            "network namespaces and eBPF need root: run this as root (sudo -E env \"PATH=$PATH\" cargo xtask …)",
+        ));
     }
     if !asks {
         tools::run(cache)?;
@@ -58,5 +60,9 @@ pub(crate) fn run(cache: &Cache, binary: &str, passed: &Passed) -> Outcome<ExitC
 pub(crate) fn product(cache: &Cache) -> Outcome {
     let mut cargo = cache.cargo();
     cargo.args(["build", "--release"]).args(PRODUCT.iter().flat_map(|package| ["--package", package]));
-    child::run(&mut cargo, "weir-node, weir-control and weir (a few minutes the first time)", "Read the compiler's message above.")
+    child::run(
+        &mut cargo,
+        "weir-node, weir-control and weir (a few minutes the first time)",
+        "Read the compiler's message above.",
+    )
 }

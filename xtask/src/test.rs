@@ -126,7 +126,11 @@ fn counted(command: &mut Command) -> Outcome<(Counts, bool)> {
                 counts.failed += found.failed;
             }
             // The many lines of what went well say nothing.
-            if !line.is_empty() && !line.ends_with(" ... ok") && !line.starts_with("running 0") && !line.contains(" 0 passed; 0 failed") {
+            if !line.is_empty()
+                && !line.ends_with(" ... ok")
+                && !line.starts_with("running 0")
+                && !line.contains(" 0 passed; 0 failed")
+            {
                 say(line);
             }
         }
@@ -137,7 +141,8 @@ fn counted(command: &mut Command) -> Outcome<(Counts, bool)> {
 /// `test result: ok. 12 passed; 0 failed; …` as counts.
 fn result_line(line: &str) -> Option<Counts> {
     let rest = line.strip_prefix("test result: ")?;
-    let number = |word: &str| rest.split([';', '.']).find_map(|part| part.trim().strip_suffix(word)?.trim().parse().ok());
+    let number =
+        |word: &str| rest.split([';', '.']).find_map(|part| part.trim().strip_suffix(word)?.trim().parse().ok());
     Some(Counts { passed: number(" passed")?, failed: number(" failed")? })
 }
 
@@ -146,7 +151,12 @@ fn summary(reports: &[Report]) -> ExitCode {
     let mut total = Counts::default();
     for Report { name, counts, took, why } in reports {
         let verdict = if counts.failed > 0 { "FAILED" } else { "ok" };
-        say(format_args!("{verdict:>6} {:>6.1} s {:>5} passed {:>3} failed  {name}", took.as_secs_f64(), counts.passed, counts.failed));
+        say(format_args!(
+            "{verdict:>6} {:>6.1} s {:>5} passed {:>3} failed  {name}",
+            took.as_secs_f64(),
+            counts.passed,
+            counts.failed
+        ));
         if let Some(failure) = why {
             say(format_args!("       {}", failure.to_string().lines().next().unwrap_or_default()));
         }

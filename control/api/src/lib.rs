@@ -11,5 +11,6 @@
     unused_qualifications,
     reason = "generated"
 )]
+#[rustfmt::skip]
 #[path = "gen/weir.mesh.v1.rs"]
 pub mod v1;

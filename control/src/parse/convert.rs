@@ -188,7 +188,7 @@ pub(super) fn slice(slice: &EndpointSlice) -> Outcome {
         Some((name, u16::try_from(port.port?).ok().filter(|port| *port > 0)?))
     });
     let mut endpoints = Vec::new();
-    for (at, endpoint) in slice.endpoints.iter().flatten().enumerate() {
+    for (at, endpoint) in slice.endpoints.iter().enumerate() {
         endpoints.extend(slice_endpoint(namespace, at, endpoint, &mut errors));
     }
     let slice = Slice { service: Name::new(namespace, service), ports: ports.collect(), endpoints };

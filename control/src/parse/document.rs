@@ -42,17 +42,25 @@ fn is_blank(text: &str) -> bool {
     })
 }
 
+/// Whether `key:` stands in the line, at its start or inside braces.
+fn has_key(line: &str, key: &str) -> bool {
+    let inside = |character: char| character.is_alphanumeric() || matches!(character, '.' | '/' | '_');
+    line.match_indices(key).any(|(at, _)| {
+        let rest = line[at + key.len()..].trim_start_matches(['"', '\'']);
+        rest.starts_with(':') && !line[..at].ends_with(inside)
+    })
+}
+
 impl Document<'_> {
-    /// Line of the file at which a field stands: the first line that begins with its last key.
+    /// Line of the file at which a field stands: that of its last key, of as many as its last index says.
     fn line_of(&self, field: &str) -> usize {
-        let key = field.strip_prefix("metadata.annotations.").or_else(|| field.strip_prefix("metadata.labels."));
-        let key = key.unwrap_or_else(|| field.rsplit('.').next().unwrap_or(field));
+        let annotation = field.strip_prefix("metadata.annotations.").or_else(|| field.strip_prefix("metadata.labels."));
+        let key = annotation.unwrap_or_else(|| field.rsplit('.').next().unwrap_or(field));
         let key = key.split('[').next().unwrap_or(key);
-        let is_key = |line: &str| {
-            let line = line.trim_start().trim_start_matches("- ").trim_start_matches(['"', '\'']);
-            line.strip_prefix(key).is_some_and(|rest| rest.trim_start_matches(['"', '\'']).starts_with(':'))
-        };
-        self.line + self.text.lines().position(is_key).unwrap_or_else(|| self.first_content())
+        let index = field.rsplit_once('[').and_then(|(_, rest)| rest.split(']').next()?.parse().ok()).unwrap_or(0);
+        let lines: Vec<usize> =
+            self.text.lines().enumerate().filter(|(_, line)| has_key(line, key)).map(|(number, _)| number).collect();
+        self.line + lines.get(index).or(lines.first()).copied().unwrap_or_else(|| self.first_content())
     }
 
     fn first_content(&self) -> usize {

@@ -114,7 +114,7 @@ fn port_spec(item: &str) -> Result<PortSpec, String> {
 
 fn subnets(text: &str, most: usize) -> Result<Vec<IpNet>, String> {
     let subnet = |item: &str| {
-        let address = item.parse().map(IpNet::from);
+        let address = item.parse::<std::net::IpAddr>().map(IpNet::from);
         item.parse::<IpNet>().or(address).map_err(|error: std::net::AddrParseError| {
             format!("{} is no subnet in CIDR form, as in 10.0.0.0/8: {error}", quoted(item))
         })

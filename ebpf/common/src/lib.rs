@@ -132,8 +132,8 @@ pub struct PodSettings {
     pub skip_outbound_count: u32,
     /// Used entries of `skip_subnets`.
     pub skip_subnet_count: u32,
-    /// Explicit: no hidden bytes.
-    pub reserved: u32,
+    /// Ports, host order, that the pod's two listeners are bound to: nobody may reach them but through the lookup.
+    pub listener_ports: [u16; 2],
     /// The pod's own addresses.
     pub addresses: [Address; MAX_ADDRESSES],
     /// Inbound ports that go straight to the application.
@@ -154,7 +154,7 @@ impl Default for PodSettings {
             skip_inbound_count: 0,
             skip_outbound_count: 0,
             skip_subnet_count: 0,
-            reserved: 0,
+            listener_ports: [0; 2],
             addresses: [Address::default(); MAX_ADDRESSES],
             skip_inbound: [PortRange::default(); MAX_PORT_RANGES],
             skip_outbound: [PortRange::default(); MAX_PORT_RANGES],
@@ -206,6 +206,12 @@ impl PodSettings {
             index += 1;
         }
         false
+    }
+
+    /// Whether one of the pod's listeners is bound to `port`.
+    #[inline(always)]
+    pub const fn is_listener(&self, port: u16) -> bool {
+        port == self.listener_ports[0] || port == self.listener_ports[1]
     }
 
     /// Whether a connection goes on uncaptured when there is nobody to take it.

@@ -67,10 +67,7 @@ fn port_ranges_include_both_ends() {
 #[test]
 fn subnets_of_one_family_do_not_match_the_other() {
     let mut settings = PodSettings { skip_subnet_count: 1, ..PodSettings::default() };
-    settings.skip_subnets[0] = Subnet {
-        network: v4("10.0.0.0"),
-        mask: v6("ffff:ffff:ffff:ffff:ffff:ffff:ff00:0"),
-    };
+    settings.skip_subnets[0] = Subnet { network: v4("10.0.0.0"), mask: v6("ffff:ffff:ffff:ffff:ffff:ffff:ff00:0") };
     assert!(settings.skips_outbound(&v4("10.200.3.4"), 1));
     assert!(!settings.skips_outbound(&v4("11.0.0.1"), 1));
     assert!(!settings.skips_outbound(&v6("::a00:1"), 1));

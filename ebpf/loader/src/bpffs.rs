@@ -2,7 +2,10 @@
 
 use std::{
     fs, io,
-    os::{fd::{AsRawFd as _, BorrowedFd}, unix::fs::MetadataExt as _},
+    os::{
+        fd::{AsRawFd as _, BorrowedFd},
+        unix::fs::MetadataExt as _,
+    },
     path::{Path, PathBuf},
 };
 
@@ -27,7 +30,9 @@ impl Place {
         fs::create_dir_all(root).map_err(failed)?;
         let mounted = rustix::fs::statfs(root).map_err(|error| failed(error.into()))?.f_type as u64 == BPF_FS_MAGIC;
         if !mounted {
-            let flags = rustix::mount::MountFlags::NOSUID | rustix::mount::MountFlags::NODEV | rustix::mount::MountFlags::NOEXEC;
+            let flags = rustix::mount::MountFlags::NOSUID
+                | rustix::mount::MountFlags::NODEV
+                | rustix::mount::MountFlags::NOEXEC;
             rustix::mount::mount("bpf", root, "bpf", flags, None).map_err(|error| failed(error.into()))?;
             tracing::info!(path = %root.display(), "mounted a BPF file system");
         }

@@ -11,7 +11,9 @@ pub enum LoadError {
     )]
     NoObject,
     /// The BPF file system is not usable.
-    #[error("{path}: {source}; a bpffs must be mounted there (`mount -t bpf bpf /sys/fs/bpf`) and the holder needs CAP_BPF and CAP_SYS_ADMIN")]
+    #[error(
+        "{path}: {source}; a bpffs must be mounted there (`mount -t bpf bpf /sys/fs/bpf`) and the holder needs CAP_BPF and CAP_SYS_ADMIN"
+    )]
     Bpffs {
         /// What was touched.
         path: PathBuf,
@@ -49,7 +51,9 @@ pub enum LoadError {
         source: aya::maps::MapError,
     },
     /// A pinned map was made by an incompatible version.
-    #[error("pinned map {path} has values of {found} bytes, not {expected}: an older version made it; run `weir-node cleanup` and start again")]
+    #[error(
+        "pinned map {path} has values of {found} bytes, not {expected}: an older version made it; run `weir-node cleanup` and start again"
+    )]
     Shape {
         /// Pin.
         path: PathBuf,

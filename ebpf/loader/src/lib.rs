@@ -14,4 +14,4 @@ pub use bpffs::{Place, directories};
 pub use error::LoadError;
 pub use object::embedded;
 pub use probe::{Feature, probe};
-pub use programs::{Filled, Programs, Slot};
+pub use programs::{Filled, Programs, Slot, entries};

@@ -26,7 +26,12 @@ pub fn probe() -> Vec<Feature> {
     let connect = ProgramType::CgroupSockAddr;
     let mut features = vec![
         asked("program_connect", true, "marks what is captured (Linux 4.17)", is_program_supported(connect)),
-        asked("program_sk_lookup", true, "gives connections to the proxy (Linux 5.9)", is_program_supported(ProgramType::SkLookup)),
+        asked(
+            "program_sk_lookup",
+            true,
+            "gives connections to the proxy (Linux 5.9)",
+            is_program_supported(ProgramType::SkLookup),
+        ),
         asked("map_sockmap", true, "holds the listeners (Linux 4.14)", is_map_supported(MapType::SockMap)),
         asked(
             "helper_netns_cookie",
@@ -41,7 +46,11 @@ pub fn probe() -> Vec<Feature> {
             is_helper_supported(connect, aya::sys::BpfHelper::BPF_FUNC_set_retval),
         ),
     ];
-    features.push(socket_option("socket_netns_cookie", "finds a pod's cookie (Linux 5.14)", crate::sockopt::netns_cookie));
+    features.push(socket_option(
+        "socket_netns_cookie",
+        "finds a pod's cookie (Linux 5.14)",
+        crate::sockopt::netns_cookie,
+    ));
     for (name, path, detail) in [
         ("sysctl_tcp_fwmark_accept", "/proc/sys/net/ipv4/tcp_fwmark_accept", "replies of applications find the proxy"),
         ("sysctl_fwmark_reflect", "/proc/sys/net/ipv4/fwmark_reflect", "refusals of applications find the proxy"),

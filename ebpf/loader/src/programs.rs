@@ -16,7 +16,9 @@ use aya::{
 use weir_ebpf_common::{PodSettings, inbound_slot, outbound_slot};
 
 use crate::{
-    LoadError, bpffs::{Place, inode_of, namespace_of}, object, probe, sys,
+    LoadError,
+    bpffs::{Place, inode_of, namespace_of},
+    object, probe, sys,
 };
 
 const CONNECT: [(&str, &str, u32); 2] =
@@ -185,11 +187,27 @@ impl Programs {
     }
 }
 
+/// Entries that a node's pinned maps hold of its pods: captured namespaces and settings.
+///
+/// # Errors
+/// [`LoadError::Map`], also when nothing is pinned.
+pub fn entries(place: &Place) -> Result<usize, LoadError> {
+    fn count<K: aya::Pod, V: aya::Pod>(place: &Place, name: &'static str) -> Result<usize, MapError> {
+        let map = Map::HashMap(MapData::from_pin(place.directory().join(name))?);
+        Ok(HashMap::<MapData, K, V>::try_from(map)?.keys().filter(Result::is_ok).count())
+    }
+    let pods = count::<u64, u32>(place, "PODS").map_err(|source| LoadError::Map { name: "PODS", source })?;
+    let settings =
+        count::<u32, PodSettings>(place, "SETTINGS").map_err(|source| LoadError::Map { name: "SETTINGS", source })?;
+    Ok(pods + settings)
+}
+
 fn load_object(place: &Place, slot: Option<u32>) -> Result<Ebpf, LoadError> {
     let slot = slot.unwrap_or(u32::MAX);
     let can_set_errno = u32::from(probe::can_set_errno());
     let object = EbpfLoader::new()
-        .verifier_log_level(VerifierLogLevel::DISABLE)
+        // Without a level the library's second try, for the log, fails with another error that hides the first.
+        .verifier_log_level(VerifierLogLevel::STATS)
         .btf(None)
         .default_map_pin_directory(place.directory())
         .override_global("SLOT", &slot, true)

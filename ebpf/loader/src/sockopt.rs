@@ -8,7 +8,6 @@ use std::{
 const SO_NETNS_COOKIE: libc::c_int = 71;
 const SO_COOKIE: libc::c_int = 57;
 const IPV6_TRANSPARENT: libc::c_int = 75;
-const IPV6_FREEBIND: libc::c_int = 78;
 const IP_BIND_ADDRESS_NO_PORT: libc::c_int = 24;
 
 fn set(fd: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
@@ -42,14 +41,6 @@ pub fn set_transparent_v4(fd: BorrowedFd<'_>) -> io::Result<()> {
 /// What the kernel says.
 pub fn set_transparent_v6(fd: BorrowedFd<'_>) -> io::Result<()> {
     set(fd, libc::SOL_IPV6, IPV6_TRANSPARENT, 1)
-}
-
-/// Lets an IPv6 socket be bound to an address that the host has not (yet).
-///
-/// # Errors
-/// What the kernel says.
-pub fn set_freebind_v6(fd: BorrowedFd<'_>) -> io::Result<()> {
-    set(fd, libc::SOL_IPV6, IPV6_FREEBIND, 1)
 }
 
 /// A bind to an address leaves the choice of the port to `connect`, which may reuse ports towards other destinations.

@@ -6,13 +6,11 @@ use core::ptr::{addr_of, read_volatile};
 
 use aya_ebpf::{
     EbpfContext as _,
-    helpers::generated::{
-        bpf_get_netns_cookie, bpf_map_lookup_elem, bpf_set_retval, bpf_setsockopt, bpf_sk_release,
-    },
+    helpers::generated::{bpf_get_netns_cookie, bpf_map_lookup_elem, bpf_set_retval, bpf_setsockopt, bpf_sk_release},
     macros::cgroup_sock_addr,
     programs::SockAddrContext,
 };
-use weir_ebpf_common::{Address, LOOPBACK_IFINDEX, outbound_slot};
+use weir_ebpf_common::{Address, outbound_slot};
 
 use crate::maps::{LISTENERS, PODS, SETTINGS};
 
@@ -84,7 +82,7 @@ fn decide(ctx: &SockAddrContext, destination: &Address) -> i32 {
     if settings.skips_outbound(destination, port) {
         return ALLOW;
     }
-    let uncapturable = (device != 0 && device != LOOPBACK_IFINDEX) || destination.is_link_local_v6();
+    let uncapturable = device != 0 || destination.is_link_local_v6();
     if uncapturable {
         // A route lookup bound to a device does not follow our rule: refused (EPERM), or it would escape.
         return if settings.permissive() { ALLOW } else { REFUSE };
@@ -95,7 +93,13 @@ fn decide(ctx: &SockAddrContext, destination: &Address) -> i32 {
     let mut mark = settings.capture_mark;
     // SAFETY: value and length agree.
     let failed = unsafe {
-        bpf_setsockopt(ctx.as_ptr(), SOL_SOCKET, SO_MARK, core::ptr::from_mut(&mut mark).cast(), size_of::<u32>() as i32)
+        bpf_setsockopt(
+            ctx.as_ptr(),
+            SOL_SOCKET,
+            SO_MARK,
+            core::ptr::from_mut(&mut mark).cast(),
+            size_of::<u32>() as i32,
+        )
     };
     if failed != 0 && !settings.permissive() {
         return REFUSE;

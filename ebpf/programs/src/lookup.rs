@@ -36,40 +36,45 @@ pub fn weir_lookup(ctx: SkLookupContext) -> u32 {
         return DROP;
     };
     let (local, remote) = addresses(ctx.lookup);
-    // The pod talks to itself, or to its loopback.
-    if local.same(&remote) || local.is_loopback() {
-        return PASS;
-    }
     // SAFETY: as above.
     let (port, interface) = unsafe {
-        (read_volatile(addr_of!((*ctx.lookup).local_port)) as u16, read_volatile(addr_of!((*ctx.lookup).ingress_ifindex)))
+        (
+            read_volatile(addr_of!((*ctx.lookup).local_port)) as u16,
+            read_volatile(addr_of!((*ctx.lookup).ingress_ifindex)),
+        )
     };
+    // What is left alone finds a socket by address and port, but never a listener of ours.
+    let pass = if settings.is_listener(port) { DROP } else { PASS };
+    // The pod talks to itself, or to its loopback.
+    if local.same(&remote) || local.is_loopback() {
+        return pass;
+    }
     let from_inside = interface == LOOPBACK_IFINDEX;
     let index = match (settings.owns(&local), from_inside) {
         // The proxy dials the application over lo.
-        (true, true) => return PASS,
+        (true, true) => return pass,
         (false, true) => outbound_slot(slot),
         // Also an address of the pod that nobody declared: from outside is never outbound.
-        (_, false) if settings.skips_inbound(port) => return PASS,
+        (_, false) if settings.skips_inbound(port) => return pass,
         (_, false) => inbound_slot(slot),
     };
     match LISTENERS.redirect_sk_lookup(&ctx, index, 0) {
         Ok(()) => PASS,
-        Err(_missing) if settings.permissive() => PASS,
+        Err(_missing) if settings.permissive() => pass,
         Err(_missing) => DROP,
     }
 }
 
+/// Local and remote address.
 #[inline(always)]
 fn addresses(lookup: *const bpf_sk_lookup) -> (Address, Address) {
-    // SAFETY: as in `weir_lookup`; volatile because the context may not be read in wider pieces than its fields.
+    // SAFETY: as in `weir_lookup`; volatile because the context may not be read in wider pieces than its fields. All fields are
+    // read before the family is looked at: in branches, the compiler would join loads at a computed offset, which the kernel
+    // refuses. Fields of the other family read as zero.
     unsafe {
-        if read_volatile(addr_of!((*lookup).family)) == AF_INET {
-            return (
-                Address::mapped(read_volatile(addr_of!((*lookup).local_ip4))),
-                Address::mapped(read_volatile(addr_of!((*lookup).remote_ip4))),
-            );
-        }
+        let family = read_volatile(addr_of!((*lookup).family));
+        let (local4, remote4) =
+            (read_volatile(addr_of!((*lookup).local_ip4)), read_volatile(addr_of!((*lookup).remote_ip4)));
         let local = Address {
             words: [
                 read_volatile(addr_of!((*lookup).local_ip6[0])),
@@ -86,6 +91,6 @@ fn addresses(lookup: *const bpf_sk_lookup) -> (Address, Address) {
                 read_volatile(addr_of!((*lookup).remote_ip6[3])),
             ],
         };
-        (local, remote)
+        if family == AF_INET { (Address::mapped(local4), Address::mapped(remote4)) } else { (local, remote) }
     }
 }

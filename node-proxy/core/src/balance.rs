@@ -15,7 +15,7 @@ pub fn pick(ready: &[Arc<Endpoint>], now: Duration, random: u64, exclude: Option
         return count.checked_sub(1);
     }
     // Multiply-shift maps 32 random bits to a range without division or visible bias.
-    let below = |bits: u64, bound: usize| ((bits & 0xffff_ffff) * bound as u64 >> 32) as usize;
+    let below = |bits: u64, bound: usize| (((bits & 0xffff_ffff) * bound as u64) >> 32) as usize;
     let first = below(random, count);
     let mut second = below(random >> 32, count - 1);
     if second >= first {

@@ -44,8 +44,7 @@ mod tests {
     fn table() {
         assert_eq!(of_http(499), Classification::Success);
         assert_eq!(of_http(500), Classification::Failure);
-        let failures: Vec<u32> =
-            (0..17).filter(|code| of_grpc(Some(*code), 200) == Classification::Failure).collect();
+        let failures: Vec<u32> = (0..17).filter(|code| of_grpc(Some(*code), 200) == Classification::Failure).collect();
         assert_eq!(failures, [2, 4, 7, 13, 14, 15]);
         assert_eq!(of_grpc(None, 503), Classification::Failure);
     }

@@ -1,5 +1,7 @@
 //! The server name in a TLS ClientHello (RFC 8446 4.1.2, RFC 6066 3). Must never read past what it was given.
 
+use crate::limits;
+
 /// What was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SniResult {
@@ -39,6 +41,8 @@ impl<'a> Reader<'a> {
 pub fn server_name(bytes: &[u8]) -> SniResult {
     let hello = match assemble(bytes) {
         Ok(hello) => hello,
+        // A hello that needs more than fits will never be complete: waiting for it would only hold the connection.
+        Err(SniResult::NeedMore) if bytes.len() >= HELLO_BYTES => return SniResult::None,
         Err(result) => return result,
     };
     find(Reader(&hello)).unwrap_or(SniResult::None)
@@ -93,14 +97,24 @@ fn find(mut hello: Reader<'_>) -> Option<SniResult> {
         while !names.0.is_empty() {
             let name_type = names.number(1)?;
             let name = names.vector(2)?.0;
-            let usable = (1..=253).contains(&name.len()) && name.iter().all(u8::is_ascii_graphic);
-            if name_type == 0 && usable {
-                let name = std::str::from_utf8(name).ok()?;
-                return Some(SniResult::Name(name.trim_end_matches('.').to_ascii_lowercase()));
+            if name_type == 0
+                && let Some(name) = host_name(name)
+            {
+                return Some(SniResult::Name(name));
             }
         }
     }
     Some(SniResult::None)
+}
+
+/// Letters, digits, hyphens, underscores and dots, without the root's dot: it ends up in labels and logs.
+fn host_name(name: &[u8]) -> Option<String> {
+    let usable = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    if name.len() > limits::IDENTITY_BYTES || !name.iter().all(usable) {
+        return None;
+    }
+    let name = std::str::from_utf8(name).ok()?.trim_end_matches('.');
+    (!name.is_empty()).then(|| name.to_ascii_lowercase())
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ pub enum Detected {
 
 /// Enough of the preface to exclude anything else (as Linkerd takes it).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0";
-/// A request line longer than this without its end is taken for HTTP/1 by its beginning.
+/// First bytes that are looked at. A request line that does not end within them is taken for HTTP/1 by its beginning.
 const LINE_BYTES: usize = 1024;
 /// Longest method we wait for; the longest registered one is `UPDATEREDIRECTREF` (17).
 const METHOD_BYTES: usize = 24;
@@ -34,7 +34,9 @@ pub fn detect(bytes: &[u8]) -> Option<Detected> {
     if bytes[..common] == HTTP2_PREFACE[..common] {
         return (common == HTTP2_PREFACE.len()).then_some(Detected::Http2);
     }
-    request_line(bytes)
+    // Only what lies inside the bound counts, so that no later byte can change the answer.
+    let line = request_line(&bytes[..bytes.len().min(LINE_BYTES)]);
+    line.or((bytes.len() >= LINE_BYTES).then_some(Detected::Http1))
 }
 
 /// `method SP target SP HTTP/1.x` (RFC 9112 3): uppercase method, as all clients send it; others are opaque at the first byte.
@@ -53,10 +55,7 @@ fn request_line(bytes: &[u8]) -> Option<Detected> {
         Some(at) => at,
     };
     let target = &bytes[space + 1..];
-    let Some(end) = target.iter().position(|byte| matches!(byte, b' ' | b'\r' | b'\n') || byte.is_ascii_control())
-    else {
-        return (target.len() > LINE_BYTES).then_some(Detected::Http1);
-    };
+    let end = target.iter().position(|byte| *byte == b' ' || byte.is_ascii_control())?;
     if end == 0 || target[end] != b' ' {
         return Some(Detected::Opaque);
     }

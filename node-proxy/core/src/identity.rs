@@ -28,7 +28,15 @@ impl Identity {
     /// # Errors
     /// A part that is no DNS label (the trust domain: labels with dots), or a name over 253 bytes.
     pub fn of(namespace: &str, service_account: &str, trust_domain: &str) -> Result<Identity, InvalidIdentity> {
-        format!("{service_account}.{namespace}{MIDDLE}{trust_domain}").parse()
+        let identity: Identity = format!("{service_account}.{namespace}{MIDDLE}{trust_domain}").parse()?;
+        // A dot in a namespace would move the border between the parts.
+        if (identity.service_account(), identity.namespace()) != (service_account, namespace) {
+            return Err(InvalidIdentity {
+                name: identity.as_str().to_owned(),
+                reason: "the namespace is no DNS label",
+            });
+        }
+        Ok(identity)
     }
 
     /// The whole name.
@@ -60,10 +68,7 @@ impl Identity {
 /// RFC 1123 label: what Kubernetes allows for namespaces; service accounts may contain dots.
 fn is_label(label: &str) -> bool {
     let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    (1..=63).contains(&label.len())
-        && label.bytes().all(inner)
-        && !label.starts_with('-')
-        && !label.ends_with('-')
+    (1..=63).contains(&label.len()) && label.bytes().all(inner) && !label.starts_with('-') && !label.ends_with('-')
 }
 
 impl FromStr for Identity {
@@ -75,6 +80,10 @@ impl FromStr for Identity {
             return Err(invalid("longer than a DNS name"));
         }
         let (account, trust_domain) = name.split_once(MIDDLE).ok_or_else(|| invalid("the middle part is missing"))?;
+        // Read from its other end such a name would be somebody else's.
+        if trust_domain.contains(MIDDLE) || trust_domain.starts_with(MIDDLE.trim_start_matches('.')) {
+            return Err(invalid("the middle part is there twice"));
+        }
         let (service_account, namespace) =
             account.rsplit_once('.').ok_or_else(|| invalid("the namespace is missing"))?;
         if !service_account.split('.').all(is_label) {

@@ -3,7 +3,7 @@
 //! Must never lock: all workers of a node share it on the hot path. Races lose a sample at worst.
 
 use std::{
-    sync::atomic::{AtomicU64, AtomicU32, Ordering},
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -14,7 +14,7 @@ use crate::limits;
 pub struct Load {
     /// Seconds, bits of an `f64`.
     latency: AtomicU64,
-    /// Nanoseconds since the epoch of `now`.
+    /// Nanoseconds since the epoch of `now`; 0 until somebody looks for the first time.
     updated: AtomicU64,
     pending: AtomicU32,
 }
@@ -25,8 +25,9 @@ impl Default for Load {
     }
 }
 
+/// At least 1: 0 stands for never.
 fn nanos(now: Duration) -> u64 {
-    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX).max(1)
 }
 
 impl Load {
@@ -54,10 +55,19 @@ impl Load {
         self.updated.store(nanos(now), Ordering::Relaxed);
     }
 
+    /// When the estimate was made. What is assumed of a new endpoint counts from the first look at it, not from the epoch:
+    /// else it would be long forgotten, and all requests would go to the one endpoint that has answered none.
+    fn updated(&self, now: u64) -> u64 {
+        match self.updated.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_never) => now,
+            Err(updated) => updated,
+        }
+    }
+
     /// The estimate at `now`, drawn towards `target` seconds since the last sample.
     fn decayed(&self, now: Duration, target: f64) -> f64 {
         let latency = f64::from_bits(self.latency.load(Ordering::Relaxed));
-        let since = Duration::from_nanos(nanos(now).saturating_sub(self.updated.load(Ordering::Relaxed)));
+        let since = Duration::from_nanos(nanos(now).saturating_sub(self.updated(nanos(now))));
         let weight = (-since.as_secs_f64() / limits::EWMA_DECAY.as_secs_f64()).exp();
         latency * weight + target * (1.0 - weight)
     }

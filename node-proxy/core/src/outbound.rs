@@ -88,11 +88,14 @@ pub fn transport(client: &Workload, endpoint: &Endpoint, snapshot: &Snapshot) ->
     };
     let port = endpoint.address.port();
     match snapshot.workload_by_address(endpoint.address.ip()) {
-        // The uid tells a pod from the one that had its address before.
-        Some(server) if server.uid == endpoint.uid && !skips(server, port) => {
-            Transport::Local { server: Arc::clone(server) }
+        // The uid tells a pod from the one that had its address before; a name that differs is for the handshake to refuse.
+        Some(server) if server.uid == endpoint.uid && server.identity == *identity => {
+            if skips(server, port) {
+                Transport::Plain { reason: NoTlsReason::PortSkipped }
+            } else {
+                Transport::Local { server: Arc::clone(server) }
+            }
         }
-        Some(server) if server.uid == endpoint.uid => Transport::Plain { reason: NoTlsReason::PortSkipped },
         _ => Transport::Mtls { server: identity.clone() },
     }
 }

@@ -50,7 +50,7 @@ impl tonic::service::Interceptor for Token {
 }
 
 /// An authenticated client.
-pub type Client = NodesClient<tonic::service::interceptor::InterceptedService<Channel, Token>>;
+pub(crate) type Client = NodesClient<tonic::service::interceptor::InterceptedService<Channel, Token>>;
 
 impl Control {
     /// Checks what can be checked without connecting.
@@ -81,9 +81,8 @@ impl Control {
     /// # Errors
     /// See [`ConnectError`].
     pub async fn connect(&self) -> Result<Client, ConnectError> {
-        let read = |path: &PathBuf| {
-            std::fs::read(path).map_err(|source| ConnectError::File { path: path.clone(), source })
-        };
+        let read =
+            |path: &PathBuf| std::fs::read(path).map_err(|source| ConnectError::File { path: path.clone(), source });
         let token = String::from_utf8(read(&self.token_file)?).unwrap_or_default();
         let mut token = MetadataValue::try_from(format!("Bearer {}", token.trim()))
             .map_err(|_secret| ConnectError::Token(self.token_file.clone()))?;

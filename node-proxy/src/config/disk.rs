@@ -20,8 +20,7 @@ pub(super) struct Disk {
 
 impl Disk {
     pub(super) fn open(folder: &Path) -> Result<Disk, ConfigError> {
-        fs::create_dir_all(folder)
-            .map_err(|source| ConfigError::StateDir { path: folder.to_owned(), source })?;
+        fs::create_dir_all(folder).map_err(|source| ConfigError::StateDir { path: folder.to_owned(), source })?;
         Ok(Disk { file: folder.join("state.bin") })
     }
 
@@ -55,7 +54,8 @@ impl Disk {
             changes.mark_unchanged();
             let update = v1::Update { upserts: store.resources(), ..Default::default() };
             let file = self.file.clone();
-            let written = tokio::task::spawn_blocking(move || write(&file, &frame::seal(&update.encode_to_vec()))).await;
+            let written =
+                tokio::task::spawn_blocking(move || write(&file, &frame::seal(&update.encode_to_vec()))).await;
             if let Ok(Err(error)) = written {
                 tracing::warn!(%error, file = %self.file.display(), "state could not be written; a restart of the node begins without it");
             }

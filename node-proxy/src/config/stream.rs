@@ -103,10 +103,7 @@ impl Stream {
         v1::Hello {
             node_name: self.args.node_name.clone(),
             version: self.args.version.clone(),
-            known: known
-                .into_iter()
-                .map(|(key, version)| v1::ResourceVersion { key: Some(key), version })
-                .collect(),
+            known: known.into_iter().map(|(key, version)| v1::ResourceVersion { key: Some(key), version }).collect(),
             destinations: texts(&self.store.in_use()),
         }
     }

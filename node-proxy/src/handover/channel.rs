@@ -83,7 +83,10 @@ impl Channel {
 
 /// A descriptor whose readiness the runtime tells. Its owner must not close it while it is in here.
 pub(crate) fn watched<T: AsRawFd>(fd: T) -> io::Result<AsyncFd<T>> {
-    #[expect(deprecated, reason = "the replacement is unsafe; all that come here own their descriptor and never swap it")]
+    #[expect(
+        deprecated,
+        reason = "the replacement is unsafe; all that come here own their descriptor and never swap it"
+    )]
     AsyncFd::new(fd)
 }
 

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{
-    FeatureReport, Family, HandoverError, HolderEvent, PodSpec, Reply, Request, SocketKind, VERSION,
+    Family, FeatureReport, HandoverError, HolderEvent, PodSpec, Reply, Request, SocketKind, VERSION,
     channel::Channel,
     stock::{Refill, Stocks, Taken},
 };
@@ -48,11 +48,7 @@ impl HolderClient {
     pub async fn start(socket: PathBuf) -> (HolderClient, mpsc::Receiver<HolderEvent>) {
         let (commands, received) = mpsc::channel(limits::HANDOVER_QUEUE);
         let (events, told) = mpsc::channel(limits::HANDOVER_QUEUE);
-        let shared = Arc::new(Shared {
-            stocks: Mutex::default(),
-            declared: Mutex::default(),
-            vault: Mutex::default(),
-        });
+        let shared = Arc::new(Shared { stocks: Mutex::default(), declared: Mutex::default(), vault: Mutex::default() });
         let connection = Connection {
             socket,
             shared: Arc::clone(&shared),
@@ -304,7 +300,12 @@ impl Connection {
     }
 
     /// An event for listeners that are new to us; none for those that a holder announces again.
-    fn enrolled(&mut self, uid: String, generation: u32, fds: [OwnedFd; 2]) -> Result<Option<HolderEvent>, HandoverError> {
+    fn enrolled(
+        &mut self,
+        uid: String,
+        generation: u32,
+        fds: [OwnedFd; 2],
+    ) -> Result<Option<HolderEvent>, HandoverError> {
         self.shared.stocks.lock().enrolled(&uid, generation);
         self.announced.insert(uid.clone());
         let [outbound, inbound] = fds;

@@ -61,7 +61,13 @@ const fn index(kind: SocketKind, family: Family) -> usize {
 
 impl Stocks {
     /// Takes one, and says whether more should be asked for: when half is gone, and before any when it is the first time.
-    pub(super) fn take(&mut self, uid: &str, kind: SocketKind, family: Family, now: Instant) -> (Taken, Option<Refill>) {
+    pub(super) fn take(
+        &mut self,
+        uid: &str,
+        kind: SocketKind,
+        family: Family,
+        now: Instant,
+    ) -> (Taken, Option<Refill>) {
         let crowded = self.total >= limits::STOCK_BUDGET;
         if !self.pods.contains_key(uid) {
             self.pods.insert(uid.to_owned(), PodStocks::default());
@@ -78,7 +84,11 @@ impl Stocks {
         self.total -= usize::from(socket.is_some());
         if socket.is_none() && stock.requested == 0 {
             // Ran dry: the next batch is twice as large.
-            stock.target = if crowded { limits::STOCK_MIN } else { (stock.target * 2).clamp(limits::STOCK_MIN, limits::STOCK_MAX) };
+            stock.target = if crowded {
+                limits::STOCK_MIN
+            } else {
+                (stock.target * 2).clamp(limits::STOCK_MIN, limits::STOCK_MAX)
+            };
         }
         let refill = (stock.requested == 0 && stock.sockets.len() <= stock.target / 2)
             .then(|| stock.target.saturating_sub(stock.sockets.len()).max(1));

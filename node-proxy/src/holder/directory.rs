@@ -14,7 +14,10 @@ use serde::Deserialize;
 use tokio::{io::unix::AsyncFd, sync::mpsc};
 
 use super::Event;
-use crate::{handover::{PodSpec, channel::watched}, limits};
+use crate::{
+    handover::{PodSpec, channel::watched},
+    limits,
+};
 
 /// One file. With uid and netns alone it answers the question where a pod's namespace is.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -69,7 +72,11 @@ pub(super) fn read(directory: &Path) -> Vec<PodFile> {
         .collect();
     paths.sort();
     if paths.len() > limits::POD_FILES {
-        tracing::error!(found = paths.len(), limit = limits::POD_FILES, "too many files in the directory of pods; the last are ignored");
+        tracing::error!(
+            found = paths.len(),
+            limit = limits::POD_FILES,
+            "too many files in the directory of pods; the last are ignored"
+        );
     }
     let mut found = Vec::new();
     for path in paths.iter().take(limits::POD_FILES) {
@@ -143,7 +150,10 @@ mod tests {
         let write = |name: &str, text: &str| fs::write(directory.path().join(name), text).unwrap();
         write("a.json", r#"{"uid": "a", "netns": "/run/netns/a"}"#);
         write("b.json", r#"{"uid": "b""#);
-        write("c.json", r#"{"uid": "c", "netns": "/n", "enrol": true, "skip_subnets": ["10.0.0.0/8"], "permissive": true}"#);
+        write(
+            "c.json",
+            r#"{"uid": "c", "netns": "/n", "enrol": true, "skip_subnets": ["10.0.0.0/8"], "permissive": true}"#,
+        );
         write("d.json", r#"{"uid": "d", "netns": "/n", "unknown": 1}"#);
         write("e.txt", "not ours");
         let found = read(directory.path());

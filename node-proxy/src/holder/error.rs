@@ -6,9 +6,11 @@ use weir_ebpf_loader::LoadError;
 
 /// Why a pod is not captured.
 #[derive(Debug, thiserror::Error)]
-pub enum PodError {
+pub(super) enum PodError {
     /// Nobody said which namespace.
-    #[error("no network namespace is known for this pod: give `netns`, or put a file with its uid into the holder's --pods directory")]
+    #[error(
+        "no network namespace is known for this pod: give `netns`, or put a file with its uid into the holder's --pods directory"
+    )]
     NamespaceUnknown,
     /// The namespace cannot be opened.
     #[error("network namespace {path}: {source}; the pod's sandbox may be gone")]

@@ -30,7 +30,9 @@ pub(super) fn chain() -> io::Result<Option<String>> {
         }
     });
     match dumped {
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput || error.kind() == io::ErrorKind::Unsupported => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput || error.kind() == io::ErrorKind::Unsupported => {
+            Ok(None)
+        }
         Err(error) => Err(error),
         Ok(()) => Ok(found),
     }

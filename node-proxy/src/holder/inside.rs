@@ -3,7 +3,13 @@
 use std::{io, net::IpAddr, os::fd::OwnedFd};
 
 use super::{
-    error::PodError, foreign, netlink::Netlink, routing::{self, Routing}, sockets, state::Marks, sysctl::{self, Turned},
+    error::PodError,
+    foreign,
+    netlink::Netlink,
+    routing::{self, Routing},
+    sockets,
+    state::Marks,
+    sysctl::{self, Turned},
 };
 
 /// Facts about a namespace.
@@ -46,7 +52,9 @@ pub(super) fn listen(marks: Marks) -> Result<Pair, PodError> {
 pub(super) fn route(routing: &Routing) -> Result<(Vec<Turned>, usize), PodError> {
     let turned = sysctl::turn_on().map_err(PodError::step("writing /proc/sys/net in the pod's namespace"))?;
     let mut netlink = Netlink::route().map_err(PodError::step("opening netlink in the pod's namespace"))?;
-    let changes = routing.ensure(&mut netlink).map_err(PodError::step("adding the policy rule and route in the pod's namespace"))?;
+    let changes = routing
+        .ensure(&mut netlink)
+        .map_err(PodError::step("adding the policy rule and route in the pod's namespace"))?;
     Ok((turned, changes))
 }
 

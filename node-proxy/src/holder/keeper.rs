@@ -37,7 +37,6 @@ pub(super) struct Keeper {
     files: HashMap<String, PodFile>,
     /// Uids enrolled because of a file.
     by_file: HashSet<String>,
-    has_directory: bool,
     /// Changed namespaces, and when to look at them.
     changed: HashMap<String, Instant>,
     /// When listeners that were not returned are opened anew.
@@ -46,7 +45,7 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    pub(super) fn new(machine: Machine, features: Vec<FeatureReport>, has_directory: bool) -> Keeper {
+    pub(super) fn new(machine: Machine, features: Vec<FeatureReport>) -> Keeper {
         Keeper {
             machine,
             clients: Clients::new(features),
@@ -55,7 +54,6 @@ impl Keeper {
             free: (0..MAX_PODS).collect(),
             files: HashMap::new(),
             by_file: HashSet::new(),
-            has_directory,
             changed: HashMap::new(),
             give_up: None,
             retry: Instant::now() + limits::RECHECK,
@@ -132,12 +130,14 @@ impl Keeper {
             self.give_up = None;
             self.replace_lost_listeners();
         }
-        let changed: Vec<String> = self.changed.iter().filter(|(_, at)| **at <= now).map(|(uid, _)| uid.clone()).collect();
+        let changed: Vec<String> =
+            self.changed.iter().filter(|(_, at)| **at <= now).map(|(uid, _)| uid.clone()).collect();
         for uid in &changed {
             self.changed.remove(uid);
             self.look_after(uid);
         }
-        let due: Vec<String> = self.pods.iter().filter(|(_, pod)| pod.due() <= now).map(|(uid, _)| uid.clone()).collect();
+        let due: Vec<String> =
+            self.pods.iter().filter(|(_, pod)| pod.due() <= now).map(|(uid, _)| uid.clone()).collect();
         for uid in &due {
             self.step(uid);
         }
@@ -252,7 +252,11 @@ impl Keeper {
         loop {
             let marks = Marks::random();
             let taken = [marks.capture, marks.own];
-            if !self.pods.values().any(|pod| taken.contains(&pod.state.marks.capture) || taken.contains(&pod.state.marks.own)) {
+            if !self
+                .pods
+                .values()
+                .any(|pod| taken.contains(&pod.state.marks.capture) || taken.contains(&pod.state.marks.own))
+            {
                 return marks;
             }
         }
@@ -298,7 +302,8 @@ impl Keeper {
     fn take_files(&mut self, files: Vec<PodFile>) {
         self.files = files.into_iter().map(|file| (file.uid.clone(), file)).collect();
         let wanted: Vec<PodSpec> = self.files.values().filter(|file| file.enrol).map(PodFile::spec).collect();
-        let gone: Vec<String> = self.by_file.iter().filter(|uid| !self.files.get(*uid).is_some_and(|file| file.enrol)).cloned().collect();
+        let gone: Vec<String> =
+            self.by_file.iter().filter(|uid| !self.files.get(*uid).is_some_and(|file| file.enrol)).cloned().collect();
         for uid in gone {
             self.unenrol(&uid);
         }
@@ -319,7 +324,9 @@ impl Keeper {
                     tracing::warn!(uid, "no proxy gave the pod's listeners back; opened new ones");
                     self.clients.enrolled(uid, pod);
                 }
-                Err(error) => tracing::error!(uid, %error, "no listeners for a captured pod; it is refused or passed by its fail mode"),
+                Err(error) => {
+                    tracing::error!(uid, %error, "no listeners for a captured pod; it is refused or passed by its fail mode")
+                }
             }
         }
     }

@@ -38,7 +38,9 @@ impl Netlink {
         let mut found = Vec::new();
         self.exchange(&bytes, |message| {
             // What this library cannot read is nothing that we made.
-            if let Ok(NetlinkMessage { payload: NetlinkPayload::InnerMessage(inner), .. }) = NetlinkMessage::deserialize(message) {
+            if let Ok(NetlinkMessage { payload: NetlinkPayload::InnerMessage(inner), .. }) =
+                NetlinkMessage::deserialize(message)
+            {
                 found.push(inner);
             }
         })?;

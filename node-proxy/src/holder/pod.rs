@@ -12,6 +12,7 @@ use std::{
 };
 
 use tokio::sync::mpsc;
+use weir_ebpf_common::PodSettings;
 use weir_ebpf_loader::{Filled, LoadError, Programs, Slot, sockopt};
 
 use super::{
@@ -57,6 +58,15 @@ impl From<Pair> for Listeners {
     }
 }
 
+impl Listeners {
+    fn ports(&self) -> Result<[u16; 2], PodError> {
+        let port = |socket: &OwnedFd| {
+            sockets::port(socket.as_fd()).map_err(PodError::step("reading the port of a listener"))
+        };
+        Ok([port(&self.outbound)?, port(&self.inbound)?])
+    }
+}
+
 /// Where a pod is on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -98,7 +108,13 @@ pub(super) struct Pod {
 
 impl Pod {
     /// Enrols a pod whose namespace is at `netns`. On failure nothing is left behind.
-    pub(super) fn enrol(machine: &mut Machine, spec: PodSpec, netns: &Path, slot: u32, marks: Marks) -> Result<Pod, PodError> {
+    pub(super) fn enrol(
+        machine: &mut Machine,
+        spec: PodSpec,
+        netns: &Path,
+        slot: u32,
+        marks: Marks,
+    ) -> Result<Pod, PodError> {
         if spec.uid.is_empty() || spec.uid.len() > 128 {
             return Err(PodError::Uid(spec.uid));
         }
@@ -116,6 +132,7 @@ impl Pod {
             slot,
             marks,
             addresses,
+            ports: [0; 2],
             turned: Vec::new(),
             leaving: false,
             spec,
@@ -139,12 +156,13 @@ impl Pod {
     }
 
     fn build(&mut self, machine: &mut Machine) -> Result<(), PodError> {
-        let settings = settings(&self.state.spec, &self.state.addresses, self.state.marks)?;
         // Written down before anything is touched: whoever comes after a crash finds what there is to undo.
         self.save(machine)?;
-        let listeners = Listeners::from(self.prepare(machine, true)?.ok_or_else(closed)?);
+        let listeners = Listeners::from(self.prepare(machine)?);
         let slot = self.state.slot;
-        machine.programs.set_settings(slot, &settings)?;
+        self.state.ports = listeners.ports()?;
+        self.save(machine)?;
+        machine.programs.set_settings(slot, &self.settings()?)?;
         machine.programs.set_listener(Slot::Outbound(slot), &listeners.outbound, true)?;
         machine.programs.set_listener(Slot::Inbound(slot), &listeners.inbound, true)?;
         machine.programs.attach_pod(&self.key, slot, self.namespace.as_fd())?;
@@ -155,15 +173,16 @@ impl Pod {
     }
 
     /// All that is done inside the namespace: ears, listeners, then routing.
-    fn prepare(&mut self, machine: &Machine, listen: bool) -> Result<Option<Pair>, PodError> {
+    fn prepare(&mut self, machine: &Machine) -> Result<Pair, PodError> {
         let (marks, routing) = (self.state.marks, self.routing());
         let work = move || -> Result<_, PodError> {
             let ear = monitor::open().map_err(PodError::step("listening for changes in the pod's namespace"))?;
-            let pair = if listen { Some(inside::listen(marks)?) } else { None };
+            let pair = inside::listen(marks)?;
             let (turned, _changes) = inside::route(&routing)?;
             Ok((ear, pair, turned))
         };
-        let (ear, pair, turned) = self.namespace.inside(work).map_err(PodError::step("entering the pod's namespace"))??;
+        let (ear, pair, turned) =
+            self.namespace.inside(work).map_err(PodError::step("entering the pod's namespace"))??;
         if !turned.is_empty() {
             self.state.turned = turned;
             self.save(machine)?;
@@ -199,13 +218,18 @@ impl Pod {
     }
 
     fn rebuild(&mut self, machine: &mut Machine) -> Result<(), PodError> {
-        let settings = settings(&self.state.spec, &self.state.addresses, self.state.marks)?;
-        let listeners = Listeners::from(self.prepare(machine, true)?.ok_or_else(closed)?);
+        let listeners = Listeners::from(self.prepare(machine)?);
         let slot = self.state.slot;
-        machine.programs.set_settings(slot, &settings)?;
         // A slot that is not empty holds a socket that a living proxy has: it will give it back.
         let outbound = machine.programs.set_listener(Slot::Outbound(slot), &listeners.outbound, false)?;
         let inbound = machine.programs.set_listener(Slot::Inbound(slot), &listeners.inbound, false)?;
+        for ((filled, port), old) in [outbound, inbound].into_iter().zip(listeners.ports()?).zip(&mut self.state.ports) {
+            if filled == Filled::Now {
+                *old = port;
+            }
+        }
+        self.save(machine)?;
+        machine.programs.set_settings(slot, &self.settings()?)?;
         machine.programs.attach_pod(&self.key, slot, self.namespace.as_fd())?;
         machine.programs.capture(self.state.cookie, slot)?;
         if (outbound, inbound) == (Filled::Now, Filled::Now) {
@@ -215,12 +239,18 @@ impl Pod {
     }
 
     /// A proxy gives the listeners back that an earlier holder made. Says whether they are in use now.
-    pub(super) fn adopt(&mut self, machine: &mut Machine, outbound: OwnedFd, inbound: OwnedFd) -> Result<bool, PodError> {
+    pub(super) fn adopt(
+        &mut self,
+        machine: &mut Machine,
+        outbound: OwnedFd,
+        inbound: OwnedFd,
+    ) -> Result<bool, PodError> {
         if self.listeners.is_some() || self.phase != Phase::Enrolled {
             return Ok(false);
         }
         for socket in [&outbound, &inbound] {
-            let cookie = sockopt::netns_cookie(socket.as_fd()).map_err(PodError::step("reading a returned listener"))?;
+            let cookie =
+                sockopt::netns_cookie(socket.as_fd()).map_err(PodError::step("reading a returned listener"))?;
             if cookie != self.state.cookie {
                 return Ok(false);
             }
@@ -232,22 +262,29 @@ impl Pod {
     /// Nobody gave listeners back: opens new ones in their place.
     pub(super) fn listen_anew(&mut self, machine: &mut Machine) -> Result<(), PodError> {
         let marks = self.state.marks;
-        let pair = self.namespace.inside(move || inside::listen(marks)).map_err(PodError::step("entering the pod's namespace"))??;
+        let pair = self
+            .namespace
+            .inside(move || inside::listen(marks))
+            .map_err(PodError::step("entering the pod's namespace"))??;
         self.install(machine, pair.into())
     }
 
     fn install(&mut self, machine: &mut Machine, listeners: Listeners) -> Result<(), PodError> {
         machine.programs.set_listener(Slot::Outbound(self.state.slot), &listeners.outbound, true)?;
         machine.programs.set_listener(Slot::Inbound(self.state.slot), &listeners.inbound, true)?;
+        self.state.ports = listeners.ports()?;
+        self.save(machine)?;
+        machine.programs.set_settings(self.state.slot, &self.settings()?)?;
         self.listeners = Some(listeners);
         Ok(())
     }
 
     /// Applies a changed specification.
     pub(super) fn update(&mut self, machine: &mut Machine, spec: PodSpec) -> Result<(), PodError> {
-        let facts = self.namespace.inside(inside::inspect).map_err(PodError::step("entering the pod's namespace"))??;
+        let facts =
+            self.namespace.inside(inside::inspect).map_err(PodError::step("entering the pod's namespace"))??;
         let addresses = chosen(&spec, &facts)?;
-        let settings = settings(&spec, &addresses, self.state.marks)?;
+        let settings = settings(&spec, &addresses, self.state.marks, self.state.ports)?;
         self.state.spec = spec;
         self.state.addresses = addresses;
         self.repair(machine)?;
@@ -262,8 +299,10 @@ impl Pod {
             self.follow_addresses(machine)?;
         }
         let routing = self.routing();
-        let (_turned, changes) =
-            self.namespace.inside(move || inside::route(&routing)).map_err(PodError::step("entering the pod's namespace"))??;
+        let (_turned, changes) = self
+            .namespace
+            .inside(move || inside::route(&routing))
+            .map_err(PodError::step("entering the pod's namespace"))??;
         Ok(changes)
     }
 
@@ -273,8 +312,7 @@ impl Pod {
         let Some(addresses) = facts.ok().and_then(|facts| chosen(&self.state.spec, &facts).ok()) else { return Ok(()) };
         if addresses != self.state.addresses {
             self.state.addresses = addresses;
-            let settings = settings(&self.state.spec, &self.state.addresses, self.state.marks)?;
-            machine.programs.set_settings(self.state.slot, &settings)?;
+            machine.programs.set_settings(self.state.slot, &self.settings()?)?;
             self.save(machine)?;
         }
         Ok(())
@@ -286,10 +324,17 @@ impl Pod {
     }
 
     /// Dial sockets.
-    pub(super) fn sockets(&self, kind: SocketKind, family: Family, count: usize) -> Result<Vec<Arc<OwnedFd>>, PodError> {
+    pub(super) fn sockets(
+        &self,
+        kind: SocketKind,
+        family: Family,
+        count: usize,
+    ) -> Result<Vec<Arc<OwnedFd>>, PodError> {
         let marks = self.state.marks;
         let count = count.clamp(1, limits::STOCK_MAX);
-        let work = move || (0..count).map(|_index| sockets::dial(marks, kind, family).map(Arc::new)).collect::<io::Result<_>>();
+        let work = move || {
+            (0..count).map(|_index| sockets::dial(marks, kind, family).map(Arc::new)).collect::<io::Result<_>>()
+        };
         let made = self.namespace.inside(work).map_err(PodError::step("entering the pod's namespace"))?;
         made.map_err(PodError::step("making a socket in the pod's namespace"))
     }
@@ -363,6 +408,10 @@ impl Pod {
         forget(machine, &self.key, self.state.cookie, self.state.slot);
     }
 
+    fn settings(&self) -> Result<PodSettings, PodError> {
+        settings(&self.state.spec, &self.state.addresses, self.state.marks, self.state.ports)
+    }
+
     fn routing(&self) -> Routing {
         Routing { mark: self.state.marks.capture, addresses: self.state.addresses.clone() }
     }
@@ -375,10 +424,6 @@ impl Pod {
 fn chosen(spec: &PodSpec, facts: &Facts) -> Result<Vec<IpAddr>, PodError> {
     let addresses = if spec.addresses.is_empty() { &facts.addresses } else { &spec.addresses };
     if addresses.is_empty() { Err(PodError::NoAddress) } else { Ok(addresses.clone()) }
-}
-
-fn closed() -> PodError {
-    PodError::Step { step: "opening listeners".to_owned(), source: io::Error::other("none came back") }
 }
 
 /// Removes what the kernel and the state directory hold of a pod, in the order in which nothing is refused.

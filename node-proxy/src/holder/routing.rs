@@ -97,8 +97,10 @@ impl Routing {
         let mut changes = 0;
         // The route first: a rule that leads to an empty table falls through to the main table.
         let wanted = self.route(family);
-        let (right, stale): (Vec<_>, Vec<_>) =
-            routes(netlink, family)?.into_iter().filter(|route| route.header.protocol == OURS).partition(|route| same_route(route, &wanted));
+        let (right, stale): (Vec<_>, Vec<_>) = routes(netlink, family)?
+            .into_iter()
+            .filter(|route| route.header.protocol == OURS)
+            .partition(|route| same_route(route, &wanted));
         for route in stale {
             changes += 1;
             netlink.remove(RouteNetlinkMessage::DelRoute(route))?;
@@ -122,7 +124,7 @@ impl Routing {
 }
 
 /// Removes every rule and route of ours. Returns how many there were.
-pub(crate) fn remove(netlink: &mut Netlink) -> io::Result<usize> {
+pub(super) fn remove(netlink: &mut Netlink) -> io::Result<usize> {
     let mut removed = 0;
     for family in FAMILIES {
         for rule in rules(netlink, family)?.into_iter().filter(is_ours) {
@@ -143,7 +145,9 @@ pub(super) fn conflict(netlink: &mut Netlink) -> io::Result<Option<String>> {
         for rule in rules(netlink, family)?.into_iter().filter(|rule| !is_ours(rule)) {
             let preference = preference(&rule);
             if table(&rule) == u32::from(TABLE) {
-                return Ok(Some(format!("a policy rule of other software (preference {preference}) uses routing table {TABLE}")));
+                return Ok(Some(format!(
+                    "a policy rule of other software (preference {preference}) uses routing table {TABLE}"
+                )));
             }
             // 0 is the kernel's own rule for local addresses.
             if preference != 0 && preference <= PREFERENCE {
@@ -226,17 +230,23 @@ fn is_ours(rule: &RuleMessage) -> bool {
 }
 
 fn preference(rule: &RuleMessage) -> u32 {
-    rule.attributes.iter().find_map(|attribute| match attribute {
-        RuleAttribute::Priority(preference) => Some(*preference),
-        _other => None,
-    }).unwrap_or(0)
+    rule.attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            RuleAttribute::Priority(preference) => Some(*preference),
+            _other => None,
+        })
+        .unwrap_or(0)
 }
 
 fn table(rule: &RuleMessage) -> u32 {
-    rule.attributes.iter().find_map(|attribute| match attribute {
-        RuleAttribute::Table(table) => Some(*table),
-        _other => None,
-    }).unwrap_or(u32::from(rule.header.table))
+    rule.attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            RuleAttribute::Table(table) => Some(*table),
+            _other => None,
+        })
+        .unwrap_or(u32::from(rule.header.table))
 }
 
 fn same_rule(rule: &RuleMessage, mark: u32) -> bool {
@@ -253,5 +263,7 @@ fn same_route(route: &RouteMessage, wanted: &RouteMessage) -> bool {
             _other => None,
         })
     };
-    route.header.kind == wanted.header.kind && route.header.destination_prefix_length == 0 && source(route) == source(wanted)
+    route.header.kind == wanted.header.kind
+        && route.header.destination_prefix_length == 0
+        && source(route) == source(wanted)
 }

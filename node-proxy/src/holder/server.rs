@@ -14,7 +14,10 @@ use tokio::{io::unix::AsyncFd, sync::mpsc, task::JoinHandle};
 
 use super::Event;
 use crate::{
-    handover::{HandoverError, Reply, Request, channel::{Channel, seqpacket, watched}},
+    handover::{
+        HandoverError, Reply, Request,
+        channel::{Channel, seqpacket, watched},
+    },
     limits,
 };
 

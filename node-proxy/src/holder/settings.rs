@@ -10,23 +10,36 @@ use weir_ebpf_common::{
 use super::{error::PodError, state::Marks};
 use crate::handover::PodSpec;
 
-/// The settings of a pod with these addresses and marks.
-pub(super) fn settings(spec: &PodSpec, addresses: &[IpAddr], marks: Marks) -> Result<PodSettings, PodError> {
+/// The settings of a pod with these addresses, marks and ports of its listeners.
+pub(super) fn settings(spec: &PodSpec, addresses: &[IpAddr], marks: Marks, listener_ports: [u16; 2]) -> Result<PodSettings, PodError> {
     let mut settings = PodSettings {
         capture_mark: marks.capture,
         own_mark: marks.own,
+        listener_ports,
         flags: if spec.permissive { FLAG_PERMISSIVE } else { 0 },
         ..PodSettings::default()
     };
     settings.address_count =
         fill("addresses", MAX_ADDRESSES, &mut settings.addresses, addresses.iter().copied().map(address))?;
     let range = |&(first, last): &(u16, u16)| PortRange { first, last };
-    settings.skip_inbound_count =
-        fill("skipped inbound port ranges", MAX_PORT_RANGES, &mut settings.skip_inbound, spec.skip_inbound_ports.iter().map(range))?;
-    settings.skip_outbound_count =
-        fill("skipped outbound port ranges", MAX_PORT_RANGES, &mut settings.skip_outbound, spec.skip_outbound_ports.iter().map(range))?;
-    settings.skip_subnet_count =
-        fill("skipped subnets", MAX_SUBNETS, &mut settings.skip_subnets, spec.skip_subnets.iter().copied().map(subnet))?;
+    settings.skip_inbound_count = fill(
+        "skipped inbound port ranges",
+        MAX_PORT_RANGES,
+        &mut settings.skip_inbound,
+        spec.skip_inbound_ports.iter().map(range),
+    )?;
+    settings.skip_outbound_count = fill(
+        "skipped outbound port ranges",
+        MAX_PORT_RANGES,
+        &mut settings.skip_outbound,
+        spec.skip_outbound_ports.iter().map(range),
+    )?;
+    settings.skip_subnet_count = fill(
+        "skipped subnets",
+        MAX_SUBNETS,
+        &mut settings.skip_subnets,
+        spec.skip_subnets.iter().copied().map(subnet),
+    )?;
     Ok(settings)
 }
 
@@ -74,7 +87,7 @@ mod tests {
 
     #[test]
     fn subnets_cover_exactly_themselves() {
-        let settings = settings(&spec(&["10.1.0.0/16", "192.0.2.7/32", "fd00::/8"]), &[], MARKS).unwrap();
+        let settings = settings(&spec(&["10.1.0.0/16", "192.0.2.7/32", "fd00::/8"]), &[], MARKS, [1, 2]).unwrap();
         for (text, inside) in [
             ("10.1.255.255", true),
             ("10.2.0.0", false),
@@ -90,24 +103,24 @@ mod tests {
 
     #[test]
     fn everything_of_one_family_is_not_everything_of_the_other() {
-        let v4 = settings(&spec(&["0.0.0.0/0"]), &[], MARKS).unwrap();
+        let v4 = settings(&spec(&["0.0.0.0/0"]), &[], MARKS, [1, 2]).unwrap();
         assert!(v4.skips_outbound(&address("8.8.8.8".parse().unwrap()), 80));
         assert!(!v4.skips_outbound(&address("2001:db8::1".parse().unwrap()), 80));
-        let v6 = settings(&spec(&["::/0"]), &[], MARKS).unwrap();
+        let v6 = settings(&spec(&["::/0"]), &[], MARKS, [1, 2]).unwrap();
         assert!(v6.skips_outbound(&address("2001:db8::1".parse().unwrap()), 80));
     }
 
     #[test]
     fn too_much_is_refused_by_name() {
         let spec = PodSpec { skip_inbound_ports: vec![(1, 1); MAX_PORT_RANGES + 1], ..PodSpec::default() };
-        let error = settings(&spec, &[], MARKS).unwrap_err().to_string();
+        let error = settings(&spec, &[], MARKS, [1, 2]).unwrap_err().to_string();
         assert!(error.contains("skipped inbound port ranges") && error.contains("33"), "{error}");
     }
 
     #[test]
     fn own_addresses_of_both_families_are_known() {
         let own: Vec<IpAddr> = vec!["10.0.0.9".parse().unwrap(), "fd00::9".parse().unwrap()];
-        let settings = settings(&PodSpec::default(), &own, MARKS).unwrap();
+        let settings = settings(&PodSpec::default(), &own, MARKS, [1, 2]).unwrap();
         for ip in own {
             assert!(settings.owns(&address(ip)));
         }

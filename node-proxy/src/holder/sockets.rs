@@ -1,12 +1,12 @@
-//! Sockets made inside a pod's namespace. Must never listen where an application could reach the listener by itself.
+//! Sockets made inside a pod's namespace. Must never open a listener whose port the socket lookup does not close.
 
 use std::{
     io,
     net::{Ipv6Addr, SocketAddr, SocketAddrV6},
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use weir_ebpf_loader::sockopt;
 
 use super::state::Marks;
@@ -14,9 +14,6 @@ use crate::{
     handover::{Family, SocketKind},
     limits,
 };
-
-/// Discard-only prefix (RFC 6666): nobody routes it, so that only the socket lookup leads to a listener bound there.
-const NOWHERE: Ipv6Addr = Ipv6Addr::new(0x0100, 0, 0, 0, 0, 0, 0, 1);
 
 /// A dual-stack, non-blocking listener that takes what the socket lookup gives it.
 pub(super) fn listener(marks: Marks) -> io::Result<OwnedFd> {
@@ -26,9 +23,11 @@ pub(super) fn listener(marks: Marks) -> io::Result<OwnedFd> {
     // Answers leave with addresses that are not the pod's.
     sockopt::set_transparent_v4(socket.as_fd())?;
     sockopt::set_transparent_v6(socket.as_fd())?;
-    sockopt::set_freebind_v6(socket.as_fd())?;
     sockopt::set_mark(socket.as_fd(), marks.own)?;
-    socket.bind(&SocketAddr::V6(SocketAddrV6::new(NOWHERE, 0, 0, 0)).into())?;
+    set_options(&socket)?;
+    // Only the unspecified address serves both families (the kernel makes any other IPv6 only). The port is the kernel's choice,
+    // out of the range from which nobody may count on one; the socket lookup drops who dials it directly.
+    socket.bind(&SocketAddr::V6(SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, 0, 0, 0)).into())?;
     socket.listen(limits::LISTEN_BACKLOG)?;
     Ok(socket.into())
 }
@@ -41,6 +40,7 @@ pub(super) fn dial(marks: Marks, kind: SocketKind, family: Family) -> io::Result
     };
     let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
+    set_options(&socket)?;
     match kind {
         SocketKind::Upstream => sockopt::set_mark(socket.as_fd(), marks.own)?,
         SocketKind::App => {
@@ -56,6 +56,19 @@ pub(super) fn dial(marks: Marks, kind: SocketKind, family: Family) -> io::Result
         }
     }
     Ok(socket.into())
+}
+
+/// Small writes leave at once, dead peers are noticed. Accepted sockets have this from their listener.
+fn set_options(socket: &Socket) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_user_timeout(Some(limits::USER_TIMEOUT))?;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(limits::KEEPALIVE).with_interval(limits::KEEPALIVE))
+}
+
+/// Port that a socket is bound to.
+pub(super) fn port(socket: BorrowedFd<'_>) -> io::Result<u16> {
+    let address = SockRef::from(&socket).local_addr()?;
+    address.as_socket().map(|address| address.port()).ok_or_else(|| io::Error::other("a socket of another family"))
 }
 
 /// Cookie of the calling thread's namespace.

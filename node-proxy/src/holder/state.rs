@@ -52,6 +52,8 @@ pub(crate) struct PodState {
     pub(super) marks: Marks,
     /// Addresses in use.
     pub(super) addresses: Vec<IpAddr>,
+    /// Ports that its two listeners are bound to.
+    pub(super) ports: [u16; 2],
     /// Switches to turn back.
     pub(super) turned: Vec<Turned>,
     /// It is on its way out.
@@ -67,7 +69,9 @@ impl PodState {
     /// Removes what is ours from the pod's namespace, unless that is gone.
     pub(crate) fn clear(&self) -> io::Result<()> {
         match Namespace::open(&self.netns) {
-            Ok(namespace) if namespace.inode() == self.inode => namespace.inside(|| inside::clear(&self.turned))?.map(drop),
+            Ok(namespace) if namespace.inode() == self.inode => {
+                namespace.inside(|| inside::clear(&self.turned))?.map(drop)
+            }
             _gone => Ok(()),
         }
     }
@@ -195,6 +199,7 @@ mod tests {
             slot: 3,
             marks: Marks { capture: 4, own: 5 },
             addresses: vec!["10.0.0.1".parse().unwrap()],
+            ports: [6, 7],
             turned: Vec::new(),
             leaving: true,
         };

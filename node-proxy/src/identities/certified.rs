@@ -112,8 +112,7 @@ impl Certified {
         if super::peer::identity(&chain[0]).as_ref() != Some(identity) {
             return Err(refuse(format!("its names are not {identity}")));
         }
-        let (not_before, not_after) =
-            (leaf.validity().not_before.timestamp(), leaf.validity().not_after.timestamp());
+        let (not_before, not_after) = (leaf.validity().not_before.timestamp(), leaf.validity().not_after.timestamp());
         let key = PrivatePkcs8KeyDer::from(key);
         let roots = roots(anchors)?;
         verify(identity, &chain, Arc::clone(&roots))?;
@@ -154,7 +153,7 @@ impl Certified {
         let life = (self.not_after - self.not_before).max(0) as f64;
         let part = limits::RENEW_AT + limits::RENEW_JITTER * (jitter * 2.0 - 1.0);
         #[expect(clippy::cast_possible_truncation, reason = "a part of the life above")]
-        let at = self.not_before + (life * part) as i64;
+        let at = self.not_before + (life * part).round() as i64;
         u64::try_from(at - now).unwrap_or(0)
     }
 }
@@ -167,7 +166,8 @@ pub(super) fn unix_now() -> i64 {
 
 fn roots(anchors: &[Vec<u8>]) -> Result<Arc<RootCertStore>, CertificateError> {
     let mut roots = RootCertStore::empty();
-    let (taken, refused) = roots.add_parsable_certificates(anchors.iter().map(|der| CertificateDer::from(der.as_slice())));
+    let (taken, refused) =
+        roots.add_parsable_certificates(anchors.iter().map(|der| CertificateDer::from(der.as_slice())));
     if taken == 0 {
         return Err(CertificateError::Anchors(format!("{refused} of {} do not parse", anchors.len())));
     }

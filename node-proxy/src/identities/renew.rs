@@ -1,10 +1,6 @@
 //! Gets certificates from control and renews them. Must never drop a valid certificate because a new one is late.
 
-use std::{
-    collections::HashSet,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 use weir_api::v1;
@@ -50,7 +46,9 @@ impl Follower {
             let Some(current) = entry.current.borrow().clone() else { continue };
             match current.with_anchors(identity, anchors) {
                 Ok(certified) => drop(entry.current.send_replace(Some(Arc::new(certified)))),
-                Err(error) => tracing::warn!(%error, %identity, "certificate does not fit the new anchors; kept until it is renewed"),
+                Err(error) => {
+                    tracing::warn!(%error, %identity, "certificate does not fit the new anchors; kept until it is renewed")
+                }
             }
         }
     }

@@ -1,8 +1,8 @@
+//! Certificates and handshakes as Linkerd and Weir make them, and what must be refused.
+
 use std::io::{Read as _, Write as _};
 
-use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, IsCa, Issuer, KeyPair, SanType,
-};
+use rcgen::{BasicConstraints, CertificateParams, CertificateSigningRequestParams, IsCa, Issuer, KeyPair, SanType};
 use rustls::{ClientConnection, ServerConnection};
 use rustls_pki_types::ServerName;
 
@@ -38,7 +38,11 @@ fn identity(account: &str) -> Identity {
     Identity::of("shop", account, "cluster.local").unwrap()
 }
 
-fn handshake(client: &Certified, server: &Certified, expected: &Identity) -> Result<(ClientConnection, ServerConnection), rustls::Error> {
+fn handshake(
+    client: &Certified,
+    server: &Certified,
+    expected: &Identity,
+) -> Result<(ClientConnection, ServerConnection), rustls::Error> {
     let name = ServerName::try_from(expected.as_str().to_owned()).unwrap();
     let mut client = ClientConnection::new(Arc::clone(&client.client), name)?;
     let mut server = ServerConnection::new(Arc::clone(&server.server))?;
@@ -108,7 +112,9 @@ fn an_answer_that_does_not_fit_is_refused() {
         Request::new(&identity("web")).unwrap().certified(&identity("web"), vec![], &anchors),
         Request::new(&identity("web")).unwrap().certified(&identity("web"), vec![vec![1, 2, 3]], &anchors),
     ];
-    for (result, wanted) in reasons.into_iter().zip(["another key", "names are not", "0 certificates", "not a certificate"]) {
+    for (result, wanted) in
+        reasons.into_iter().zip(["another key", "names are not", "0 certificates", "not a certificate"])
+    {
         let text = result.err().unwrap().to_string();
         assert!(text.contains(wanted), "{text}");
     }

@@ -41,7 +41,13 @@ impl Handle for Server {
     async fn handle(self: Arc<Self>, mut request: Request<Body>) -> Response<Body> {
         let started = Instant::now();
         let grpc = request.headers().get(header::CONTENT_TYPE).is_some_and(|kind| grpc::is_grpc(kind.as_bytes()));
-        let access = AccessEntry::begin(&self.workload, &self.worker.shared.access_log, &request, self.peer, self.client.as_ref());
+        let access = AccessEntry::begin(
+            &self.workload,
+            &self.worker.shared.access_log,
+            &request,
+            self.peer,
+            self.client.as_ref(),
+        );
         self.series.request();
         let answered = match self.authorize() {
             Ok(()) => {

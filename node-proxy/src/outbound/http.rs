@@ -169,11 +169,11 @@ impl Outbound {
         if current.generation != generation {
             current.generation = generation;
             store.touch(self.client.target);
-            if let Some(fresh) = store.snapshot().destination(&self.client.target) {
-                if !Arc::ptr_eq(fresh, &current.destination) {
-                    current.destination = Arc::clone(fresh);
-                    current.routes.clear();
-                }
+            if let Some(fresh) = store.snapshot().destination(&self.client.target)
+                && !Arc::ptr_eq(fresh, &current.destination)
+            {
+                current.destination = Arc::clone(fresh);
+                current.routes.clear();
             }
         }
         Arc::clone(&current.destination)

@@ -98,7 +98,9 @@ impl Pods {
         }
         for workload in snapshot.workloads() {
             let known = self.pods.get(&*workload.uid);
-            if known.is_some_and(|pod| pod.workload.capture != workload.capture || pod.workload.addresses != workload.addresses) {
+            if known.is_some_and(|pod| {
+                pod.workload.capture != workload.capture || pod.workload.addresses != workload.addresses
+            }) {
                 self.enrol(Arc::clone(workload)).await;
             } else if !self.asked.contains_key(&*workload.uid) {
                 self.asked.insert(workload.uid.to_string(), workload.identity.clone());
@@ -192,10 +194,10 @@ impl Pods {
     }
 
     fn release(&mut self, uid: &str) {
-        if let Some(pod) = self.pods.remove(uid) {
-            if let Some(stop) = &pod.stop {
-                stop.send_replace(Stop::Released);
-            }
+        if let Some(pod) = self.pods.remove(uid)
+            && let Some(stop) = &pod.stop
+        {
+            stop.send_replace(Stop::Released);
         }
     }
 

@@ -25,7 +25,7 @@ struct Parts {
 }
 
 /// What is known of this process; complete once [`State::attach`] was called.
-pub struct State {
+pub(crate) struct State {
     epoch: Instant,
     arguments: serde_json::Value,
     parts: OnceLock<Parts>,

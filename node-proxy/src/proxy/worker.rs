@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// What a worker is told.
-pub struct Serve {
+pub(crate) struct Serve {
     /// Pod uid.
     pub uid: Arc<str>,
     /// Which listener this is.
@@ -55,7 +55,7 @@ impl Worker {
 }
 
 /// The handle to a data thread.
-pub struct Handle {
+pub(crate) struct Handle {
     commands: mpsc::Sender<Serve>,
 }
 
@@ -64,7 +64,7 @@ impl Handle {
     ///
     /// # Errors
     /// The thread or its runtime could not be made.
-    pub fn start(index: usize, shared: Arc<Shared>) -> Result<Handle, ProxyError> {
+    pub(crate) fn start(index: usize, shared: Arc<Shared>) -> Result<Handle, ProxyError> {
         let (commands, receiver) = mpsc::channel(limits::WORKER_COMMANDS);
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ProxyError::Runtime)?;
@@ -77,7 +77,7 @@ impl Handle {
     }
 
     /// Hands one listener to this worker. False when the worker is gone.
-    pub async fn serve(&self, serve: Serve) -> bool {
+    pub(crate) async fn serve(&self, serve: Serve) -> bool {
         self.commands.send(serve).await.is_ok()
     }
 }
@@ -109,24 +109,20 @@ fn begin(worker: &Arc<Worker>, serve: Serve) {
             return;
         }
     };
-    let captured = Captured {
-        uid: serve.uid,
-        direction: serve.direction,
-        connections: serve.connections,
-        stop: serve.stop,
-    };
+    let captured =
+        Captured { uid: serve.uid, direction: serve.direction, connections: serve.connections, stop: serve.stop };
     tokio::spawn(accept::run(Arc::clone(worker), captured, listener));
 }
 
 /// Worker threads for this process: the CPU quota rounded up, unless the operator says otherwise.
-pub fn count(asked: Option<usize>) -> usize {
+pub(crate) fn count(asked: Option<usize>) -> usize {
     // Reads the affinity mask and the cgroup quota (v1 and v2).
     let quota = std::thread::available_parallelism().map_or(1, usize::from);
     asked.unwrap_or(quota).clamp(1, limits::WORKERS)
 }
 
 /// Waits until all connections are over. False when the time is over before.
-pub async fn drained(connections: &[Arc<AtomicUsize>], within: Duration) -> bool {
+pub(crate) async fn drained(connections: &[Arc<AtomicUsize>], within: Duration) -> bool {
     let deadline = tokio::time::Instant::now() + within;
     let open = || connections.iter().any(|count| count.load(Ordering::Relaxed) > 0);
     while open() {

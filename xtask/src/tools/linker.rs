@@ -1,6 +1,11 @@
 //! bpf-linker, built against the toolchain's own libLLVM. Must never download a prebuilt binary.
 
-use std::{fs, os::unix::fs::symlink, path::{Path, PathBuf}, process::Command};
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use crate::{
     cache::Cache,
@@ -18,7 +23,8 @@ const LLVM: &str = "22";
 pub(crate) fn ensure(cache: &Cache) -> Outcome {
     let sysroot = PathBuf::from(child::output(Command::new("rustc").args(["--print", "sysroot"]))?.trim());
     if !sysroot.join("lib/rustlib/src/rust/library/core/Cargo.toml").exists() {
-        let hint = "The kernel programs need core's source: install Rust with rustup, then `rustup component add rust-src`.";
+        let hint =
+            "The kernel programs need core's source: install Rust with rustup, then `rustup component add rust-src`.";
         child::run(Command::new("rustup").args(["component", "add", "rust-src"]), "rustup: component rust-src", hint)?;
     }
     let version = child::output(Command::new(cache.bpf_linker()).arg("--version")).unwrap_or_default();
@@ -28,14 +34,27 @@ pub(crate) fn ensure(cache: &Cache) -> Outcome {
     let llvm = llvm_prefix(cache, &sysroot)?;
     let mut cargo = Command::new("cargo");
     plain(&mut cargo)
-        .args(["install", "bpf-linker", "--version", VERSION, "--locked", "--quiet", "--force", "--no-default-features"])
+        .args([
+            "install",
+            "bpf-linker",
+            "--version",
+            VERSION,
+            "--locked",
+            "--quiet",
+            "--force",
+            "--no-default-features",
+        ])
         .args(["--features", &format!("llvm-{LLVM}"), "--root"])
         .arg(cache.path("tools"))
         .env("LLVM_PREFIX", llvm)
         .env("CARGO_TARGET_DIR", cache.path("bpf-linker-target"))
         // Found again at run time where it was at build time: the toolchain's own library.
         .env("RUSTFLAGS", format!("-C link-arg=-Wl,-rpath,{}", sysroot.join("lib").display()));
-    child::run(&mut cargo, "bpf-linker, once (2 to 4 minutes)", "It needs a C++ runtime (package g++) and the crate registry.")
+    child::run(
+        &mut cargo,
+        "bpf-linker, once (2 to 4 minutes)",
+        "It needs a C++ runtime (package g++) and the crate registry.",
+    )
 }
 
 /// Takes away what an outer build or CI may have set and would change a build for another target.

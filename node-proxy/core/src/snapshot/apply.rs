@@ -1,11 +1,15 @@
 //! Applies an update of control's to a snapshot. Must never rebuild what the update does not concern.
 
-use std::{collections::HashSet, net::SocketAddr, sync::Arc};
+use std::{
+    collections::HashSet,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use weir_api::v1::{self, resource::Body};
 
 use super::{
-    Destination, Endpoint, Map, ServiceTarget, Snapshot, Target, Versioned,
+    Destination, Endpoint, Map, ServiceTarget, Snapshot, Target, Versioned, Workload,
     convert::{self, Reason},
 };
 use crate::{limits, load::Load, protocol::Protocol};
@@ -41,7 +45,7 @@ pub fn apply(previous: &Snapshot, upserts: Vec<v1::Resource>, removals: Vec<v1::
         }
     }
     if workloads {
-        next.by_address = by_address(&next);
+        next.by_address = by_address(&next, previous);
     }
     let affected: Vec<SocketAddr> = next
         .destination_resources
@@ -84,8 +88,9 @@ fn upsert(
     slices: &mut HashSet<String>,
     stale: &mut HashSet<SocketAddr>,
 ) -> Result<(), Reason> {
-    let held = next.workloads.len() + next.destination_resources.len() + next.slices.len();
-    if held >= limits::RESOURCES {
+    let held = next.workloads.len() + next.destination_resources.len() + next.slices.len() + next.anchors.len();
+    // A full node still takes news of what it holds.
+    if held >= limits::RESOURCES && !holds(next, key) {
         return Err(format!("this node holds {held} resources and takes no more"));
     }
     let version = resource.version;
@@ -110,6 +115,9 @@ fn upsert(
             if bundle.anchors.is_empty() || bundle.anchors.len() > limits::ANCHORS {
                 return Err(format!("anchors: {} of them, 1 to {} are taken", bundle.anchors.len(), limits::ANCHORS));
             }
+            if let Some(index) = bundle.anchors.iter().position(Vec::is_empty) {
+                return Err(format!("anchors[{index}]: empty"));
+            }
             next.anchors.insert(key.name.clone(), Versioned { version, value: Arc::new(bundle.anchors) });
         }
         (kind, body) => {
@@ -119,10 +127,36 @@ fn upsert(
     Ok(())
 }
 
-fn by_address(next: &Snapshot) -> Map<std::net::IpAddr, Arc<super::Workload>> {
-    next.workloads()
-        .flat_map(|workload| workload.addresses.iter().map(|address| (*address, Arc::clone(workload))))
-        .collect()
+fn holds(next: &Snapshot, key: &v1::ResourceKey) -> bool {
+    match key.kind() {
+        v1::ResourceKind::Workload => next.workloads.contains_key(key.name.as_str()),
+        v1::ResourceKind::Destination => {
+            key.name.parse().is_ok_and(|address| next.destination_resources.contains_key(&address))
+        }
+        v1::ResourceKind::Endpoints => next.slices.contains_key(&key.name),
+        v1::ResourceKind::TrustBundle => next.anchors.contains_key(&key.name),
+        v1::ResourceKind::Unspecified => false,
+    }
+}
+
+/// Addresses are used again: a pod that is on its way out must not take the traffic of the one that came after it.
+/// Versions are hashes and know no order: who is new has the address, then who had it; the rest only makes it certain.
+fn by_address(next: &Snapshot, previous: &Snapshot) -> Map<IpAddr, Arc<Workload>> {
+    let rank = |address: &IpAddr, uid: &Arc<str>| {
+        let had_it = previous.by_address.get(address).is_some_and(|holder| holder.uid == *uid);
+        let version = next.workloads.get(uid).map(|entry| entry.version);
+        (!previous.workloads.contains_key(uid), had_it, version)
+    };
+    let mut holders: Map<IpAddr, Arc<Workload>> = Map::default();
+    for workload in next.workloads() {
+        for address in &workload.addresses {
+            let challenged = holders.get(address).map(|holder| (rank(address, &holder.uid), &holder.uid));
+            if challenged.is_none_or(|holder| holder < (rank(address, &workload.uid), &workload.uid)) {
+                holders.insert(*address, Arc::clone(workload));
+            }
+        }
+    }
+    holders
 }
 
 fn refers_to(destination: &v1::Destination, slices: &HashSet<String>) -> bool {
@@ -253,7 +287,7 @@ fn check_slice(slice: &v1::Endpoints) -> Result<(), Reason> {
 }
 
 fn endpoint(given: &v1::Endpoint, port: u16, declared: Protocol) -> Result<Endpoint, Reason> {
-    let ip = given.address.parse().map_err(|error| format!("address: {:?}: {error}", given.address))?;
+    let ip = convert::address("address", &given.address)?;
     let ports = convert::ports(&given.ports)?;
     Ok(Endpoint {
         address: SocketAddr::new(ip, port),

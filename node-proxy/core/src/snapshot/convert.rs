@@ -19,11 +19,7 @@ pub(super) fn workload(uid: &str, resource: &v1::Workload) -> Result<Workload, R
     if uid.is_empty() || resource.uid != uid {
         return Err(format!("uid: {:?} is not the resource's name", resource.uid));
     }
-    let addresses = resource
-        .addresses
-        .iter()
-        .map(|text| text.parse::<IpAddr>().map_err(|error| format!("addresses: {text:?}: {error}")))
-        .collect::<Result<Vec<_>, _>>()?;
+    let addresses = resource.addresses.iter().map(|text| address("addresses", text)).collect::<Result<Vec<_>, _>>()?;
     if addresses.is_empty() || addresses.len() > limits::ADDRESSES_PER_POD {
         return Err(format!("addresses: {} of them, 1 to {} are taken", addresses.len(), limits::ADDRESSES_PER_POD));
     }
@@ -102,6 +98,17 @@ pub(super) fn ports(ports: &[v1::PortProtocol]) -> Result<PortProtocols, Reason>
         Ok((range, protocol.into()))
     };
     ports.iter().map(convert).collect::<Result<Vec<_>, Reason>>().map(PortProtocols::new)
+}
+
+/// A pod's address. One that leads back into this node would hand a request to whatever listens here.
+pub(super) fn address(field: &str, text: &str) -> Result<IpAddr, Reason> {
+    let address: IpAddr = text.parse().map_err(|error| format!("{field}: {text:?}: {error}"))?;
+    let address = address.to_canonical();
+    let everyone = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());
+    if address.is_unspecified() || address.is_loopback() || address.is_multicast() || everyone {
+        return Err(format!("{field}: {text:?} is no address of a pod"));
+    }
+    Ok(address)
 }
 
 pub(super) fn port(field: &str, port: u32) -> Result<u16, Reason> {

@@ -1,3 +1,5 @@
+//! What survives a change, what is rebuilt, and what is rejected by name.
+
 use std::sync::Arc;
 
 use weir_api::v1::{self, ResourceKind, resource::Body};
@@ -94,7 +96,7 @@ fn what_an_update_does_not_concern_keeps_its_identity_and_its_load() {
     let (before, after) = (web(&other), web(&grown));
     assert!(Arc::ptr_eq(&before.service().unwrap().endpoints[0], &after.service().unwrap().endpoints[0]));
     let unready = applied(&grown, vec![slice("s", &[("10.1.0.1", "a", false), ("10.1.0.2", "b", true)])]);
-    let changed = &web(&unready).service().unwrap().endpoints[1].clone();
+    let changed = Arc::clone(&web(&unready).service().unwrap().endpoints[1]);
     assert!(Arc::ptr_eq(&changed.load, &before.service().unwrap().endpoints[0].load), "readiness is no new endpoint");
     let reused = applied(&unready, vec![slice("s", &[("10.1.0.1", "new", true)])]);
     assert!(!Arc::ptr_eq(&web(&reused).service().unwrap().endpoints[0].load, &changed.load), "a new pod is");
@@ -104,7 +106,8 @@ fn what_an_update_does_not_concern_keeps_its_identity_and_its_load() {
 fn a_bad_resource_rejects_itself_by_name_and_its_last_good_version_stays() {
     let good = applied(&Snapshot::default(), vec![workload("u", "10.1.0.5"), service(&["s"])]);
     let nameless = v1::Resource { key: None, version: 1, body: None };
-    let empty = resource(ResourceKind::Destination, "10.96.0.1:80", Body::Destination(v1::Destination { target: None }));
+    let empty =
+        resource(ResourceKind::Destination, "10.96.0.1:80", Body::Destination(v1::Destination { target: None }));
     let bad = vec![workload("u", "10.1.0.500"), empty, nameless, workload("v", "10.1.0.6")];
     let Applied { snapshot, rejected } = apply(&good, bad, Vec::new());
     let reasons: Vec<_> = rejected.iter().map(|rejection| rejection.reason.as_str()).collect();
@@ -154,6 +157,20 @@ fn of_two_pods_with_one_address_the_later_one_has_it() {
         let holder = snapshot.workload_by_address("10.1.0.5".parse().unwrap()).unwrap();
         assert!(holder.uid.starts_with("newer"), "{}", holder.uid);
     }
+}
+
+#[test]
+fn a_pod_that_came_later_keeps_the_address_whatever_the_versions() {
+    let holder =
+        |snapshot: &Snapshot| snapshot.workload_by_address("10.1.0.5".parse().unwrap()).unwrap().uid.to_string();
+    let versioned = |uid: &str, version| v1::Resource { version, ..workload(uid, "10.1.0.5") };
+    let one = applied(&Snapshot::default(), vec![versioned("older", 9)]);
+    let both = applied(&one, vec![versioned("newer", 1)]);
+    assert_eq!(holder(&both), "newer");
+    let touched = applied(&both, vec![versioned("older", 12)]);
+    assert_eq!(holder(&touched), "newer", "news of the older one do not make it the later one");
+    let gone = apply(&touched, Vec::new(), vec![key(ResourceKind::Workload, "newer")]).snapshot;
+    assert_eq!(holder(&gone), "older");
 }
 
 #[test]

@@ -1,10 +1,6 @@
 //! The proxies of this node and what they ask. Must never let one of them hold up the other, or the pods.
 
-use std::{
-    collections::HashMap,
-    os::fd::OwnedFd,
-    sync::Arc,
-};
+use std::{collections::HashMap, os::fd::OwnedFd, sync::Arc};
 
 use super::Keeper;
 use crate::{
@@ -148,7 +144,10 @@ impl Keeper {
     fn sockets(&mut self, id: u64, uid: String, kind: SocketKind, family: Family, count: usize) {
         let made = match self.pods.get(&uid) {
             // Also on its way out: open connections may still have to dial.
-            Some(pod) => pod.sockets(kind, family, count).map(|fds| (pod.state.marks.capture, fds)).map_err(|error| error.to_string()),
+            Some(pod) => pod
+                .sockets(kind, family, count)
+                .map(|fds| (pod.state.marks.capture, fds))
+                .map_err(|error| error.to_string()),
             None => Err("the pod is not captured on this node".to_owned()),
         };
         match made {

@@ -1,0 +1,57 @@
+use weir_api::v1::NodeVersion;
+
+use super::*;
+
+fn finding(category: &str, outcome: CheckOutcome) -> (String, Finding) {
+    foreign(CheckResult {
+        category: category.into(),
+        description: format!("{category} is fine"),
+        outcome: outcome.into(),
+        hint: "do\x1bthis".into(),
+    })
+}
+
+#[test]
+fn categories_keep_their_order_and_hints_show_on_problems_only() {
+    let summary = Summary::new(vec![
+        finding("b", CheckOutcome::Success),
+        finding("a", CheckOutcome::Warning),
+        finding("b", CheckOutcome::Error),
+    ]);
+    let expected = "b\n-\n√ b is fine\n× b is fine\n    do\\u{1b}this\n\na\n-\n‼ a is fine\n    do\\u{1b}this\n\n\
+                    Status check results are ×\n";
+    assert_eq!(text(&summary, false), expected);
+    assert!(!summary.success);
+}
+
+#[test]
+fn warnings_are_no_failure_and_strange_outcomes_are_warnings() {
+    let strange = foreign(CheckResult { outcome: 99, ..CheckResult::default() });
+    assert_eq!(strange.1.result, Verdict::Warning);
+    assert!(Summary::new(vec![strange]).success);
+}
+
+#[test]
+fn json_has_linkerds_names() {
+    let summary = Summary::new(vec![finding("a", CheckOutcome::Success)]);
+    let value = serde_json::to_value(&summary).unwrap();
+    assert_eq!(value["success"], true);
+    assert_eq!(value["categories"][0]["categoryName"], "a");
+    assert_eq!(value["categories"][0]["checks"][0]["result"], "success");
+}
+
+#[test]
+fn versions_are_compared() {
+    let node = |name: &str, version: &str| NodeVersion { node_name: name.into(), version: version.into() };
+    let verdicts = |control: &str, nodes: Vec<NodeVersion>| -> Vec<Verdict> {
+        let answer = VersionResponse { control: control.into(), nodes };
+        compare(&answer).into_iter().map(|(_, finding)| finding.result).collect()
+    };
+    let own = version::CLIENT;
+    assert_eq!(verdicts(own, vec![node("a", own)]), [Verdict::Success; 3]);
+    assert_eq!(verdicts("9", vec![node("a", "9")]), [Verdict::Warning, Verdict::Success, Verdict::Success]);
+    assert_eq!(verdicts(own, vec![node("a", "9")]), [Verdict::Success, Verdict::Warning, Verdict::Success]);
+    assert_eq!(verdicts(own, vec![]), [Verdict::Success, Verdict::Success, Verdict::Warning]);
+    let many = VersionResponse { control: own.into(), nodes: vec![node("n", "9"); 20] };
+    assert!(compare(&many)[1].1.hint.contains("and 12 more"));
+}

@@ -1,0 +1,249 @@
+//! Connection to control: TLS to the mesh's trust anchors, a bearer token, bounded time.
+//!
+//! Must never send the token to a server that has not proven to be control, nor in plain text off this machine.
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    error::Error as StdError,
+    fs::File,
+    future::Future,
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use http::Uri;
+use tonic::{
+    Code, Request, Response, Status,
+    metadata::{Ascii, MetadataValue},
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
+};
+use weir_api::v1::{self, mesh_client::MeshClient};
+
+use crate::{error::CliError, limits};
+
+/// Where control is and how both sides prove who they are.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// `https://host:port`; `http://` on loopback only.
+    pub(crate) url: Option<String>,
+    /// PEM file.
+    pub(crate) trust_anchors: Option<PathBuf>,
+    /// DNS name that control's certificate must carry.
+    pub(crate) identity: String,
+    /// File with the API token.
+    pub(crate) token_file: Option<PathBuf>,
+    /// For the connection, and for each call.
+    pub(crate) within: Duration,
+}
+
+/// A connection to control.
+pub(crate) struct Client {
+    mesh: MeshClient<InterceptedService<Channel, Bearer>>,
+    url: String,
+    within: Duration,
+    token_file: Option<PathBuf>,
+}
+
+/// Adds the token to each call.
+#[derive(Clone)]
+struct Bearer(Option<MetadataValue<Ascii>>);
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(token) = &self.0 {
+            request.metadata_mut().insert("authorization", token.clone());
+        }
+        Ok(request)
+    }
+}
+
+impl Client {
+    /// Connects, so that what is wrong with the address or the certificate shows at once.
+    pub(crate) async fn connect(settings: &Settings) -> Result<Client, CliError> {
+        let url = settings.url.clone().ok_or(CliError::NoControl)?;
+        let secure = is_secure(&url)?;
+        let token = settings.token_file.as_deref().map(token).transpose()?;
+        let unusable =
+            |_: tonic::transport::Error| CliError::Url { url: url.clone(), reason: "not usable as an address" };
+        let mut endpoint = Endpoint::from_shared(url.clone()).map_err(unusable)?.connect_timeout(settings.within);
+        if secure {
+            let anchors = settings.trust_anchors.as_deref().ok_or(CliError::NoTrustAnchors)?;
+            let tls = ClientTlsConfig::new()
+                .ca_certificate(Certificate::from_pem(trust_anchors(anchors)?))
+                .domain_name(&settings.identity);
+            endpoint = endpoint.tls_config(tls).map_err(|error| CliError::File {
+                what: "trust anchors",
+                path: anchors.to_owned(),
+                reason: format!("{}; or --control-identity is no DNS name", deepest(&error)),
+            })?;
+        }
+        let channel = tokio::time::timeout(settings.within, endpoint.connect())
+            .await
+            .map_err(|_elapsed| CliError::Unreachable {
+                url: url.clone(),
+                reason: format!("no connection within {:?}", settings.within),
+            })?
+            .map_err(|error| unreachable(&error, &url, &settings.identity))?;
+        let mesh =
+            MeshClient::with_interceptor(channel, Bearer(token)).max_decoding_message_size(limits::MESSAGE_BYTES);
+        Ok(Client { mesh, url, within: settings.within, token_file: settings.token_file.clone() })
+    }
+
+    /// Versions of control and of its nodes.
+    pub(crate) async fn version(&self) -> Result<v1::VersionResponse, CliError> {
+        let mut mesh = self.mesh.clone();
+        self.answer(mesh.version(v1::VersionRequest {})).await
+    }
+
+    /// Reports of all nodes over a window (1 to 300 s).
+    pub(crate) async fn observe(&self, window: Duration) -> Result<v1::ObserveResponse, CliError> {
+        let (least, most) = limits::WINDOW_SECONDS;
+        let seconds = window.as_secs().clamp(least, most);
+        let window_seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
+        let mut mesh = self.mesh.clone();
+        self.answer(mesh.observe(v1::ObserveRequest { window_seconds })).await
+    }
+
+    /// Pods of a namespace; of all when it is empty.
+    pub(crate) async fn workloads(&self, namespace: &str) -> Result<v1::WorkloadsResponse, CliError> {
+        let mut mesh = self.mesh.clone();
+        self.answer(mesh.workloads(v1::WorkloadsRequest { namespace: namespace.to_owned() })).await
+    }
+
+    /// Endpoints of an authority, `name.namespace:port`.
+    pub(crate) async fn endpoints(&self, authority: &str) -> Result<v1::EndpointsResponse, CliError> {
+        let mut mesh = self.mesh.clone();
+        self.answer(mesh.endpoints(v1::EndpointsRequest { authority: authority.to_owned() })).await
+    }
+
+    /// Findings of control and of all nodes.
+    pub(crate) async fn check(&self) -> Result<v1::CheckResponse, CliError> {
+        let mut mesh = self.mesh.clone();
+        self.answer(mesh.check(v1::CheckRequest {})).await
+    }
+
+    async fn answer<T>(&self, call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, CliError> {
+        match tokio::time::timeout(self.within, call).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(self.refusal(&status)),
+            Err(_elapsed) => Err(CliError::Slow { url: self.url.clone(), within: self.within }),
+        }
+    }
+
+    fn refusal(&self, status: &Status) -> CliError {
+        let message =
+            || if status.message().is_empty() { status.code().to_string() } else { status.message().to_owned() };
+        match status.code() {
+            Code::Unauthenticated | Code::PermissionDenied => CliError::Token {
+                reason: message(),
+                advice: match &self.token_file {
+                    Some(path) => {
+                        format!("check that {} holds the API token of this control, not a node's", path.display())
+                    }
+                    None => {
+                        "give --token-file FILE, or set WEIR_TOKEN_FILE, to a file with control's API token".to_owned()
+                    }
+                },
+            },
+            Code::Unimplemented => CliError::OldControl { client: env!("CARGO_PKG_VERSION") },
+            Code::DeadlineExceeded => CliError::Slow { url: self.url.clone(), within: self.within },
+            Code::Unavailable | Code::Unknown if status.source().is_some() => {
+                CliError::Unreachable { url: self.url.clone(), reason: deepest(status) }
+            }
+            _ => CliError::Refused(message()),
+        }
+    }
+}
+
+/// Whether the URL asks for TLS. Plain text only towards this machine: the token would be readable on the way.
+fn is_secure(url: &str) -> Result<bool, CliError> {
+    let wrong = |reason| CliError::Url { url: url.to_owned(), reason };
+    let uri: Uri = url.parse().map_err(|_invalid| wrong("not a URL"))?;
+    let host = uri.host().ok_or_else(|| wrong("it has no host"))?;
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let local = bare == "localhost" || bare.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback());
+    match uri.scheme_str() {
+        Some("https") => Ok(true),
+        Some("http") if local => Ok(false),
+        Some("http") => Err(wrong("plain text would show the token to the network")),
+        _ => Err(wrong("the scheme is missing")),
+    }
+}
+
+fn read(what: &'static str, path: &Path, most: u64) -> Result<Vec<u8>, CliError> {
+    let failed = |reason: String| CliError::File { what, path: path.to_owned(), reason };
+    let mut content = Vec::new();
+    let file = File::open(path).map_err(|error| failed(error.to_string()))?;
+    file.take(most + 1).read_to_end(&mut content).map_err(|error| failed(error.to_string()))?;
+    if content.len() as u64 > most {
+        return Err(failed(format!("longer than {most} bytes: is this the right file?")));
+    }
+    Ok(content)
+}
+
+fn trust_anchors(path: &Path) -> Result<Vec<u8>, CliError> {
+    let pem = read("trust anchors", path, limits::PEM_BYTES)?;
+    let begin = b"-----BEGIN CERTIFICATE-----";
+    if !pem.windows(begin.len()).any(|part| part == begin) {
+        let reason = "no PEM certificate in it (-----BEGIN CERTIFICATE-----)".to_owned();
+        return Err(CliError::File { what: "trust anchors", path: path.to_owned(), reason });
+    }
+    Ok(pem)
+}
+
+fn token(path: &Path) -> Result<MetadataValue<Ascii>, CliError> {
+    let failed = |reason: &str| CliError::File { what: "token file", path: path.to_owned(), reason: reason.to_owned() };
+    let content = read("token file", path, limits::TOKEN_BYTES)?;
+    let token = content.trim_ascii();
+    if token.is_empty() || !token.iter().all(u8::is_ascii_graphic) {
+        return Err(failed("not one line of printable characters: is this the right file?"));
+    }
+    let header = [b"Bearer ", token].concat();
+    let mut value = MetadataValue::try_from(header.as_slice()).map_err(|_invalid| failed("not usable as a token"))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+fn unreachable(error: &(dyn StdError + 'static), url: &str, identity: &str) -> CliError {
+    let url = url.to_owned();
+    match tls_error(error) {
+        Some(rustls::Error::InvalidCertificate(certificate)) => CliError::NotOfMesh {
+            url,
+            identity: identity.to_owned(),
+            reason: match certificate {
+                // The latter: signed by another CA that has the same name.
+                rustls::CertificateError::UnknownIssuer | rustls::CertificateError::BadSignature => {
+                    "its certificate is not signed by the given trust anchors".to_owned()
+                }
+                other => format!("its certificate is refused: {other}"),
+            },
+        },
+        Some(other) => CliError::Unreachable { url, reason: format!("TLS failed: {other}") },
+        None => CliError::Unreachable { url, reason: deepest(error) },
+    }
+}
+
+/// The TLS error in a chain of causes. `io::Error` hides its inner error from `source`.
+fn tls_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
+    let mut current = Some(error);
+    while let Some(error) = current {
+        if let Some(tls) = error.downcast_ref::<rustls::Error>() {
+            return Some(tls);
+        }
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        current = inner.map(|inner| inner as &(dyn StdError + 'static)).or_else(|| error.source());
+    }
+    None
+}
+
+fn deepest(error: &(dyn StdError + 'static)) -> String {
+    let mut deepest = error;
+    while let Some(source) = deepest.source() {
+        deepest = source;
+    }
+    deepest.to_string()
+}

@@ -1,0 +1,148 @@
+//! A control plane of fixed answers over TLS, with a token.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use tempfile::NamedTempFile;
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{
+    Request, Response, Status,
+    transport::{Identity, Server, ServerTlsConfig},
+};
+use weir_api::v1::{
+    CheckOutcome, CheckRequest, CheckResponse, CheckResult, Direction, EndpointsRequest, EndpointsResponse,
+    NodeVersion, ObserveRequest, ObserveResponse, PodRef, PodStatus, Report, ServiceEndpoint, TrafficReport,
+    VersionRequest, VersionResponse, WorkloadReport, WorkloadsRequest, WorkloadsResponse,
+    mesh_server::{Mesh, MeshServer},
+};
+
+/// The default of `--control-identity`.
+pub(crate) const IDENTITY: &str = "weir-control.weir.serviceaccount.identity.linkerd.cluster.local";
+const TOKEN: &str = "api-token-1";
+
+/// A running server; ends with the test's runtime.
+pub(crate) struct Control {
+    pub(crate) url: String,
+    pub(crate) anchors: NamedTempFile,
+    pub(crate) token: NamedTempFile,
+    calls: Arc<AtomicUsize>,
+}
+
+impl Control {
+    /// Serves with a certificate for `name`, of a new CA.
+    pub(crate) async fn start(name: &str) -> Control {
+        let mut ca = CertificateParams::new(Vec::new()).unwrap();
+        ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate().unwrap()).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let leaf = CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &ca).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://{}", listener.local_addr().unwrap());
+        let tls = ServerTlsConfig::new().identity(Identity::from_pem(leaf.pem(), key.serialize_pem()));
+        let calls = Arc::new(AtomicUsize::new(0));
+        let answers = Answers { leaf: leaf.der().to_vec(), calls: Arc::clone(&calls) };
+        let server = Server::builder().tls_config(tls).unwrap().add_service(MeshServer::new(answers));
+        tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+        Control { url, anchors: file(&ca.as_ref().pem()), token: file(&format!("{TOKEN}\n")), calls }
+    }
+
+    /// Calls so far, refused ones too.
+    pub(crate) fn calls(&self) -> usize {
+        self.calls.load(Ordering::SeqCst)
+    }
+}
+
+fn file(content: &str) -> NamedTempFile {
+    let file = NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), content).unwrap();
+    file
+}
+
+struct Answers {
+    leaf: Vec<u8>,
+    calls: Arc<AtomicUsize>,
+}
+
+impl Answers {
+    fn authorize<T>(&self, request: &Request<T>) -> Result<(), Status> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        let given = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
+        if given == Some(&format!("Bearer {TOKEN}")) { Ok(()) } else { Err(Status::unauthenticated("no such token")) }
+    }
+}
+
+fn pod() -> Option<PodRef> {
+    Some(PodRef {
+        namespace: "shop".into(),
+        name: "web-1".into(),
+        owner_kind: "deployment".into(),
+        owner_name: "web".into(),
+        ..PodRef::default()
+    })
+}
+
+#[tonic::async_trait]
+impl Mesh for Answers {
+    async fn version(&self, request: Request<VersionRequest>) -> Result<Response<VersionResponse>, Status> {
+        self.authorize(&request)?;
+        let nodes = vec![NodeVersion { node_name: "n1".into(), version: "9.9.8".into() }];
+        Ok(Response::new(VersionResponse { control: "9.9.9".into(), nodes }))
+    }
+
+    async fn observe(&self, request: Request<ObserveRequest>) -> Result<Response<ObserveResponse>, Status> {
+        self.authorize(&request)?;
+        let window_seconds = f64::from(request.into_inner().window_seconds);
+        let requests = window_seconds as u64;
+        let failures = requests / 10;
+        let traffic = TrafficReport {
+            direction: Direction::Inbound.into(),
+            workload: pod(),
+            tls: "true".into(),
+            client_identity: "cart.shop.serviceaccount.identity.linkerd.cluster.local".into(),
+            success_total: requests - failures,
+            failure_total: failures,
+            latency_bounds_ms: vec![10.0, 20.0],
+            latency_counts: vec![0, requests, 0],
+            ..TrafficReport::default()
+        };
+        let workload = WorkloadReport {
+            pod: pod(),
+            captured: true,
+            certificate_chain: vec![self.leaf.clone()],
+            ..WorkloadReport::default()
+        };
+        let report = Report { window_seconds, traffic: vec![traffic], workloads: vec![workload], ..Report::default() };
+        Ok(Response::new(ObserveResponse { reports: vec![report], missing_nodes: vec!["late".into()] }))
+    }
+
+    async fn workloads(&self, request: Request<WorkloadsRequest>) -> Result<Response<WorkloadsResponse>, Status> {
+        self.authorize(&request)?;
+        let pods = vec![PodStatus { pod: pod(), enabled: true, captured: true, ..PodStatus::default() }];
+        Ok(Response::new(WorkloadsResponse { pods }))
+    }
+
+    async fn endpoints(&self, request: Request<EndpointsRequest>) -> Result<Response<EndpointsResponse>, Status> {
+        self.authorize(&request)?;
+        if request.into_inner().authority != "web.shop:80" {
+            return Err(Status::not_found("no service absent in namespace shop"));
+        }
+        let endpoint =
+            ServiceEndpoint { address: "10.0.0.1".into(), port: 80, pod: pod(), ..ServiceEndpoint::default() };
+        Ok(Response::new(EndpointsResponse { endpoints: vec![endpoint] }))
+    }
+
+    async fn check(&self, request: Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
+        self.authorize(&request)?;
+        let result = CheckResult {
+            category: "weir-node".into(),
+            description: "all pods are captured".into(),
+            outcome: CheckOutcome::Error.into(),
+            hint: "web-2 is not: restart it".into(),
+        };
+        Ok(Response::new(CheckResponse { results: vec![result] }))
+    }
+}

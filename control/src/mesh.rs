@@ -1,0 +1,162 @@
+//! The gRPC service for people's programs. Must never change anything.
+
+use std::{collections::HashMap, sync::Arc};
+
+use tokio::sync::Semaphore;
+use tonic::{Request, Response, Status};
+use weir_api::v1::{self, mesh_server::Mesh};
+
+use crate::{
+    checks,
+    index::Index,
+    limits,
+    objects::{Name, Pod},
+    plane::Plane,
+    snapshot,
+    tokens::Tokens,
+};
+
+/// Serves `weir`.
+#[derive(Debug)]
+pub struct Service {
+    plane: Arc<Plane>,
+    tokens: Arc<Tokens>,
+    observations: Semaphore,
+}
+
+impl Service {
+    /// A service over the shared state.
+    pub fn new(plane: Arc<Plane>, tokens: Arc<Tokens>) -> Service {
+        Service { plane, tokens, observations: Semaphore::new(limits::OBSERVATIONS) }
+    }
+
+    async fn reports(&self, window_seconds: u32) -> Result<(Vec<v1::Report>, Vec<String>), Status> {
+        let Ok(_place) = self.observations.try_acquire() else {
+            return Err(Status::resource_exhausted("too many observations at a time; ask again in a second"));
+        };
+        Ok(self.plane.observe(window_seconds).await)
+    }
+}
+
+#[tonic::async_trait]
+impl Mesh for Service {
+    async fn version(&self, request: Request<v1::VersionRequest>) -> Result<Response<v1::VersionResponse>, Status> {
+        self.tokens.api(request.metadata())?;
+        let version = |node: &Arc<crate::plane::Node>| v1::NodeVersion { node_name: node.name.to_string(), version: node.version.clone() };
+        let nodes = self.plane.nodes().iter().map(version).collect();
+        Ok(Response::new(v1::VersionResponse { control: env!("CARGO_PKG_VERSION").to_owned(), nodes }))
+    }
+
+    async fn observe(&self, request: Request<v1::ObserveRequest>) -> Result<Response<v1::ObserveResponse>, Status> {
+        self.tokens.api(request.metadata())?;
+        let window = request.into_inner().window_seconds;
+        if !(1..=limits::WINDOW_SECONDS).contains(&window) {
+            return Err(Status::invalid_argument(format!("window_seconds: {window} is not from 1 to {}", limits::WINDOW_SECONDS)));
+        }
+        let (reports, missing_nodes) = self.reports(window).await?;
+        Ok(Response::new(v1::ObserveResponse { reports, missing_nodes }))
+    }
+
+    async fn workloads(&self, request: Request<v1::WorkloadsRequest>) -> Result<Response<v1::WorkloadsResponse>, Status> {
+        self.tokens.api(request.metadata())?;
+        let namespace = request.into_inner().namespace;
+        let statuses = statuses(&self.plane);
+        let index = self.plane.index();
+        let wanted = |pod: &&Arc<Pod>| namespace.is_empty() || pod.reference.namespace == namespace;
+        let mut pods: Vec<v1::PodStatus> = index.pods().filter(wanted).map(|pod| pod_status(&index, pod, &statuses)).collect();
+        let place = |pod: &v1::PodStatus| pod.pod.as_ref().map(|pod| (pod.namespace.clone(), pod.name.clone()));
+        pods.sort_by_cached_key(place);
+        Ok(Response::new(v1::WorkloadsResponse { pods }))
+    }
+
+    async fn endpoints(&self, request: Request<v1::EndpointsRequest>) -> Result<Response<v1::EndpointsResponse>, Status> {
+        self.tokens.api(request.metadata())?;
+        let (name, port) = authority(&request.into_inner().authority)?;
+        let index = self.plane.index();
+        let service = index
+            .service(&name)
+            .ok_or_else(|| Status::not_found(format!("there is no Service {name}; `name.namespace:port` is expected")))?;
+        let ports: Vec<u16> = service.ports.iter().map(|port| port.port).collect();
+        let Some(service_port) = service.ports.iter().find(|declared| declared.port == port) else {
+            return Err(Status::not_found(format!("Service {name} has no TCP port {port}; it has {ports:?}")));
+        };
+        let mut endpoints = Vec::new();
+        for slice in index.slices_of(&name).filter_map(|slice| snapshot::endpoints(&index, slice)) {
+            let Some(port) = slice.ports.iter().find(|port| port.name == *service_port.name) else { continue };
+            endpoints.extend(slice.endpoints.into_iter().map(|endpoint| v1::ServiceEndpoint {
+                namespace: name.namespace.to_string(),
+                service: name.name.to_string(),
+                address: endpoint.address,
+                port: port.port,
+                pod: endpoint.pod,
+                ready: endpoint.ready,
+                identity: endpoint.identity,
+            }));
+        }
+        Ok(Response::new(v1::EndpointsResponse { endpoints }))
+    }
+
+    async fn check(&self, request: Request<v1::CheckRequest>) -> Result<Response<v1::CheckResponse>, Status> {
+        self.tokens.api(request.metadata())?;
+        let (reports, missing) = self.reports(1).await?;
+        Ok(Response::new(v1::CheckResponse { results: checks::all(&self.plane, &reports, &missing) }))
+    }
+}
+
+/// What nodes said about pods, by uid.
+pub fn statuses(plane: &Plane) -> HashMap<String, v1::WorkloadStatus> {
+    let mut all = HashMap::new();
+    for node in plane.nodes() {
+        all.extend(node.statuses.lock().iter().map(|(uid, status)| (uid.clone(), status.clone())));
+    }
+    all
+}
+
+fn pod_status(index: &Index, pod: &Pod, statuses: &HashMap<String, v1::WorkloadStatus>) -> v1::PodStatus {
+    let enabled = index.is_enabled(pod);
+    let status = statuses.get(&*pod.uid).filter(|_| enabled);
+    let reason = match (status, enabled) {
+        (Some(status), _) => status.reason.clone(),
+        (None, true) => format!("node {} has not said anything about it", pod.reference.node_name),
+        (None, false) => pod.unfit.unwrap_or("not opted in: neither the pod nor its namespace has label weir.mesh/enabled=true").to_owned(),
+    };
+    v1::PodStatus {
+        uid: pod.uid.to_string(),
+        pod: Some(pod.reference.clone()),
+        addresses: pod.addresses.iter().map(ToString::to_string).collect(),
+        enabled,
+        captured: status.is_some_and(|status| status.captured),
+        reason,
+        identity: pod.identity.to_string(),
+        certificate_not_after: status.map_or(0, |status| status.certificate_not_after),
+    }
+}
+
+/// `name.namespace[.svc[.domain]]:port`
+fn authority(text: &str) -> Result<(Name, u16), Status> {
+    let wrong = || Status::invalid_argument(format!("authority: {text:?} is not `name.namespace:port`"));
+    let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+    let port: u16 = port.parse().map_err(|_number| wrong())?;
+    let mut labels = host.split('.');
+    let (Some(name), Some(namespace), rest) = (labels.next(), labels.next(), labels.next()) else { return Err(wrong()) };
+    if name.is_empty() || namespace.is_empty() || rest.is_some_and(|rest| rest != "svc") {
+        return Err(wrong());
+    }
+    Ok((Name::new(namespace, name), port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::authority;
+
+    #[test]
+    fn authorities_name_a_service_and_a_port() {
+        for text in ["web.demo:80", "web.demo.svc:80", "web.demo.svc.cluster.local:80"] {
+            let (name, port) = authority(text).unwrap();
+            assert_eq!((name.to_string().as_str(), port), ("demo/web", 80), "{text}");
+        }
+        for text in ["", "web", "web:80", ".demo:80", "web.demo", "web.demo:eighty", "web.demo.pod:80", "a:b:c"] {
+            assert!(authority(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,87 @@
+use crate::{
+    fixtures::{NAMESPACE, SERVICE, objects, options, pod, slice},
+    objects::{Kind, Object, PortSpec},
+    parse::{Parsed, manifest},
+};
+
+fn parse(text: &str) -> Parsed {
+    manifest("a.yaml", text, &options())
+}
+
+#[test]
+fn reads_every_kind() {
+    let text = format!(
+        "{NAMESPACE}{SERVICE}{}{}apiVersion: v1\nkind: ServiceAccount\nmetadata: {{name: web, namespace: demo}}\n---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: web}}\n",
+        pod("web", "node-1", "10.0.0.1", ""),
+        slice(&[("10.0.0.1", true)])
+    );
+    let parsed = parse(&text);
+    let kinds: Vec<Kind> = parsed.objects.iter().map(|(name, _)| name.kind).collect();
+    assert_eq!(kinds, [Kind::Namespace, Kind::Service, Kind::Pod, Kind::EndpointSlice, Kind::ServiceAccount]);
+    assert_eq!(parsed.ignored, ["apps/v1/Deployment"]);
+    assert!(parsed.findings.is_empty());
+}
+
+#[test]
+fn a_finding_names_file_line_object_and_field() {
+    let text = format!("{NAMESPACE}{}", SERVICE.replace("port: 80,", "port: 80000,"));
+    let parsed = parse(&text);
+    let shown = parsed.findings[0].to_string();
+    assert!(shown.starts_with("a.yaml:"), "{shown}");
+    for part in ["Service demo/web", "spec.ports[0].port", "80000"] {
+        assert!(shown.contains(part), "{part} in {shown}");
+    }
+    assert_eq!(text.lines().nth(parsed.findings[0].line - 1).unwrap().trim(), "- {name: http, port: 80000, targetPort: 8080}");
+    assert_eq!(parsed.refused.len(), 1);
+    assert_eq!(parsed.objects.len(), 1, "the namespace beside it is read");
+}
+
+#[test]
+fn annotations_are_read_or_refused_by_name() {
+    let annotated = |annotations: &str| pod("web", "node-1", "10.0.0.1", &format!("  annotations: {{{annotations}}}"));
+    let found = objects(&annotated("config.linkerd.io/opaque-ports: \"5432,8000-8010, http\""));
+    let Object::Pod(read) = &found[0].1 else { panic!("not a pod") };
+    let expected = vec![PortSpec::Range(5432, 5432), PortSpec::Range(8000, 8010), PortSpec::Named("http".into())];
+    assert_eq!(read.settings.opaque_ports, Some(expected));
+    for bad in [
+        "config.linkerd.io/opaque-ports: \"0\"",
+        "config.linkerd.io/opaque-ports: \"90-80\"",
+        "config.linkerd.io/skip-inbound-ports: \"70000\"",
+        "config.linkerd.io/skip-subnets: \"10.0.0.0/40\"",
+        "config.linkerd.io/access-log: \"xml\"",
+        "weir.mesh/fail-mode: \"open\"",
+    ] {
+        let parsed = parse(&annotated(bad));
+        let key = bad.split(": ").next().unwrap();
+        assert!(parsed.objects.is_empty(), "{bad}");
+        assert!(parsed.findings[0].field.ends_with(key), "{bad}: {}", parsed.findings[0]);
+    }
+}
+
+#[test]
+fn opting_in_by_label_comes_before_linkerds_annotation() {
+    let more = "  labels: {weir.mesh/enabled: \"false\"}\n  annotations: {linkerd.io/inject: enabled}";
+    let found = objects(&pod("web", "node-1", "10.0.0.1", more));
+    let Object::Pod(read) = &found[0].1 else { panic!("not a pod") };
+    assert_eq!(read.enabled, Some(false));
+    assert_eq!(parse(&pod("web", "node-1", "10.0.0.1", "  labels: {weir.mesh/enabled: \"yes\"}")).findings.len(), 1);
+}
+
+#[test]
+fn a_pods_owner_is_the_deployment_behind_its_replica_set() {
+    let more = "  labels: {pod-template-hash: abc}\n  ownerReferences: [{apiVersion: apps/v1, kind: ReplicaSet, name: web-abc, uid: r, controller: true}]";
+    let found = objects(&pod("web", "node-1", "10.0.0.1", more));
+    let Object::Pod(read) = &found[0].1 else { panic!("not a pod") };
+    assert_eq!((read.reference.owner_kind.as_str(), read.reference.owner_name.as_str()), ("deployment", "web"));
+}
+
+#[test]
+fn odd_texts_are_refused_and_never_end_the_process() {
+    for text in [
+        "", "---\n---\n", "kind: Pod", "apiVersion: v1\nkind: Pod\n", "- a\n- b\n", "apiVersion: v1\nkind: Service\nmetadata: 7\n", "\u{0}",
+        "apiVersion: v1\nkind: Service\nmetadata: {name: x}\nspec: {ports: [{port: -1}]}\n", "a: &a [*a]\n", "{", "apiVersion: v1\nkind: List\nitems: [1, {}]\n",
+    ] {
+        let parsed = parse(text);
+        assert!(parsed.objects.is_empty(), "{text:?}");
+    }
+}

@@ -1,0 +1,271 @@
+//! All that control knows at this moment, and who must hear when it changes. Must never hold a lock while it waits.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Notify, mpsc};
+use weir_api::v1;
+
+use crate::{
+    ca::{self, Authority},
+    index::{Changed, Index},
+    limits,
+    manifests::Scan,
+    metrics::Metrics,
+    parse::Finding,
+};
+
+/// Shared by every part of control.
+#[derive(Debug)]
+pub struct Plane {
+    /// `cluster.local`
+    pub trust_domain: String,
+    /// Signs.
+    pub authority: Authority,
+    /// Counts.
+    pub metrics: Metrics,
+    index: RwLock<Index>,
+    findings: RwLock<Vec<Finding>>,
+    nodes: Mutex<BTreeMap<Arc<str>, Arc<Node>>>,
+    loaded: std::sync::atomic::AtomicBool,
+    serving_file: PathBuf,
+    queries: AtomicU64,
+    answers: Mutex<HashMap<u64, mpsc::Sender<v1::Report>>>,
+}
+
+/// One connected node.
+#[derive(Debug)]
+pub struct Node {
+    /// As its token says.
+    pub name: Arc<str>,
+    /// As it says.
+    pub version: String,
+    /// Distinguishes this connection from the node's next one.
+    pub connection: u64,
+    /// What changed since its stream looked last.
+    pub changed: Mutex<Changed>,
+    /// Wakes its stream.
+    pub news: Notify,
+    /// To its stream.
+    pub asked: mpsc::Sender<v1::Query>,
+    /// By pod uid.
+    pub statuses: Mutex<HashMap<String, v1::WorkloadStatus>>,
+    /// What it refused, newest last.
+    pub rejected: Mutex<Vec<v1::Rejection>>,
+}
+
+impl Plane {
+    /// Before the first scan.
+    pub fn new(trust_domain: String, authority: Authority, serving_file: PathBuf) -> Plane {
+        let mut index = Index::default();
+        let text = std::fs::read_to_string(&serving_file).unwrap_or_default();
+        index.restore_serving(text.lines().map(Arc::from));
+        Plane {
+            trust_domain,
+            authority,
+            metrics: Metrics::new(),
+            index: RwLock::new(index),
+            findings: RwLock::default(),
+            nodes: Mutex::default(),
+            loaded: false.into(),
+            serving_file,
+            queries: AtomicU64::new(1),
+            answers: Mutex::default(),
+        }
+    }
+
+    /// Reads the index.
+    pub fn index(&self) -> parking_lot::RwLockReadGuard<'_, Index> {
+        self.index.read()
+    }
+
+    /// Whether the manifests were read once: before that, nodes would be told that everything is gone.
+    pub fn is_loaded(&self) -> bool {
+        self.loaded.load(Ordering::Acquire)
+    }
+
+    /// What is refused at this moment.
+    pub fn findings(&self) -> Vec<Finding> {
+        self.findings.read().clone()
+    }
+
+    /// Takes what a scan found.
+    pub fn take(&self, scan: Scan) {
+        let changed = {
+            let mut index = self.index.write();
+            let before = index.serving().count();
+            let changed = index.apply(scan.events);
+            if !self.loaded.swap(true, Ordering::AcqRel) {
+                index.retain_serving();
+            }
+            if index.serving().count() != before {
+                self.save_serving(&index);
+            }
+            self.metrics.objects(&index);
+            changed
+        };
+        self.metrics.findings(scan.findings.len());
+        *self.findings.write() = scan.findings;
+        self.tell(&changed);
+    }
+
+    /// A node says what became of a pod.
+    pub fn status(&self, node: &Node, status: v1::WorkloadStatus) {
+        let is_ready = status.captured && status.certificate_not_after > 0;
+        let changed = {
+            let mut index = self.index.write();
+            let own = index.pod_by_uid(&status.uid).is_some_and(|pod| *pod.reference.node_name == *node.name);
+            if !own {
+                return;
+            }
+            let changed = if is_ready { index.mark_serving(&status.uid) } else { Changed::default() };
+            if !changed.is_empty() {
+                self.save_serving(&index);
+            }
+            changed
+        };
+        let mut statuses = node.statuses.lock();
+        if statuses.len() < limits::STATUSES_PER_NODE || statuses.contains_key(&status.uid) {
+            statuses.insert(status.uid.clone(), status);
+        }
+        drop(statuses);
+        self.tell(&changed);
+    }
+
+    /// Anchors changed.
+    pub fn trust_changed(&self) {
+        self.tell(&Changed { trust: true, ..Changed::default() });
+    }
+
+    fn tell(&self, changed: &Changed) {
+        if changed.is_empty() {
+            return;
+        }
+        for node in self.nodes.lock().values() {
+            node.changed.lock().merge(changed);
+            node.news.notify_one();
+        }
+    }
+
+    // A restart of control must not turn the traffic of meshed pods to plaintext until their nodes are back.
+    fn save_serving(&self, index: &Index) {
+        let text: String = index.serving().flat_map(|uid| [uid, "\n"]).collect();
+        if let Err(error) = ca::write_private(&self.serving_file, text.as_bytes()) {
+            tracing::warn!(%error, "which pods are in the mesh could not be written down");
+        }
+    }
+
+    /// Lets a node in; a former connection of the same node is replaced.
+    ///
+    /// # Errors
+    /// Too many nodes.
+    pub fn join(&self, name: Arc<str>, version: String, asked: mpsc::Sender<v1::Query>) -> Result<Arc<Node>, tonic::Status> {
+        let mut nodes = self.nodes.lock();
+        if nodes.len() >= limits::NODES && !nodes.contains_key(&name) {
+            return Err(tonic::Status::resource_exhausted(format!("{} nodes are connected already", limits::NODES)));
+        }
+        let node = Arc::new(Node {
+            name: Arc::clone(&name),
+            version,
+            connection: self.queries.fetch_add(1, Ordering::Relaxed),
+            changed: Mutex::default(),
+            news: Notify::new(),
+            asked,
+            statuses: Mutex::default(),
+            rejected: Mutex::default(),
+        });
+        nodes.insert(name, Arc::clone(&node));
+        self.metrics.nodes(nodes.len());
+        Ok(node)
+    }
+
+    /// A stream ended.
+    pub fn leave(&self, node: &Node) {
+        let mut nodes = self.nodes.lock();
+        if nodes.get(&node.name).is_some_and(|current| current.connection == node.connection) {
+            nodes.remove(&node.name);
+            self.metrics.nodes(nodes.len());
+        }
+    }
+
+    /// Whether `node` has not been replaced by a later connection.
+    pub fn is_current(&self, node: &Node) -> bool {
+        self.nodes.lock().get(&node.name).is_some_and(|current| current.connection == node.connection)
+    }
+
+    /// Connected nodes, by name.
+    pub fn nodes(&self) -> Vec<Arc<Node>> {
+        self.nodes.lock().values().map(Arc::clone).collect()
+    }
+
+    /// Asks all nodes for reports. Also returns the names of those that did not answer in time.
+    pub async fn observe(&self, window_seconds: u32) -> (Vec<v1::Report>, Vec<String>) {
+        let nodes = self.nodes();
+        let id = self.queries.fetch_add(1, Ordering::Relaxed);
+        let (send, mut answers) = mpsc::channel(limits::NODES);
+        self.answers.lock().insert(id, send);
+        let mut missing: BTreeMap<Arc<str>, ()> = BTreeMap::new();
+        for node in &nodes {
+            missing.insert(Arc::clone(&node.name), ());
+            // One whose queue is full does not answer in time either.
+            let _full = node.asked.try_send(v1::Query { id, window_seconds });
+        }
+        let mut reports: Vec<v1::Report> = Vec::with_capacity(nodes.len());
+        let deadline = tokio::time::Instant::now() + limits::QUERY_WITHIN;
+        while !missing.is_empty() {
+            let Ok(Some(report)) = tokio::time::timeout_at(deadline, answers.recv()).await else { break };
+            if missing.remove(report.node_name.as_str()).is_some() {
+                reports.push(report);
+            }
+        }
+        self.answers.lock().remove(&id);
+        reports.sort_by(|a, b| a.node_name.cmp(&b.node_name));
+        (reports, missing.into_keys().map(|name| name.to_string()).collect())
+    }
+
+    /// A node's answer. Its name is what its token says, not what the report says.
+    pub fn answer(&self, node: &Node, report: v1::Report) {
+        let waiting = self.answers.lock().get(&report.query_id).cloned();
+        if let Some(waiting) = waiting {
+            // Who asked may have stopped waiting.
+            let _late = waiting.try_send(v1::Report { node_name: node.name.to_string(), ..report });
+        }
+    }
+
+    /// Looks at the authority's files until control ends.
+    pub async fn follow_authority(&self) {
+        let mut told = String::new();
+        loop {
+            tokio::time::sleep(limits::CA_RESCAN).await;
+            match self.authority.reload() {
+                Ok(false) => {}
+                Ok(true) => {
+                    tracing::info!(anchors = self.authority.current().anchors.len(), "trust anchors or issuer changed");
+                    told.clear();
+                    self.trust_changed();
+                }
+                Err(error) => {
+                    let error = error.to_string();
+                    if error != told {
+                        tracing::error!(error, "new trust anchors or issuer cannot be used; the old ones stay");
+                        told = error;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Seconds until a self-made or given issuer ends.
+    pub fn issuer_left(&self) -> Duration {
+        let left = self.authority.current().issuer.not_after() - ca::unix_now();
+        Duration::from_secs(u64::try_from(left).unwrap_or(0))
+    }
+}

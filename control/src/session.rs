@@ -1,0 +1,236 @@
+//! What one node should have, what it has, and what to send next. Must never do I/O.
+//!
+//! Keys that may have changed are built anew; those whose content hash is what the node has are not sent.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    net::SocketAddr,
+    sync::Arc,
+    time::Instant,
+};
+
+use prost::Message as _;
+use weir_api::v1::{self, resource::Body};
+
+use crate::{
+    index::{Changed, Index},
+    limits,
+    objects::Name,
+    snapshot::{self, Key},
+};
+
+#[cfg(test)]
+mod tests;
+
+/// One node's session.
+#[derive(Debug)]
+pub struct Session {
+    node: Arc<str>,
+    trust_domain: String,
+    /// Destinations in use by the node, and the slices that each refers to.
+    subscribed: HashMap<SocketAddr, Vec<Name>>,
+    referred: HashMap<Name, usize>,
+    /// What the node has, as far as we know.
+    has: HashMap<Key, u64>,
+    dirty: BTreeSet<Key>,
+    /// Workloads to be taken away, later.
+    leaving: BTreeMap<Key, Instant>,
+    in_flight: VecDeque<(u64, Instant)>,
+    nonce: u64,
+    synced: bool,
+}
+
+impl Session {
+    /// Begins with what the node says that it knows and uses.
+    pub fn new(node: Arc<str>, trust_domain: String, hello: &v1::Hello, index: &Index) -> Session {
+        let mut session = Session {
+            trust_domain,
+            subscribed: HashMap::new(),
+            referred: HashMap::new(),
+            has: HashMap::new(),
+            dirty: BTreeSet::from([Key::TrustBundle]),
+            leaving: BTreeMap::new(),
+            in_flight: VecDeque::new(),
+            nonce: 0,
+            synced: false,
+            node,
+        };
+        for known in hello.known.iter().take(limits::KNOWN_PER_NODE) {
+            if let Some(key) = known.key.as_ref().and_then(Key::parse) {
+                session.dirty.insert(key.clone());
+                session.has.insert(key, known.version);
+            }
+        }
+        session.dirty.extend(index.pods_of_node(&session.node).map(|pod| Key::Workload(Arc::clone(&pod.uid))));
+        session.subscribe(&hello.destinations, index);
+        session
+    }
+
+    /// The node began to use destinations. Texts that are no addresses are ignored: nothing could be said about them.
+    pub fn subscribe(&mut self, destinations: &[String], index: &Index) {
+        for address in destinations.iter().filter_map(|text| text.parse::<SocketAddr>().ok()) {
+            if self.subscribed.contains_key(&address) {
+                continue;
+            }
+            if self.subscribed.len() >= limits::DESTINATIONS_PER_NODE {
+                tracing::warn!(node = %self.node, %address, limit = limits::DESTINATIONS_PER_NODE, "the node uses too many destinations");
+                return;
+            }
+            self.subscribed.insert(address, Vec::new());
+            self.refer(address, index);
+            self.dirty.insert(Key::Destination(address));
+        }
+    }
+
+    /// The node dropped destinations, and all that only they referred to.
+    pub fn unsubscribe(&mut self, destinations: &[String]) {
+        for address in destinations.iter().filter_map(|text| text.parse::<SocketAddr>().ok()) {
+            if let Some(slices) = self.subscribed.remove(&address) {
+                self.release(&slices);
+                // The node dropped it by itself.
+                self.has.remove(&Key::Destination(address));
+                self.dirty.remove(&Key::Destination(address));
+            }
+        }
+    }
+
+    fn refer(&mut self, address: SocketAddr, index: &Index) {
+        let (_destination, slices) = snapshot::destination(index, address);
+        for slice in &slices {
+            *self.referred.entry(slice.clone()).or_insert(0) += 1;
+            self.dirty.insert(Key::Endpoints(slice.clone()));
+        }
+        if let Some(before) = self.subscribed.insert(address, slices) {
+            self.release(&before);
+        }
+    }
+
+    fn release(&mut self, slices: &[Name]) {
+        for slice in slices {
+            if let Some(count) = self.referred.get_mut(slice) {
+                *count -= 1;
+                if *count == 0 {
+                    self.referred.remove(slice);
+                    self.dirty.insert(Key::Endpoints(slice.clone()));
+                }
+            }
+        }
+    }
+
+    /// Something may have changed.
+    pub fn touch(&mut self, changed: &Changed, index: &Index) {
+        if changed.trust {
+            self.dirty.insert(Key::TrustBundle);
+        }
+        let own = changed.workloads.iter().filter(|(node, _)| *node == self.node);
+        self.dirty.extend(own.map(|(_, uid)| Key::Workload(Arc::clone(uid))));
+        // Workloads that moved away are asked for by the key that the node has.
+        let had = |uid: &Arc<str>| self.has.contains_key(&Key::Workload(Arc::clone(uid)));
+        let moved: Vec<Key> =
+            changed.workloads.iter().filter(|(_, uid)| had(uid)).map(|(_, uid)| Key::Workload(Arc::clone(uid))).collect();
+        self.dirty.extend(moved);
+        self.dirty.extend(changed.endpoints.iter().filter(|name| self.referred.contains_key(*name)).cloned().map(Key::Endpoints));
+        if !changed.addresses.is_empty() {
+            let touched = |address: &&SocketAddr| changed.addresses.contains(&address.ip().to_canonical());
+            let touched: Vec<SocketAddr> = self.subscribed.keys().filter(touched).copied().collect();
+            for address in touched {
+                self.refer(address, index);
+                self.dirty.insert(Key::Destination(address));
+            }
+        }
+    }
+
+    /// The node answered an update.
+    ///
+    /// # Errors
+    /// An answer to nothing.
+    pub fn acknowledge(&mut self, acknowledge: &v1::Acknowledge) -> Result<(), tonic::Status> {
+        match self.in_flight.front() {
+            Some((nonce, _)) if *nonce == acknowledge.nonce => {
+                self.in_flight.pop_front();
+                Ok(())
+            }
+            _other => Err(tonic::Status::invalid_argument(format!("nonce {} was not expected", acknowledge.nonce))),
+        }
+    }
+
+    /// When an answer is overdue.
+    pub fn overdue(&self) -> Option<Instant> {
+        self.in_flight.front().map(|(_, sent)| *sent + limits::ACKNOWLEDGE_WITHIN)
+    }
+
+    /// When a workload is to be taken away.
+    pub fn due(&self) -> Option<Instant> {
+        self.leaving.values().min().copied()
+    }
+
+    /// What to send now, if anything.
+    pub fn next(&mut self, index: &Index, anchors: &[Vec<u8>], now: Instant) -> Option<v1::Update> {
+        let due: Vec<Key> = self.leaving.iter().filter(|(_, at)| **at <= now).map(|(key, _)| key.clone()).collect();
+        self.dirty.extend(due);
+        if self.in_flight.len() >= limits::UPDATES_IN_FLIGHT || (self.dirty.is_empty() && self.synced) {
+            return None;
+        }
+        let mut update = v1::Update::default();
+        let mut bytes = 0;
+        while update.upserts.len() + update.removals.len() < limits::RESOURCES_PER_UPDATE && bytes < limits::UPDATE_BYTES {
+            let Some(key) = self.dirty.pop_first() else { break };
+            match self.body(&key, index, anchors) {
+                Some(body) => {
+                    self.leaving.remove(&key);
+                    let resource = snapshot::resource(&key, &self.trust_domain, body);
+                    if self.has.get(&key) != Some(&resource.version) {
+                        bytes += resource.encoded_len();
+                        self.has.insert(key, resource.version);
+                        update.upserts.push(resource);
+                    }
+                }
+                None => self.take_away(key, index, now, &mut update),
+            }
+        }
+        let done = self.dirty.is_empty();
+        if update.upserts.is_empty() && update.removals.is_empty() && (self.synced || !done) {
+            return None;
+        }
+        update.synced = done && !self.synced;
+        self.synced |= done;
+        self.nonce += 1;
+        update.nonce = self.nonce;
+        self.in_flight.push_back((self.nonce, now));
+        Some(update)
+    }
+
+    fn take_away(&mut self, key: Key, index: &Index, now: Instant, update: &mut v1::Update) {
+        if !self.has.contains_key(&key) {
+            return;
+        }
+        // A pod that lives on, opted out: its peers hear first, or their mTLS would meet the bare application.
+        let lives = matches!(&key, Key::Workload(uid) if index.pod_by_uid(uid).is_some_and(|pod| !pod.addresses.is_empty()));
+        if lives {
+            let at = *self.leaving.entry(key.clone()).or_insert(now + limits::UNMESH_GRACE);
+            if at > now {
+                return;
+            }
+        }
+        self.leaving.remove(&key);
+        self.has.remove(&key);
+        update.removals.push(key.to_api(&self.trust_domain));
+    }
+
+    fn body(&self, key: &Key, index: &Index, anchors: &[Vec<u8>]) -> Option<Body> {
+        match key {
+            Key::TrustBundle => {
+                Some(Body::TrustBundle(v1::TrustBundle { trust_domain: self.trust_domain.clone(), anchors: anchors.to_vec() }))
+            }
+            Key::Workload(uid) => snapshot::workload(index, uid, &self.node).map(Body::Workload),
+            Key::Endpoints(name) => {
+                let wanted = self.referred.contains_key(name);
+                wanted.then(|| snapshot::endpoints(index, name)).flatten().map(Body::Endpoints)
+            }
+            Key::Destination(address) => {
+                let wanted = self.subscribed.contains_key(address);
+                wanted.then(|| Body::Destination(snapshot::destination(index, *address).0))
+            }
+        }
+    }
+}

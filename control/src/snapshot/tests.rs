@@ -1,0 +1,75 @@
+use super::*;
+use crate::fixtures::{NAMESPACE, SERVICE, pod, slice, upsert};
+
+fn index(texts: &[&str]) -> Index {
+    let mut index = Index::default();
+    upsert(&mut index, &texts.concat());
+    index
+}
+
+fn service(destination: v1::Destination) -> v1::ServiceTarget {
+    match destination.target {
+        Some(v1::destination::Target::Service(target)) => target,
+        other => panic!("not a service: {other:?}"),
+    }
+}
+
+#[test]
+fn a_cluster_ip_is_a_service_only_at_its_ports() {
+    let index = index(&[SERVICE, &slice(&[("10.0.0.1", true)])]);
+    let (found, slices) = destination(&index, "10.96.0.1:80".parse().unwrap());
+    let target = service(found);
+    assert_eq!((target.name.as_str(), target.port_name.as_str()), ("web", "http"));
+    assert_eq!(target.protocol(), v1::Protocol::Detect);
+    assert_eq!(slices, [Name::new("demo", "web-1")]);
+    let (other, _) = destination(&index, "10.96.0.1:81".parse().unwrap());
+    assert!(matches!(other.target, Some(v1::destination::Target::Unknown(_))));
+}
+
+#[test]
+fn protocols_come_from_the_declaration_the_annotation_then_the_well_known_ports() {
+    let of = |text: &str, port: u16| {
+        let index = index(&[text]);
+        service(destination(&index, SocketAddr::new("10.96.0.1".parse().unwrap(), port)).0).protocol()
+    };
+    assert_eq!(of(&SERVICE.replace("port: 80,", "port: 6379,"), 6379), v1::Protocol::Opaque);
+    assert_eq!(of(&SERVICE.replace("port: 80,", "port: 80, appProtocol: kubernetes.io/h2c,"), 80), v1::Protocol::Http2);
+    let annotated = |value: &str| {
+        SERVICE.replace("namespace: demo}", &format!("namespace: demo, annotations: {{config.linkerd.io/opaque-ports: \"{value}\"}}}}"))
+    };
+    assert_eq!(of(&annotated("http"), 80), v1::Protocol::Opaque);
+    let empty = annotated("").replace("port: 80,", "port: 6379,");
+    assert_eq!(of(&empty, 6379), v1::Protocol::Detect, "an empty list takes the well-known ports away");
+}
+
+#[test]
+fn peers_speak_mtls_only_to_pods_whose_nodes_are_ready() {
+    let mut index = index(&[NAMESPACE, &slice(&[("10.0.0.1", true)]), &pod("web", "node-1", "10.0.0.1", "")]);
+    let name = Name::new("demo", "web-1");
+    assert_eq!(endpoints(&index, &name).unwrap().endpoints[0].identity, "");
+    index.mark_serving("uid-web");
+    let found = endpoints(&index, &name).unwrap().endpoints.remove(0);
+    assert_eq!(found.identity, "web.demo.serviceaccount.identity.linkerd.cluster.local");
+    assert_eq!(found.uid, "uid-web");
+}
+
+#[test]
+fn workloads_are_told_to_their_own_node_only() {
+    let index = index(&[NAMESPACE, &pod("web", "node-1", "10.0.0.1", ""), &pod("host", "node-1", "10.0.0.9", "").replace("spec:\n", "spec:\n  hostNetwork: true\n")]);
+    let found = workload(&index, "uid-web", "node-1").unwrap();
+    assert_eq!(found.addresses, ["10.0.0.1"]);
+    assert!(workload(&index, "uid-web", "node-2").is_none());
+    assert!(workload(&index, "uid-host", "node-1").is_none(), "a pod on its node's network cannot be captured");
+}
+
+#[test]
+fn versions_depend_on_content_alone() {
+    let body = || Body::TrustBundle(v1::TrustBundle { trust_domain: "a".into(), anchors: vec![vec![1]] });
+    let one = resource(&Key::TrustBundle, "a", body());
+    assert_eq!(one.version, resource(&Key::TrustBundle, "a", body()).version);
+    let other = Body::TrustBundle(v1::TrustBundle { trust_domain: "a".into(), anchors: vec![vec![2]] });
+    assert_ne!(one.version, resource(&Key::TrustBundle, "a", other).version);
+    for key in [Key::TrustBundle, Key::Workload("u".into()), Key::Endpoints(Name::new("n", "s")), Key::Destination("[fd00::1]:80".parse().unwrap())] {
+        assert_eq!(Key::parse(&key.to_api("a")), Some(key));
+    }
+}
