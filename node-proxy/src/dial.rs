@@ -95,9 +95,12 @@ pub async fn plain(shared: &Shared, client: &Workload, to: SocketAddr) -> Result
 /// # Errors
 /// See [`DialError`].
 pub async fn app(shared: &Shared, server: &Workload, client: IpAddr, to: SocketAddr) -> Result<TcpStream, DialError> {
-    let socket = socket(shared, &server.uid, SocketKind::App, to).await?;
-    // Only the same family can be spoofed; a client behind translation shows up as the pod itself.
-    if client.is_ipv4() == to.is_ipv4() {
+    // Only the same family can be spoofed; a client behind translation shows up as the pod itself. A pod that calls itself needs
+    // no spoofing, and answers to its own address would not reach a socket on lo.
+    let own = client.is_ipv4() != to.is_ipv4() || server.addresses.contains(&client);
+    let kind = if own { SocketKind::Upstream } else { SocketKind::App };
+    let socket = socket(shared, &server.uid, kind, to).await?;
+    if !own {
         socket.bind(SocketAddr::new(client, 0)).map_err(|source| DialError::Connect { to, source })?;
     }
     connect(socket, to, limits::APP_CONNECT_TIMEOUT).await

@@ -6,5 +6,7 @@
 
 pub mod daemon;
 pub mod fabric;
+pub mod mesh;
 pub mod netns;
+pub mod nginx;
 pub mod wait;

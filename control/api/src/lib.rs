@@ -6,6 +6,8 @@
 #[allow(
     clippy::all,
     clippy::allow_attributes_without_reason,
+    clippy::clone_on_ref_ptr,
+    clippy::too_many_lines,
     missing_docs,
     unreachable_pub,
     unused_qualifications,

@@ -37,8 +37,10 @@ enum Verdict {
 struct Finding {
     description: String,
     result: Verdict,
-    /// What is wrong and what to do; empty on success.
+    /// What is wrong and what to do; empty on success. May have several lines.
     hint: String,
+    /// How many said exactly this: nodes that are alike make one line.
+    count: u64,
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -46,6 +48,18 @@ struct Category {
     #[serde(rename = "categoryName")]
     name: String,
     checks: Vec<Finding>,
+}
+
+impl Category {
+    fn add(&mut self, finding: Finding) {
+        let same = |held: &&mut Finding| {
+            (&held.description, held.result, &held.hint) == (&finding.description, finding.result, &finding.hint)
+        };
+        match self.checks.iter_mut().find(same) {
+            Some(held) => held.count += finding.count,
+            None => self.checks.push(finding),
+        }
+    }
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -60,7 +74,7 @@ impl Summary {
         let mut categories: Vec<Category> = Vec::new();
         for (name, finding) in findings {
             match categories.iter_mut().find(|category| category.name == name) {
-                Some(category) => category.checks.push(finding),
+                Some(category) => category.add(finding),
                 None => categories.push(Category { name, checks: vec![finding] }),
             }
         }
@@ -121,7 +135,7 @@ fn failed(description: &str, error: &CliError) -> (String, Finding) {
 /// `None`: success.
 fn found(category: &str, description: &str, problem: Option<(Verdict, String)>) -> (String, Finding) {
     let (result, hint) = problem.unwrap_or((Verdict::Success, String::new()));
-    (category.to_owned(), Finding { description: description.to_owned(), result, hint })
+    (category.to_owned(), Finding { description: description.to_owned(), result, hint, count: 1 })
 }
 
 fn foreign(result: CheckResult) -> (String, Finding) {
@@ -132,7 +146,7 @@ fn foreign(result: CheckResult) -> (String, Finding) {
         CheckOutcome::Warning | CheckOutcome::Unspecified => Verdict::Warning,
     };
     let CheckResult { category, description, outcome: _, hint } = result;
-    (category, Finding { description, result: verdict, hint })
+    (category, Finding { description, result: verdict, hint, count: 1 })
 }
 
 fn compare(versions: &VersionResponse) -> Vec<(String, Finding)> {
@@ -167,15 +181,6 @@ fn compare(versions: &VersionResponse) -> Vec<(String, Finding)> {
                 format!("control is {control}, but not: {list}; finish the upgrade of the nodes"),
             ),
         ),
-        found(
-            VERSION,
-            "nodes are connected",
-            warning(
-                versions.nodes.is_empty(),
-                "no node is connected: check that weir-node runs, with this control's address, token and trust anchors"
-                    .to_owned(),
-            ),
-        ),
     ]
 }
 
@@ -190,9 +195,12 @@ fn text(summary: &Summary, color: bool) -> String {
                 Verdict::Warning => Tone::Warn.paint("‼", color),
                 Verdict::Error => Tone::Bad.paint("×", color),
             };
-            let _ = writeln!(text, "{mark} {}", sentence(&check.description));
-            if check.result != Verdict::Success && !check.hint.is_empty() {
-                let _ = writeln!(text, "    {}", sentence(&check.hint));
+            let times = if check.count > 1 { format!(" ({} times)", check.count) } else { String::new() };
+            let _ = writeln!(text, "{mark} {}{times}", sentence(&check.description));
+            if check.result != Verdict::Success {
+                for line in check.hint.lines() {
+                    let _ = writeln!(text, "    {}", sentence(line));
+                }
             }
         }
         text.push('\n');

@@ -62,6 +62,9 @@ pub enum LoadError {
         /// Bytes that this version uses.
         expected: usize,
     },
+    /// No such slot.
+    #[error("slot {0} is beyond the maps' size")]
+    Slot(u32),
     /// A link could not be made, replaced or pinned.
     #[error("{what}: {source}")]
     Link {

@@ -13,7 +13,7 @@ use aya::{
     maps::{HashMap, Map, MapData, MapError, MapInfo, SockMap},
     programs::{CgroupSockAddr, SkLookup},
 };
-use weir_ebpf_common::{PodSettings, inbound_slot, outbound_slot};
+use weir_ebpf_common::{MAX_PODS, PodSettings, inbound_slot, outbound_slot};
 
 use crate::{
     LoadError,
@@ -56,6 +56,7 @@ pub enum Filled {
 /// The kernel side of one node's capture.
 pub struct Programs {
     place: Place,
+    loader: EbpfLoader<'static>,
     pods: HashMap<MapData, u64, u32>,
     settings: HashMap<MapData, u32, PodSettings>,
     listeners: SockMap<MapData>,
@@ -70,7 +71,8 @@ impl Programs {
     pub fn load(place: Place, cgroup: &Path) -> Result<Programs, LoadError> {
         check_shape(&place, "PODS", size_of::<u32>())?;
         check_shape(&place, "SETTINGS", size_of::<PodSettings>())?;
-        let mut object = load_object(&place, None)?;
+        let mut loader = loader(&place);
+        let mut object = loader.load(object::embedded()?)?;
         let group = fs::File::open(cgroup).map_err(|source| LoadError::Cgroup { path: cgroup.to_owned(), source })?;
         for (name, pin, attach_type) in CONNECT {
             let program: &mut CgroupSockAddr = program(&mut object, name)?;
@@ -84,6 +86,7 @@ impl Programs {
             settings: typed(&mut object, "SETTINGS")?,
             listeners: typed(&mut object, "LISTENERS")?,
             place,
+            loader,
         })
     }
 
@@ -97,8 +100,9 @@ impl Programs {
     ///
     /// # Errors
     /// See [`LoadError`]. Nothing is left attached on failure.
-    pub fn attach_pod(&self, key: &str, slot: u32, netns: BorrowedFd<'_>) -> Result<(), LoadError> {
-        let mut object = load_object(&self.place, Some(slot))?;
+    pub fn attach_pod(&mut self, key: &str, slot: u32, netns: BorrowedFd<'_>) -> Result<(), LoadError> {
+        let value = SLOTS.get(slot as usize).ok_or(LoadError::Slot(slot))?;
+        let mut object = self.loader.override_global("SLOT", value, true).load(object::embedded()?)?;
         let program: &mut SkLookup = program(&mut object, LOOKUP)?;
         let failed = |source| LoadError::Program { name: LOOKUP, source };
         program.load().map_err(failed)?;
@@ -202,18 +206,31 @@ pub fn entries(place: &Place) -> Result<usize, LoadError> {
     Ok(pods + settings)
 }
 
-fn load_object(place: &Place, slot: Option<u32>) -> Result<Ebpf, LoadError> {
-    let slot = slot.unwrap_or(u32::MAX);
-    let can_set_errno = u32::from(probe::can_set_errno());
-    let object = EbpfLoader::new()
+/// What `SLOT` can be, each for as long as a loader lives.
+static SLOTS: [u32; MAX_PODS as usize] = {
+    let mut slots = [0; MAX_PODS as usize];
+    let mut slot = 0;
+    while slot < MAX_PODS {
+        slots[slot as usize] = slot;
+        slot += 1;
+    }
+    slots
+};
+static NO_SLOT: u32 = u32::MAX;
+static CAN_SET_ERRNO: [u32; 2] = [0, 1];
+
+/// Made once: a new loader reads all types of the kernel first (70 ms), which our programs do not use.
+fn loader(place: &Place) -> EbpfLoader<'static> {
+    let can_set_errno = &CAN_SET_ERRNO[usize::from(probe::can_set_errno())];
+    let mut loader = EbpfLoader::new();
+    loader
         // Without a level the library's second try, for the log, fails with another error that hides the first.
         .verifier_log_level(VerifierLogLevel::STATS)
         .btf(None)
         .default_map_pin_directory(place.directory())
-        .override_global("SLOT", &slot, true)
-        .override_global("CAN_SET_ERRNO", &can_set_errno, true)
-        .load(object::embedded()?)?;
-    Ok(object)
+        .override_global("SLOT", &NO_SLOT, true)
+        .override_global("CAN_SET_ERRNO", can_set_errno, true);
+    loader
 }
 
 fn program<'a, P>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, LoadError>

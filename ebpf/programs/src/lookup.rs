@@ -45,12 +45,13 @@ pub fn weir_lookup(ctx: SkLookupContext) -> u32 {
     };
     // What is left alone finds a socket by address and port, but never a listener of ours.
     let pass = if settings.is_listener(port) { DROP } else { PASS };
-    // The pod talks to itself, or to its loopback.
-    if local.same(&remote) || local.is_loopback() {
+    let owned = settings.owns(&local);
+    // The pod talks to itself, also from one of its addresses to another, or to its loopback.
+    if local.same(&remote) || local.is_loopback() || (owned && settings.owns(&remote)) {
         return pass;
     }
     let from_inside = interface == LOOPBACK_IFINDEX;
-    let index = match (settings.owns(&local), from_inside) {
+    let index = match (owned, from_inside) {
         // The proxy dials the application over lo.
         (true, true) => return pass,
         (false, true) => outbound_slot(slot),

@@ -60,9 +60,8 @@ impl From<Pair> for Listeners {
 
 impl Listeners {
     fn ports(&self) -> Result<[u16; 2], PodError> {
-        let port = |socket: &OwnedFd| {
-            sockets::port(socket.as_fd()).map_err(PodError::step("reading the port of a listener"))
-        };
+        let port =
+            |socket: &OwnedFd| sockets::port(socket.as_fd()).map_err(PodError::step("reading the port of a listener"));
         Ok([port(&self.outbound)?, port(&self.inbound)?])
     }
 }
@@ -223,7 +222,8 @@ impl Pod {
         // A slot that is not empty holds a socket that a living proxy has: it will give it back.
         let outbound = machine.programs.set_listener(Slot::Outbound(slot), &listeners.outbound, false)?;
         let inbound = machine.programs.set_listener(Slot::Inbound(slot), &listeners.inbound, false)?;
-        for ((filled, port), old) in [outbound, inbound].into_iter().zip(listeners.ports()?).zip(&mut self.state.ports) {
+        for ((filled, port), old) in [outbound, inbound].into_iter().zip(listeners.ports()?).zip(&mut self.state.ports)
+        {
             if filled == Filled::Now {
                 *old = port;
             }

@@ -11,7 +11,12 @@ use super::{error::PodError, state::Marks};
 use crate::handover::PodSpec;
 
 /// The settings of a pod with these addresses, marks and ports of its listeners.
-pub(super) fn settings(spec: &PodSpec, addresses: &[IpAddr], marks: Marks, listener_ports: [u16; 2]) -> Result<PodSettings, PodError> {
+pub(super) fn settings(
+    spec: &PodSpec,
+    addresses: &[IpAddr],
+    marks: Marks,
+    listener_ports: [u16; 2],
+) -> Result<PodSettings, PodError> {
     let mut settings = PodSettings {
         capture_mark: marks.capture,
         own_mark: marks.own,

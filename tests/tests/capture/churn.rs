@@ -18,8 +18,8 @@ use super::{
 const PORT: u16 = 8080;
 /// Pods that come and go side by side: the settling times of one hide behind those of the others.
 const PODS: usize = 10;
-/// Enrolments and releases of each pod.
-const CYCLES: usize = 20;
+/// Enrolments and releases of each pod: 1,000 in all.
+const CYCLES: usize = 100;
 
 /// What of a process could leak.
 #[derive(Debug, PartialEq, Eq)]

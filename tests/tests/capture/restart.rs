@@ -26,7 +26,7 @@ fn anywhere() -> SocketAddr {
 }
 
 /// Asks for `address` again and again while `work` goes on; every answer must be `wanted`.
-fn while_asking(pod: &Place, to: SocketAddr, wanted: &str, work: impl FnOnce()) -> usize {
+fn while_asking<T>(pod: &Place, to: SocketAddr, wanted: &str, work: impl FnOnce() -> T) -> usize {
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
         let asking = scope.spawn(|| {
@@ -38,7 +38,8 @@ fn while_asking(pod: &Place, to: SocketAddr, wanted: &str, work: impl FnOnce()) 
             }
             count
         });
-        work();
+        // Kept until the last answer: it may be a proxy.
+        let _result = work();
         over.store(true, Ordering::Relaxed);
         match asking.join() {
             Ok(count) => count,
@@ -121,8 +122,9 @@ fn two_proxies_share_the_listeners_of_an_upgrade() {
         let newest = Proxy::start(&stage, Mode::Answer);
         drop(new);
         drop(newest);
-        let _last = Proxy::start(&stage, Mode::Answer);
+        let last = Proxy::start(&stage, Mode::Answer);
         assert_eq!(ask(&pod.netns, anywhere()).unwrap(), wanted);
+        last
     });
 }
 

@@ -25,6 +25,20 @@ fn categories_keep_their_order_and_hints_show_on_problems_only() {
 }
 
 #[test]
+fn nodes_that_are_alike_make_one_line_and_hints_keep_their_lines() {
+    let bad = |hint: &str| foreign(CheckResult { hint: hint.into(), ..CheckResult::default() });
+    let summary = Summary::new(vec![
+        finding("n", CheckOutcome::Success),
+        finding("n", CheckOutcome::Success),
+        bad("a: no\nb: no\x1b"),
+        bad("c: no"),
+    ]);
+    let shown = text(&summary, false);
+    assert!(shown.starts_with("n\n-\n√ n is fine (2 times)\n"), "{shown}");
+    assert!(shown.contains("    a: no\n    b: no\\u{1b}\n‼ \n    c: no\n"), "{shown}");
+}
+
+#[test]
 fn warnings_are_no_failure_and_strange_outcomes_are_warnings() {
     let strange = foreign(CheckResult { outcome: 99, ..CheckResult::default() });
     assert_eq!(strange.1.result, Verdict::Warning);
@@ -48,10 +62,9 @@ fn versions_are_compared() {
         compare(&answer).into_iter().map(|(_, finding)| finding.result).collect()
     };
     let own = version::CLIENT;
-    assert_eq!(verdicts(own, vec![node("a", own)]), [Verdict::Success; 3]);
-    assert_eq!(verdicts("9", vec![node("a", "9")]), [Verdict::Warning, Verdict::Success, Verdict::Success]);
-    assert_eq!(verdicts(own, vec![node("a", "9")]), [Verdict::Success, Verdict::Warning, Verdict::Success]);
-    assert_eq!(verdicts(own, vec![]), [Verdict::Success, Verdict::Success, Verdict::Warning]);
+    assert_eq!(verdicts(own, vec![node("a", own)]), [Verdict::Success; 2]);
+    assert_eq!(verdicts("9", vec![node("a", "9")]), [Verdict::Warning, Verdict::Success]);
+    assert_eq!(verdicts(own, vec![node("a", "9")]), [Verdict::Success, Verdict::Warning]);
     let many = VersionResponse { control: own.into(), nodes: vec![node("n", "9"); 20] };
     assert!(compare(&many)[1].1.hint.contains("and 12 more"));
 }
