@@ -59,7 +59,7 @@ impl ServiceOptions {
 }
 
 /// A namespace that opts its pods in, or not.
-pub fn namespace(name: &str, enabled: bool) -> String {
+pub(super) fn namespace(name: &str, enabled: bool) -> String {
     format!("apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {name}\n  labels: {{weir.mesh/enabled: \"{enabled}\"}}\n")
 }
 
