@@ -6,7 +6,9 @@
 
 pub mod daemon;
 pub mod fabric;
+pub mod load;
 pub mod mesh;
 pub mod netns;
 pub mod nginx;
 pub mod wait;
+pub mod wire;

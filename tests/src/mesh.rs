@@ -300,6 +300,20 @@ impl Mesh {
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("weir {words:?}: {error}:\n{text}"))
     }
 
+    /// Runs `weir-node cleanup` on both nodes, whose holders must have ended. Returns what they printed.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn cleanup(&self) -> Vec<std::process::Output> {
+        let clean = |node: usize| {
+            let folder = self.path(&Mesh::node_name(node));
+            let mut cleanup = self.fabric.node(node).command(binary("weir-node"));
+            cleanup.arg("cleanup").arg("--state").arg(folder.join("state")).arg("--pods").arg(folder.join("pods"));
+            cleanup.output().expect("weir-node cleanup")
+        };
+        (0..NODES).map(clean).collect()
+    }
+
     /// All logs, for a failed test's message.
     pub fn logs(&self) -> String {
         let mut text = String::new();
@@ -318,13 +332,10 @@ impl Drop for Mesh {
             // The test's own message was printed already.
             let _told = std::io::Write::write_all(&mut std::io::stderr(), format!("logs: {}\n", kept.display()).as_bytes());
         }
-        for node in 0..NODES {
-            self.nodes[node] = Node::default();
-            let folder = self.path(&Mesh::node_name(node));
-            let mut cleanup = self.fabric.node(node).command(binary("weir-node"));
-            cleanup.arg("cleanup").arg("--state").arg(folder.join("state")).arg("--pods").arg(folder.join("pods"));
-            // What is left is in namespaces that go away now; pins are named after them.
-            let _output = cleanup.output();
+        for node in &mut self.nodes {
+            *node = Node::default();
         }
+        // What is left is in namespaces that go away now; pins are named after them.
+        let _outputs = self.cleanup();
     }
 }

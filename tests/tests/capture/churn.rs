@@ -43,8 +43,8 @@ fn held(stage: &Stage) -> Held {
     }
 }
 
-// Seen to fail when `undo` does not call `forget` (map entries and state files stay), when the lookup is detached before the
-// cookie is released (connects are refused), and when `close` keeps the listeners (descriptors stay).
+// Seen to fail when the lookup is detached before the namespace is released (connects time out), when `undo` does not call
+// `forget` (map entries and state files stay), and when `close` leaks the listeners (descriptors stay).
 #[test]
 fn pods_come_and_go_under_load_without_an_error_or_a_trace() {
     let mut stage = Stage::new();

@@ -239,9 +239,8 @@ fn a_stock_serves_more_dials_than_it_holds() {
     let proxy = Proxy::start(&stage, Mode::Answer);
     proxy.enrol(spec(&pod));
     let started = Instant::now();
-    let sockets: Vec<OwnedFd> = (0..1000)
-        .map(|_| proxy.socket(pod.netns.name(), SocketKind::Upstream, Family::V4).unwrap())
-        .collect();
+    let sockets: Vec<OwnedFd> =
+        (0..1000).map(|_| proxy.socket(pod.netns.name(), SocketKind::Upstream, Family::V4).unwrap()).collect();
     eprintln!("1000 dial sockets in {:?}", started.elapsed());
     assert_eq!(sockets.len(), 1000);
     assert!(started.elapsed() < Duration::from_secs(10));

@@ -23,8 +23,7 @@ fn captured() -> (Stage, weir_tests::fabric::Place, Proxy) {
     (stage, pod, proxy)
 }
 
-// Seen to fail when: the rule is not added in routing.rs (connects time out); the prefsrc is left out of the route (the client
-// sees itself at the destination's address).
+// Seen to fail when routing.rs adds no rule, and when it leaves the source out of the route.
 #[test]
 fn both_families_are_captured_with_their_original_destination() {
     let (_stage, pod, _proxy) = captured();
@@ -161,7 +160,7 @@ fn a_socket_bound_to_a_device_is_refused_or_passed_by_the_fail_mode() {
     }
 }
 
-// Seen to fail when `settings.owns` or `is_loopback` is taken out of connect.rs: the proxy answers.
+// Seen to fail when `settings.owns` is taken out of connect.rs: by the socket bound to a device, as the lookup program guards the rest.
 #[test]
 fn the_pod_talks_to_itself_undisturbed() {
     let (_stage, pod, _proxy) = captured();
@@ -172,6 +171,9 @@ fn the_pod_talks_to_itself_undisturbed() {
         let closed = ask(&pod.netns, SocketAddr::new(to, PORT + 1)).unwrap_err();
         assert_eq!(closed.kind(), io::ErrorKind::ConnectionRefused, "{to}");
     }
+    let _server = Server::start(&pod.netns, pod.v4, PORT);
+    let said = ask_like(&pod.netns, "device", SocketAddr::new(pod.v4, PORT), "eth0");
+    assert_eq!(said, answer("direct", pod.v4, PORT, pod.v4));
 }
 
 // Seen to fail when `skips_outbound` is taken out of connect.rs.

@@ -14,6 +14,9 @@ use weir_node::handover::{Family, HandoverError, HolderClient, HolderEvent, PodS
 
 use super::stage::{Stage, WITHIN, words};
 
+/// Events that a test may leave unread: a few for each pod.
+const EVENTS: usize = 1_024;
+
 /// What the holder told.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Heard {
@@ -74,8 +77,8 @@ impl Proxy {
 
     fn begin(socket: PathBuf, mode: Mode) -> Proxy {
         let (stop, stopped) = oneshot::channel();
-        let (tell, heard) = mpsc::channel();
-        let (started, ready) = mpsc::channel();
+        let (tell, heard) = mpsc::sync_channel(EVENTS);
+        let (started, ready) = mpsc::sync_channel(1);
         let kept = Arc::new(Mutex::new(HashMap::new()));
         let keep = Arc::clone(&kept);
         let thread = std::thread::spawn(move || {
@@ -177,7 +180,7 @@ impl Drop for Proxy {
 
 async fn serve(
     mut events: tokio::sync::mpsc::Receiver<HolderEvent>,
-    tell: mpsc::Sender<Heard>,
+    tell: mpsc::SyncSender<Heard>,
     mode: Mode,
     keep: Arc<Mutex<HashMap<String, Pair>>>,
 ) {

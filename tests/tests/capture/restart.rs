@@ -3,7 +3,7 @@
 use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
-    os::fd::OwnedFd,
+    os::{fd::OwnedFd, unix::fs::MetadataExt as _},
     sync::atomic::{AtomicBool, Ordering},
     thread,
 };
@@ -48,7 +48,15 @@ fn while_asking<T>(pod: &Place, to: SocketAddr, wanted: &str, work: impl FnOnce(
     })
 }
 
-// Seen to fail when programs.rs detaches and attaches instead of replacing: some answers are `direct`.
+/// Inodes of the pinned links.
+fn pins(stage: &Stage) -> Vec<u64> {
+    let folder = stage.pins();
+    let pods = folder.join("pods").read_dir().unwrap().map(|pin| pin.unwrap().path());
+    let links = pods.chain(["connect4", "connect6"].map(|name| folder.join(name)));
+    links.map(|path| std::fs::metadata(path).unwrap().ino()).collect()
+}
+
+// Seen to fail when programs.rs detaches and attaches instead of replacing: the pins are new ones.
 #[test]
 fn holders_follow_one_another_without_a_connect_that_fails_or_escapes() {
     let mut stage = Stage::new();
@@ -57,14 +65,20 @@ fn holders_follow_one_another_without_a_connect_that_fails_or_escapes() {
     let proxy = Proxy::start(&stage, Mode::Answer);
     proxy.enrol(spec(&pod));
     let wanted = answer("outbound", other.v4, PORT, pod.v4);
+    let links = pins(&stage);
     let count = while_asking(&pod, SocketAddr::new(other.v4, PORT), &wanted, || {
         for round in 0..SUCCESSORS {
-            if round % 2 == 0 { stage.kill_holder() } else { stage.stop_holder() }
+            if round % 2 == 0 {
+                stage.kill_holder()
+            } else {
+                stage.stop_holder()
+            }
             stage.start_holder();
             proxy.wait(|heard| (*heard == Heard::Synced).then_some(()));
         }
     });
     eprintln!("{count} connects over {SUCCESSORS} successors");
+    assert_eq!(pins(&stage), links, "links were not kept while their programs were replaced");
     let said = ask(&other.netns, SocketAddr::new(pod.v4, PORT)).unwrap();
     assert_eq!(said, answer("inbound", pod.v4, PORT, other.v4));
     // The successor serves sockets and lets the pod go as the first would.
@@ -86,7 +100,6 @@ fn captured_pods_are_served_while_there_is_no_holder() {
     }
 }
 
-// Seen to fail when the holder keeps no descriptor of its own (`Listeners` dropped after announcing): refused.
 #[test]
 fn connections_wait_for_a_proxy_that_returns() {
     let mut stage = Stage::new();

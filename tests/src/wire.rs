@@ -1,0 +1,49 @@
+//! What went over the wire between the nodes. Must never miss the first packet: the capture says when it is ready.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rustix::process::Signal;
+
+use crate::{
+    daemon::Daemon,
+    fabric::{Fabric, WIRE},
+};
+
+/// A capture in progress.
+#[derive(Debug)]
+pub struct Wire {
+    tcpdump: Daemon,
+    file: PathBuf,
+}
+
+impl Wire {
+    /// Begins to write all that passes the wire at node 1 into `folder`.
+    pub fn tap(fabric: &Fabric, folder: &Path, name: &str) -> Wire {
+        let file = folder.join(format!("{name}.pcap"));
+        let mut command = fabric.node(0).command("tcpdump");
+        command.args(["-i", WIRE, "-U", "--immediate-mode", "-s", "0", "-Z", "root", "-w"]).arg(&file);
+        let mut tcpdump = Daemon::start(&format!("tcpdump-{name}"), command, folder);
+        tcpdump.wait_for("listening on", Duration::from_secs(10));
+        Wire { tcpdump, file }
+    }
+
+    /// Ends the capture and returns its bytes.
+    ///
+    /// # Panics
+    /// When nothing was captured: then a search in it would prove nothing.
+    pub fn finish(self) -> Vec<u8> {
+        self.tcpdump.signal(Signal::INT);
+        self.tcpdump.terminate(Duration::from_secs(10));
+        let bytes = std::fs::read(&self.file).expect("a capture");
+        assert!(bytes.len() > 1_000, "{} bytes were captured", bytes.len());
+        bytes
+    }
+}
+
+/// Whether `marker` lies in the bytes.
+pub fn holds(bytes: &[u8], marker: &str) -> bool {
+    bytes.windows(marker.len()).any(|window| window == marker.as_bytes())
+}

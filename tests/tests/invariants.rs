@@ -1,0 +1,14 @@
+//! What must always hold (docs/architecture.md, section 8), each seen to fail when its mechanism is broken on purpose.
+
+#[path = "invariants/certificates.rs"]
+mod certificates;
+#[path = "invariants/control_gone.rs"]
+mod control_gone;
+#[path = "invariants/killed.rs"]
+mod killed;
+#[path = "invariants/leaving.rs"]
+mod leaving;
+#[path = "invariants/stage.rs"]
+mod stage;
+#[path = "invariants/wire.rs"]
+mod wire;
