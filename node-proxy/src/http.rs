@@ -13,7 +13,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{HeaderMap, HeaderName, Request, Response, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Version, header};
 use hyper::{body::Incoming, server::conn::http1, server::conn::http2, service::Service};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
@@ -21,7 +21,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use crate::{body::Body, drain::Drain, io::Io, limits};
+use crate::{body::Body, drain::Drain, io::Io, limits, telemetry::TcpGuard};
 
 /// What an idle connection must not be: serving, or stuck in a write.
 #[derive(Default)]
@@ -51,11 +51,16 @@ impl Drop for Open {
 struct Watched {
     io: Io,
     activity: Arc<Activity>,
+    meter: Arc<TcpGuard>,
 }
 
 impl AsyncRead for Watched {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_read(cx, buf)
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        let poll = Pin::new(&mut this.io).poll_read(cx, buf);
+        this.meter.add_read((buf.filled().len() - before) as u64);
+        poll
     }
 }
 
@@ -64,13 +69,20 @@ impl Watched {
         self.activity.blocked.store(poll.is_pending(), Ordering::Relaxed);
         poll
     }
+
+    fn wrote(&self, poll: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(count)) = poll {
+            self.meter.add_write(count as u64);
+        }
+        self.note(poll)
+    }
 }
 
 impl AsyncWrite for Watched {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let poll = Pin::new(&mut this.io).poll_write(cx, buf);
-        this.note(poll)
+        this.wrote(poll)
     }
 
     fn poll_write_vectored(
@@ -80,7 +92,7 @@ impl AsyncWrite for Watched {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let poll = Pin::new(&mut this.io).poll_write_vectored(cx, bufs);
-        this.note(poll)
+        this.wrote(poll)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -123,9 +135,15 @@ impl<H: Handle> Counted<H> {
         hyper::service::service_fn(move |request: Request<Incoming>| {
             activity.requests.fetch_add(1, Ordering::Relaxed);
             // Both bodies count: a connection whose upload or download still runs is not idle.
-            let request = request.map(|incoming| Body::incoming(incoming, Open::new(&activity)));
+            let mut request = request.map(|incoming| Body::incoming(incoming, Open::new(&activity)));
             let (handler, open) = (Arc::clone(&handler), Open::new(&activity));
-            async move { Ok(handler.handle(request).await.map(|body| body.hold(open))) }
+            in_own_version(&mut request);
+            async move {
+                let mut response = handler.handle(request).await.map(|body| body.hold(open));
+                // hyper says HTTP/1.0, and keep-alive, to a client that does.
+                *response.version_mut() = Version::HTTP_11;
+                Ok(response)
+            }
         })
     }
 }
@@ -140,9 +158,10 @@ enum Turn {
 /// Serves HTTP/1 until the connection ends.
 ///
 /// A connection without a request for [`limits::HTTP_PARK`] gives hyper's buffers (16 KiB) back and waits as a bare socket.
-pub async fn serve_http1<H: Handle>(mut io: Io, handler: Arc<H>, drain: Drain) {
+pub async fn serve_http1<H: Handle>(mut io: Io, handler: Arc<H>, drain: Drain, meter: TcpGuard) {
+    let meter = Arc::new(meter);
     loop {
-        match Box::pin(turn_http1(io, Arc::clone(&handler), drain.clone())).await {
+        match Box::pin(turn_http1(io, Arc::clone(&handler), drain.clone(), Arc::clone(&meter))).await {
             Turn::Over => return,
             Turn::Parked(parked) => io = parked,
         }
@@ -157,10 +176,10 @@ pub async fn serve_http1<H: Handle>(mut io: Io, handler: Arc<H>, drain: Drain) {
     }
 }
 
-async fn turn_http1<H: Handle>(io: Io, handler: Arc<H>, drain: Drain) -> Turn {
+async fn turn_http1<H: Handle>(io: Io, handler: Arc<H>, drain: Drain, meter: Arc<TcpGuard>) -> Turn {
     let activity = Arc::new(Activity::default());
     let service = Counted { handler, activity: Arc::clone(&activity) }.service();
-    let watched = Watched { io, activity: Arc::clone(&activity) };
+    let watched = Watched { io, activity: Arc::clone(&activity), meter };
     let mut connection = http1_builder().serve_connection(TokioIo::new(watched), service).with_upgrades();
     let mut draining = false;
     let mut seen = 0;
@@ -195,9 +214,11 @@ async fn turn_http1<H: Handle>(io: Io, handler: Arc<H>, drain: Drain) -> Turn {
 }
 
 /// Serves HTTP/2 until the connection ends.
-pub async fn serve_http2<H: Handle>(io: Io, handler: Arc<H>, drain: Drain) {
-    let service = Counted { handler, activity: Arc::default() }.service();
-    let connection = http2_builder().serve_connection(TokioIo::new(io), service);
+pub async fn serve_http2<H: Handle>(io: Io, handler: Arc<H>, drain: Drain, meter: TcpGuard) {
+    let activity = Arc::<Activity>::default();
+    let service = Counted { handler, activity: Arc::clone(&activity) }.service();
+    let watched = Watched { io, activity, meter: Arc::new(meter) };
+    let connection = http2_builder().serve_connection(TokioIo::new(watched), service);
     tokio::pin!(connection);
     tokio::select! {
         biased;
@@ -246,13 +267,35 @@ const HOP_BY_HOP: [HeaderName; 4] = [
     header::UPGRADE,
 ];
 
+/// What goes on from here is HTTP/1.1 whatever came (RFC 9110 2.5), and names its host once (RFC 9112 3.2.2).
+fn in_own_version<B>(request: &mut Request<B>) {
+    if request.version() == Version::HTTP_2 || request.method() == http::Method::CONNECT {
+        return;
+    }
+    if request.version() == Version::HTTP_10 {
+        request.headers_mut().remove(header::UPGRADE);
+        // Without a Host it can only go on as it is.
+        if request.headers().contains_key(header::HOST) {
+            *request.version_mut() = Version::HTTP_11;
+        }
+    }
+    let named = request.uri().authority().map(|authority| authority.as_str());
+    let host = named.map(|authority| authority.rsplit_once('@').map_or(authority, |(_user, host)| host));
+    if let Some(host) = host.and_then(|host| HeaderValue::from_str(host).ok()) {
+        request.headers_mut().insert(header::HOST, host);
+    }
+}
+
 /// Removes what concerns the connection that the message came over. An upgrade is end to end here and stays.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap, upgrade: bool) {
     if upgrade {
         return;
     }
-    if let Some(connection) = headers.remove(header::CONNECTION) {
-        for name in connection.to_str().unwrap_or_default().split(',') {
+    // More than one line is rare; each names fields.
+    if headers.contains_key(header::CONNECTION) {
+        let named: Vec<HeaderValue> = headers.get_all(header::CONNECTION).iter().cloned().collect();
+        headers.remove(header::CONNECTION);
+        for name in named.iter().flat_map(|line| line.to_str().unwrap_or_default().split(',')) {
             let name = name.trim();
             // `close` and `keep-alive` name no field; TE is rewritten below.
             if !name.eq_ignore_ascii_case("te") && !name.is_empty() {
@@ -271,5 +314,5 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap, upgrade: bool) {
 /// Whether this request asks to leave HTTP (RFC 9110 7.8, 9.3.6).
 pub fn wants_upgrade<B>(request: &Request<B>) -> bool {
     request.method() == http::Method::CONNECT
-        || (request.version() == http::Version::HTTP_11 && request.headers().contains_key(header::UPGRADE))
+        || (request.version() == Version::HTTP_11 && request.headers().contains_key(header::UPGRADE))
 }

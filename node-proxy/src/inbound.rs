@@ -67,8 +67,12 @@ async fn accept(
     let detected = match sniff::sniff(&mut io).await? {
         Sniffed::Is(detected) => detected,
         Sniffed::Silent => {
-            let server = Arc::new(Server::new(worker, workload, target, peer, None, None, plain));
-            return Box::pin(tcp::serve_silent(server, io)).await;
+            let (worker, workload) = (Arc::clone(&worker), Arc::clone(&workload));
+            let server = Server::new(worker, workload, target, peer, None, None, plain.clone());
+            match Box::pin(tcp::serve_silent(&server, &mut io)).await? {
+                Some(detected) => detected,
+                None => return Ok(()),
+            }
         }
     };
     if detected == Detected::Tls && tls::is_for(&mut io, &workload.identity).await? {
@@ -113,10 +117,15 @@ async fn mutual_tls(
     };
     let server = Arc::new(Server::new(worker, workload, target, peer, client, None, TlsLabel::True));
     match protocol {
-        Protocol::Detect => match sniff::sniff(&mut io).await? {
-            Sniffed::Is(detected) => server.dispatch(io, protocol_of(detected)).await,
-            Sniffed::Silent => return Box::pin(tcp::serve_silent(server, io)).await,
-        },
+        Protocol::Detect => {
+            let detected = match sniff::sniff(&mut io).await? {
+                Sniffed::Is(detected) => Some(detected),
+                Sniffed::Silent => Box::pin(tcp::serve_silent(&server, &mut io)).await?,
+            };
+            if let Some(detected) = detected {
+                server.dispatch(io, protocol_of(detected)).await;
+            }
+        }
         known => server.dispatch(io, known).await,
     }
     Ok(())

@@ -2,9 +2,10 @@
 //!
 //! Must never send a request twice unless not one byte of it had left.
 
-use std::sync::Arc;
+use std::{error::Error as _, sync::Arc};
 
-use ::http::{Request, Response};
+use ::http::{Request, Response, Version};
+use http_body::Body as _;
 use hyper::{
     body::Incoming,
     client::conn::{http1, http2},
@@ -59,13 +60,21 @@ pub async fn send(
     worker: &Arc<Worker>,
     workload: &Workload,
     key: &Arc<PoolKey>,
-    request: Request<Body>,
+    mut request: Request<Body>,
 ) -> Result<(Response<Incoming>, Held), Unsent> {
-    if request.version() == ::http::Version::HTTP_2 {
-        send_http2(worker, workload, key, request).await
-    } else {
-        send_http1(worker, workload, key, request).await
+    if request.version() != Version::HTTP_2 {
+        return send_http1(worker, workload, key, request).await;
     }
+    if request.uri().authority().is_some() {
+        return send_http2(worker, workload, key, request).await;
+    }
+    // Host instead of `:authority` (HAProxy does): h2 sends it on as it came only under the other version.
+    *request.version_mut() = Version::HTTP_11;
+    let mut sent = send_http2(worker, workload, key, request).await;
+    if let Err(Unsent { request: Some(unsent), .. }) = &mut sent {
+        *unsent.version_mut() = Version::HTTP_2;
+    }
+    sent
 }
 
 async fn send_http1(
@@ -115,18 +124,44 @@ async fn send_http2(
             },
         };
         let stream = connection.stream();
+        let copy = copy_of(&request);
         match connection.sender.try_send_request(request).await {
             Ok(response) => return Ok((response, Held::Http2(stream))),
             Err(mut failed) => match failed.take_message() {
                 Some(unsent) => request = unsent,
                 None => {
-                    let error = SendError::Broken { to: key.to, source: failed.into_error() };
-                    return Err(Unsent { error, request: None });
+                    let source = failed.into_error();
+                    match copy.filter(|_| is_unprocessed(&source)) {
+                        Some(copy) => request = copy,
+                        None => return Err(Unsent { error: SendError::Broken { to: key.to, source }, request: None }),
+                    }
                 }
             },
         }
     }
     Err(Unsent { error: SendError::KeepsClosing { to: key.to }, request: Some(request) })
+}
+
+/// A request without a body, to be sent again should the server say that it did nothing with the first one.
+fn copy_of(request: &Request<Body>) -> Option<Request<Body>> {
+    request.body().is_end_stream().then(|| {
+        let mut copy = Request::new(Body::empty());
+        *copy.method_mut() = request.method().clone();
+        *copy.uri_mut() = request.uri().clone();
+        *copy.version_mut() = request.version();
+        *copy.headers_mut() = request.headers().clone();
+        copy
+    })
+}
+
+/// Whether the server said that it did not begin with the request (RFC 9113 8.7): servers go away every so many requests.
+fn is_unprocessed(error: &hyper::Error) -> bool {
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<h2::Error>());
+    cause.is_some_and(|cause| {
+        let refused = cause.is_reset() && cause.reason() == Some(h2::Reason::REFUSED_STREAM);
+        let left = cause.is_go_away() && cause.reason() == Some(h2::Reason::NO_ERROR);
+        cause.is_remote() && (refused || left)
+    })
 }
 
 async fn open_http1(

@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
@@ -28,6 +29,8 @@ impl Daemon {
         let log = directory.join(format!("{name}.log"));
         let file = File::options().create(true).append(true).open(&log).expect("log file");
         let errors = file.try_clone().expect("log file");
+        // Ctrl-C on the terminal is for us alone: we take down what we started in order.
+        command.process_group(0);
         let child = command.stdin(Stdio::null()).stdout(file).stderr(errors).spawn();
         let child = child.unwrap_or_else(|error| panic!("{name}: {command:?}: {error}"));
         Daemon { name: name.to_owned(), child, log }

@@ -4,7 +4,9 @@
 
 #![expect(clippy::expect_used, reason = "a failed step of a test is a panic")]
 
+pub mod bench;
 pub mod daemon;
+pub mod demo;
 pub mod fabric;
 pub mod load;
 pub mod mesh;

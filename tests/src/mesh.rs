@@ -232,6 +232,9 @@ impl Mesh {
         let aside = folder.join(format!(".{}", pod.uid));
         fs::write(&aside, file.to_string()).expect("a pod's file");
         fs::rename(aside, folder.join(format!("{}.json", pod.uid))).expect("a pod's file");
+        // One file per account: control refuses an object that two files define.
+        let account = format!("account-{}-{}", pod.namespace, pod.owner);
+        self.manifest(&account, &manifests::service_account(pod));
         self.manifest(&format!("pod-{}-{}", pod.namespace, pod.name), &manifests::pod(pod));
     }
 
@@ -260,8 +263,12 @@ impl Mesh {
         self.manifest(&format!("service-{}-{}", options.namespace, options.name), &manifests::service(options, address, pods));
     }
 
-    /// Waits until peers speak mTLS to these pods: they are captured, certified, and control knows it.
+    /// Waits until peers speak mTLS to these pods: they are captured, certified, and control knows it; and that control knows
+    /// every service made so far.
     pub fn wait_ready(&self, pods: &[&Pod]) {
+        let known = format!("weir_control_objects{{kind=\"EndpointSlice\"}} {}", self.services);
+        let count = || run(self.fabric.node(0).command("curl").args(["--silent", "--max-time", "5", "http://127.0.0.1:9990/metrics"]));
+        wait::until("control knows all services", PATIENCE, || count().lines().any(|line| line == known).then_some(()));
         for pod in pods {
             let file = self.path("control/serving");
             let what = format!("{} is in the mesh", pod.name);

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    os::fd::AsFd as _,
+    os::{fd::AsFd as _, unix::process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Command, id},
     sync::atomic::{AtomicU32, Ordering},
@@ -88,7 +88,7 @@ impl Netns {
 impl Drop for Netns {
     fn drop(&mut self) {
         // Nothing to do about a failure: the name of the namespace says whose it was.
-        let _status = Command::new("ip").args(["netns", "del", &self.name]).status();
+        let _status = Command::new("ip").args(["netns", "del", &self.name]).process_group(0).status();
     }
 }
 
@@ -97,7 +97,8 @@ impl Drop for Netns {
 /// # Panics
 /// When it cannot be run or fails, with its messages.
 pub fn run(command: &mut Command) -> String {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    // Ctrl-C on the terminal must not end it half-way.
+    let output = command.process_group(0).output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(
         output.status.success(),
         "{command:?}: {}\n{}{}",

@@ -1,7 +1,7 @@
 //! The demo and the benchmark: programs of package weir-tests, built with what they start and then run. Must never keep a cargo lock while they run.
 
 use std::{
-    os::unix::process::ExitStatusExt,
+    os::unix::process::CommandExt as _,
     process::{Command, ExitCode},
 };
 
@@ -24,7 +24,7 @@ pub(crate) struct Passed {
     rest: Vec<String>,
 }
 
-/// Builds everything and runs one program of weir-tests with the given arguments.
+/// Builds everything and becomes one program of weir-tests with the given arguments.
 ///
 /// # Errors
 /// A tool or a build fails, or this is not root.
@@ -43,14 +43,14 @@ pub(crate) fn run(cache: &Cache, binary: &str, passed: &Passed) -> Outcome<ExitC
     let mut cargo = cache.cargo();
     cargo.args(["build", "--release", "--quiet", "--package", "weir-tests", "--bin", binary]);
     child::run(&mut cargo, &format!("build {binary}"), "Read the compiler's message above.")?;
-    let status = Command::new(cache.binaries().join(binary))
+    let program = cache.binaries().join(binary);
+    // In place of this process: signals, the terminal and the exit code are the program's alone.
+    let failed = Command::new(&program)
         .args(&passed.rest)
         .env("WEIR_BINARIES", cache.binaries())
         .env("WEIR_PYTHON", cache.python())
-        .status()?;
-    // As shells do: 128 + signal.
-    let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
-    Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
+        .exec();
+    Err(Failure::new(format!("cannot start {}: {failed}", program.display())))
 }
 
 /// Builds the product's binaries.

@@ -28,6 +28,8 @@ pub(super) fn listener(marks: Marks) -> io::Result<OwnedFd> {
     // Only the unspecified address serves both families (the kernel makes any other IPv6 only). The port is the kernel's choice,
     // out of the range from which nobody may count on one; the socket lookup drops who dials it directly.
     socket.bind(&SocketAddr::V6(SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, 0, 0, 0)).into())?;
+    // Inherited by what it accepts, whose local port is the one dialled: an application must be able to listen there meanwhile.
+    socket.set_reuse_address(true)?;
     socket.listen(limits::LISTEN_BACKLOG)?;
     Ok(socket.into())
 }

@@ -23,13 +23,13 @@ use crate::{
 const CLIENT_ID: HeaderName = HeaderName::from_static("l5d-client-id");
 
 pub(super) async fn serve_http1(receiver: Arc<Server>, io: Io) {
-    let (drain, _open) = begin(&receiver);
-    server::serve_http1(io, receiver, drain).await;
+    let (drain, meter) = begin(&receiver);
+    server::serve_http1(io, receiver, drain, meter).await;
 }
 
 pub(super) async fn serve_http2(receiver: Arc<Server>, io: Io) {
-    let (drain, _open) = begin(&receiver);
-    server::serve_http2(io, receiver, drain).await;
+    let (drain, meter) = begin(&receiver);
+    server::serve_http2(io, receiver, drain, meter).await;
 }
 
 fn begin(receiver: &Arc<Server>) -> (crate::drain::Drain, TcpGuard) {

@@ -4,7 +4,7 @@ use std::{io, sync::Arc};
 
 use weir_core::detect::Detected;
 
-use super::{Server, protocol_of};
+use super::Server;
 use crate::{
     copy::{self, CopyError},
     dial,
@@ -20,24 +20,22 @@ pub(super) async fn serve(server: Arc<Server>, mut client: Io) {
     }
 }
 
-/// The client is silent: the application may be the one to speak first.
-pub(super) async fn serve_silent(server: Arc<Server>, mut client: Io) -> io::Result<()> {
-    let Some(mut app) = server.dial(&client).await else { return Ok(()) };
+/// The client is silent: the application may be the one to speak first. What the client said after all, or `None` when the
+/// connection was served to its end.
+pub(super) async fn serve_silent(server: &Server, client: &mut Io) -> io::Result<Option<Detected>> {
+    let Some(mut app) = server.dial(client).await else { return Ok(None) };
     let spoke_first = tokio::select! {
         biased;
         read = app.read_ahead() => { read?; false }
         read = client.read_ahead() => { read?; true }
     };
-    let detected = if spoke_first { sniff::spoken(&mut client).await? } else { Detected::Opaque };
-    match detected {
-        Detected::Http1 | Detected::Http2 => {
-            // Pooled connections carry HTTP; this one is not needed.
-            drop(app);
-            Box::pin(server.dispatch(client, protocol_of(detected))).await;
-        }
-        Detected::Opaque | Detected::Tls => server.join(&mut client, &mut app).await,
+    let detected = if spoke_first { sniff::spoken(client).await? } else { Detected::Opaque };
+    if detected == Detected::Opaque {
+        server.join(client, &mut app).await;
+        return Ok(None);
     }
-    Ok(())
+    // HTTP goes over pooled connections, and TLS may be for us: the one dialled meanwhile is not needed.
+    Ok(Some(detected))
 }
 
 impl Server {

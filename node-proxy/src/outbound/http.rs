@@ -31,15 +31,14 @@ pub(super) async fn serve(client: Arc<Client>, destination: Arc<Destination>, io
     let worker = &client.worker;
     let generation = worker.shared.store.generation();
     let drain = worker.shared.drain.clone();
-    let guard = worker.shared.telemetry.tcp(&client.source_labels(&destination)).open();
+    let meter = worker.shared.telemetry.tcp(&client.source_labels(&destination)).open();
     let handler = Arc::new(Outbound {
         client: Arc::clone(&client),
         current: Mutex::new(Current { destination, generation, routes: Vec::new() }),
-        _open: guard,
     });
     match protocol {
-        Protocol::Http2 => server::serve_http2(io, handler, drain).await,
-        _ => server::serve_http1(io, handler, drain).await,
+        Protocol::Http2 => server::serve_http2(io, handler, drain, meter).await,
+        _ => server::serve_http1(io, handler, drain, meter).await,
     }
 }
 
@@ -47,7 +46,6 @@ pub(super) async fn serve(client: Arc<Client>, destination: Arc<Destination>, io
 struct Outbound {
     client: Arc<Client>,
     current: Mutex<Current>,
-    _open: crate::telemetry::TcpGuard,
 }
 
 struct Current {
@@ -225,7 +223,7 @@ impl Outbound {
     }
 
     fn tcp_labels(&self, route: &Route) -> TcpLabels {
-        self.client.tcp_labels(&route.path)
+        self.client.tcp_labels(&route.path, &self.destination())
     }
 }
 
@@ -260,7 +258,7 @@ impl Client {
         }
     }
 
-    pub(super) fn tcp_labels(&self, path: &Path) -> TcpLabels {
+    pub(super) fn tcp_labels(&self, path: &Path, destination: &Destination) -> TcpLabels {
         TcpLabels {
             direction: Direction::Outbound,
             peer_is_src: false,
@@ -270,7 +268,7 @@ impl Client {
             client_id: Some(self.workload.identity.clone()),
             server_id: path.endpoint.as_ref().and_then(|endpoint| endpoint.identity.clone()),
             target_addr: path.address,
-            service: None,
+            service: destination.service().map(service_name),
         }
     }
 

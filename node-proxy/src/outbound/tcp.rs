@@ -4,6 +4,7 @@
 
 use std::{io, sync::Arc};
 
+use tokio::io::AsyncWriteExt as _;
 use weir_core::{
     client_hello::{self, SniResult},
     detect::Detected,
@@ -79,8 +80,11 @@ pub(super) async fn serve_silent(
     };
     let detected = if client_spoke { sniff::spoken(io).await? } else { Detected::Opaque };
     match detected {
-        // HTTP goes over pooled connections: the one dialled meanwhile is not needed.
-        Detected::Http1 | Detected::Http2 => Ok(Some(detected)),
+        Detected::Http1 | Detected::Http2 => {
+            // HTTP goes over pooled connections: the one dialled meanwhile ends in order.
+            let _gone = upstream.io.shutdown().await;
+            Ok(Some(detected))
+        }
         Detected::Opaque | Detected::Tls => {
             client.join(destination, io, &mut upstream).await;
             Ok(None)
@@ -142,7 +146,7 @@ impl Client {
         let telemetry = &self.worker.shared.telemetry;
         let mut meter = copy::Both::new(
             telemetry.tcp(&self.source_labels(destination)).open(),
-            telemetry.tcp(&self.tcp_labels(&upstream.path)).open(),
+            telemetry.tcp(&self.tcp_labels(&upstream.path, destination)).open(),
         );
         if let Some(local) = &upstream.local {
             let (source, destination) = local.guards();

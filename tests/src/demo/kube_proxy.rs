@@ -1,32 +1,25 @@
 //! Service addresses for pods outside the mesh: nftables rules as kube-proxy writes them. Must never see traffic of the mesh, which dials pods.
 
-use std::{
-    fmt::Write as _,
-    io::Write as _,
-    process::Stdio,
-};
+use std::{fmt::Write as _, io::Write as _, process::Stdio};
 
-use crate::{
-    fabric::NODES,
-    mesh::Mesh,
-};
+use crate::{fabric::NODES, mesh::Mesh};
 
 /// One port of a service.
 #[derive(Clone, Debug)]
-pub struct Forward {
+pub(super) struct Forward {
     /// ClusterIP.
-    pub address: String,
+    pub(super) address: String,
     /// The service's own port.
-    pub port: u16,
+    pub(super) port: u16,
     /// Pods, as `address . port`.
-    pub pods: Vec<String>,
+    pub(super) pods: Vec<String>,
 }
 
 /// Loads the rules on all nodes.
 ///
 /// # Panics
 /// When the kernel has no nftables NAT.
-pub fn install(mesh: &Mesh, forwards: &[Forward]) {
+pub(super) fn install(mesh: &Mesh, forwards: &[Forward]) {
     for node in 0..NODES {
         let mut command = mesh.fabric.node(node).command("nft");
         command.args(["-f", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped());
@@ -36,7 +29,10 @@ pub fn install(mesh: &Mesh, forwards: &[Forward]) {
         drop(input);
         let output = nft.wait_with_output().expect("nft");
         let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "nft refused the rules for service addresses (does the kernel have nft_nat?): {said}");
+        assert!(
+            output.status.success(),
+            "nft refused the rules for service addresses (does the kernel have nft_nat?): {said}"
+        );
     }
 }
 

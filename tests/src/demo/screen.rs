@@ -8,7 +8,7 @@ use std::{
 
 /// Meaning of a text, shown as a colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tone {
+pub(super) enum Tone {
     /// No colour.
     Plain,
     /// Green.
@@ -21,21 +21,21 @@ pub enum Tone {
 
 /// A piece of a table.
 #[derive(Clone, Debug)]
-pub struct Cell(String, Tone);
+pub(super) struct Cell(String, Tone);
 
 /// A cell without colour.
-pub fn cell(text: impl Into<String>) -> Cell {
+pub(super) fn cell(text: impl Into<String>) -> Cell {
     Cell(text.into(), Tone::Plain)
 }
 
 /// A cell that is good or bad.
-pub fn verdict(text: impl Into<String>, good: bool) -> Cell {
+pub(super) fn verdict(text: impl Into<String>, good: bool) -> Cell {
     Cell(text.into(), if good { Tone::Good } else { Tone::Bad })
 }
 
 /// Standard output.
 #[derive(Debug)]
-pub struct Screen {
+pub(super) struct Screen {
     terminal: bool,
     color: bool,
     /// Lines of the part that is drawn again.
@@ -50,60 +50,60 @@ impl Default for Screen {
 
 impl Screen {
     /// Looks at standard output and NO_COLOR.
-    pub fn new() -> Screen {
+    pub(super) fn new() -> Screen {
         let terminal = io::stdout().is_terminal() && env::var_os("TERM").is_none_or(|term| term != "dumb");
         let unwanted = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         Screen { terminal, color: terminal && !unwanted, drawn: 0 }
     }
 
     /// Whether tables can be drawn again in place.
-    pub fn is_terminal(&self) -> bool {
+    pub(super) fn is_terminal(&self) -> bool {
         self.terminal
     }
 
     /// Value of `--color` for programs whose output is shown here.
-    pub fn color(&self) -> &'static str {
+    pub(super) fn color(&self) -> &'static str {
         if self.color { "always" } else { "never" }
     }
 
     /// A heading, with space before it.
-    pub fn heading(&mut self, text: &str) {
+    pub(super) fn heading(&mut self, text: &str) {
         let text = self.code("1", text);
         self.put(&format!("\n{text}\n"));
     }
 
     /// One line.
-    pub fn line(&mut self, text: &str) {
+    pub(super) fn line(&mut self, text: &str) {
         self.put(&format!("  {text}\n"));
     }
 
     /// One line in a colour.
-    pub fn toned(&mut self, text: &str, tone: Tone) {
+    pub(super) fn toned(&mut self, text: &str, tone: Tone) {
         let text = self.paint(text, tone);
         self.line(&text);
     }
 
     /// A step that took some time.
-    pub fn done(&mut self, text: &str, detail: &str) {
+    pub(super) fn done(&mut self, text: &str, detail: &str) {
         let mark = self.paint("√", Tone::Good);
         let detail = self.paint(detail, Tone::Faint);
         self.line(format!("{mark} {text}  {detail}").trim_end());
     }
 
     /// Columns under titles; numbers (columns from `right` on) are aligned to the right.
-    pub fn table(&mut self, titles: &[&str], right: usize, rows: &[Vec<Cell>]) {
+    pub(super) fn table(&mut self, titles: &[&str], right: usize, rows: &[Vec<Cell>]) {
         let text = self.columns(titles, right, rows);
         self.put(&text);
     }
 
     /// Text of others, indented.
-    pub fn block(&mut self, text: &str) {
+    pub(super) fn block(&mut self, text: &str) {
         let text: String = text.lines().map(|line| format!("  {line}\n")).collect();
         self.put(&text);
     }
 
     /// Draws a part again over what it was before. Lines that are too long are cut by the terminal.
-    pub fn redraw(&mut self, text: &str) {
+    pub(super) fn redraw(&mut self, text: &str) {
         let up = if self.drawn == 0 { String::new() } else { format!("\x1b[{}A", self.drawn) };
         let body: String = text.lines().map(|line| format!("  {line}\n")).collect();
         self.put(&format!("{up}\x1b[J\x1b[?7l{body}\x1b[?7h"));
@@ -111,7 +111,7 @@ impl Screen {
     }
 
     /// What was drawn last stays.
-    pub fn keep(&mut self) {
+    pub(super) fn keep(&mut self) {
         self.drawn = 0;
     }
 

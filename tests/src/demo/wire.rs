@@ -1,6 +1,6 @@
 //! What a listener between the nodes sees: tcpdump on node 1's wire, and a search for payloads in what it wrote. Must never filter: all that crosses counts.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{env, fs, path::PathBuf, process, time::Duration};
 
 use crate::{
     daemon::Daemon,
@@ -16,25 +16,25 @@ const END: Duration = Duration::from_secs(10);
 
 /// A running capture.
 #[derive(Debug)]
-pub struct Capture {
+pub(super) struct Capture {
     tcpdump: Daemon,
     file: PathBuf,
 }
 
 /// What was captured.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Wire {
+pub(super) struct Wire {
     /// Bytes of all packets.
-    pub bytes: u64,
+    pub(super) bytes: u64,
     /// Number of packets.
-    pub packets: u64,
+    pub(super) packets: u64,
     /// How many packets hold each marker, in the order asked for.
-    pub found: Vec<u64>,
+    pub(super) found: Vec<u64>,
 }
 
 impl Capture {
     /// Starts to listen; `name` tells files apart.
-    pub fn start(mesh: &Mesh, name: &str) -> Capture {
+    pub(super) fn start(mesh: &Mesh, name: &str) -> Capture {
         let file = mesh.path(&format!("{name}.pcap"));
         let mut command = mesh.fabric.node(0).command("tcpdump");
         // Root all along: tcpdump's own user may not write into our folder.
@@ -48,12 +48,26 @@ impl Capture {
     ///
     /// # Panics
     /// When tcpdump left no file.
-    pub fn finish(self, markers: &[&str]) -> Wire {
+    pub(super) fn finish(self, markers: &[&str]) -> Wire {
         self.tcpdump.terminate(END);
         let wire = search(&fs::read(&self.file).expect("tcpdump's file"), markers);
         // It can be large, and nobody needs it any more.
         let _gone = fs::remove_file(&self.file);
         wire
+    }
+
+    /// The same, where nothing must be found: what is gets kept as evidence, and its place returned.
+    ///
+    /// # Panics
+    /// When tcpdump left no file.
+    pub(super) fn finish_sealed(self, markers: &[&str]) -> (Wire, Option<PathBuf>) {
+        let second = self.file.with_extension("second");
+        fs::hard_link(&self.file, &second).expect("a second name for tcpdump's file");
+        let wire = self.finish(markers);
+        let found = wire.found.iter().any(|count| *count > 0);
+        let kept = env::temp_dir().join(format!("weir-demo-{}.pcap", process::id()));
+        let kept = (found && fs::copy(second, &kept).is_ok()).then_some(kept);
+        (wire, kept)
     }
 }
 

@@ -68,11 +68,16 @@ fn annotations(annotations: &[(String, String)]) -> String {
     format!("{{{}}}", items.join(", "))
 }
 
+/// Shared by all pods of a Deployment.
+pub(super) fn service_account(pod: &Pod) -> String {
+    let Pod { owner, namespace, .. } = pod;
+    format!("apiVersion: v1\nkind: ServiceAccount\nmetadata: {{name: {owner}, namespace: {namespace}}}\n")
+}
+
 pub(super) fn pod(pod: &Pod) -> String {
     let enabled = pod.enabled.map(|enabled| format!(", weir.mesh/enabled: \"{enabled}\"")).unwrap_or_default();
     format!(
-        "apiVersion: v1\nkind: ServiceAccount\nmetadata: {{name: {owner}, namespace: {namespace}}}\n---\n\
-         apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n  namespace: {namespace}\n  uid: {uid}\n  \
+        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n  namespace: {namespace}\n  uid: {uid}\n  \
          labels: {{app: {owner}, pod-template-hash: 5d59{enabled}}}\n  annotations: {annotations}\n  \
          ownerReferences: [{{apiVersion: apps/v1, kind: ReplicaSet, name: {owner}-5d59, uid: replica-set, controller: true}}]\n\
          spec:\n  nodeName: {node}\n  serviceAccountName: {owner}\n  containers: [{{name: app, image: app}}]\n\

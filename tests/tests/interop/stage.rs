@@ -18,54 +18,54 @@ use weir_tests::{
 use crate::wire::Wire;
 
 /// HTTP/1 of nginx; nothing declared.
-pub const HTTP1: u16 = 8080;
+pub(crate) const HTTP1: u16 = 8080;
 /// HTTP/2 of nginx; nothing declared.
-pub const HTTP2: u16 = 8081;
+pub(crate) const HTTP2: u16 = 8081;
 /// HTTP/2 of nginx by the service's port 8082 with `appProtocol: kubernetes.io/h2c`.
-pub const DECLARED_HTTP2: u16 = 8082;
+pub(crate) const DECLARED_HTTP2: u16 = 8082;
 /// For listeners of the tests' own; nothing declared.
-pub const RAW: u16 = 9000;
+pub(crate) const RAW: u16 = 9000;
 /// Another one.
-pub const OTHER: u16 = 9001;
+pub(crate) const OTHER: u16 = 9001;
 /// TLS of the application's own.
-pub const TLS: u16 = 8443;
+pub(crate) const TLS: u16 = 8443;
 /// Opaque by default.
-pub const REDIS: u16 = 6379;
+pub(crate) const REDIS: u16 = 6379;
 /// gRPC, nothing declared.
-pub const GRPC: u16 = 50051;
+pub(crate) const GRPC: u16 = 50051;
 
 /// A server's pod with its ClusterIP, and the way there from the client's pod.
-pub struct Server {
-    pub pod: Pod,
-    pub address: String,
-    pub way: &'static str,
-    pub options: ServiceOptions,
+pub(crate) struct Server {
+    pub(crate) pod: Pod,
+    pub(crate) address: String,
+    pub(crate) way: &'static str,
+    pub(crate) options: ServiceOptions,
 }
 
 impl Server {
     /// URL of a path over the ClusterIP.
-    pub fn url(&self, port: u16, path: &str) -> String {
+    pub(crate) fn url(&self, port: u16, path: &str) -> String {
         format!("http://{}:{port}{path}", self.address)
     }
 
     /// Listens in the pod on all addresses.
-    pub fn listen(&self, port: u16) -> TcpListener {
+    pub(crate) fn listen(&self, port: u16) -> TcpListener {
         listen(&self.pod, port)
     }
 }
 
 /// A mesh with pods in it.
-pub struct Stage {
-    pub client: Pod,
-    pub servers: [Server; 2],
+pub(crate) struct Stage {
+    pub(crate) client: Pod,
+    pub(crate) servers: [Server; 2],
     programs: Vec<Daemon>,
     // After the programs: its folder holds what they read.
-    pub mesh: Mesh,
+    pub(crate) mesh: Mesh,
 }
 
 impl Stage {
     /// Brings it up, without programs in the pods.
-    pub fn new() -> Stage {
+    pub(crate) fn new() -> Stage {
         let mut mesh = Mesh::start();
         let client = mesh.pod(&PodOptions::new("client", 0));
         let servers = [("far", 1, "across nodes"), ("near", 0, "on one node")].map(|(name, node, way)| {
@@ -81,11 +81,32 @@ impl Stage {
             Server { pod, address, way, options }
         });
         mesh.wait_ready(&[&client, &servers[0].pod, &servers[1].pod]);
-        Stage { client, servers, programs: Vec::new(), mesh }
+        let stage = Stage { client, servers, programs: Vec::new(), mesh };
+        for server in &stage.servers {
+            stage.known(&server.options);
+        }
+        stage
+    }
+
+    /// A service over some of the servers, once control knows it: before that its address is nobody's.
+    pub(crate) fn service(&mut self, options: &ServiceOptions, servers: &[usize]) -> String {
+        let pods: Vec<&Pod> = servers.iter().map(|index| &self.servers[*index].pod).collect();
+        let address = self.mesh.service(options, &pods);
+        self.known(options);
+        address
+    }
+
+    /// Waits until control knows the endpoints of a service, with their identities.
+    fn known(&self, options: &ServiceOptions) {
+        let authority = format!("{}.{}:{}", options.name, options.namespace, options.ports[0].port);
+        wait::until(&format!("control knows {authority}"), Duration::from_secs(20), || {
+            let output = self.mesh.weir(&["endpoints", &authority, "-o", "json"]).output().ok()?;
+            String::from_utf8_lossy(&output.stdout).contains("serviceaccount.identity").then_some(())
+        });
     }
 
     /// The same, with nginx in both servers.
-    pub fn with_nginx() -> Stage {
+    pub(crate) fn with_nginx() -> Stage {
         let mut stage = Stage::new();
         for index in 0..stage.servers.len() {
             let pod = &stage.servers[index].pod;
@@ -96,41 +117,36 @@ impl Stage {
     }
 
     /// A folder that goes with the mesh.
-    pub fn folder(&self, name: &str) -> PathBuf {
+    pub(crate) fn folder(&self, name: &str) -> PathBuf {
         let path = self.mesh.path(name);
         std::fs::create_dir_all(&path).unwrap();
         path
     }
 
     /// The server on the other node.
-    pub fn far(&self) -> &Server {
+    pub(crate) fn far(&self) -> &Server {
         &self.servers[0]
     }
 
-    /// The server on the client's node.
-    pub fn near(&self) -> &Server {
-        &self.servers[1]
-    }
-
     /// Keeps a program until the stage goes.
-    pub fn keep(&mut self, program: Daemon) {
+    pub(crate) fn keep(&mut self, program: Daemon) {
         self.programs.push(program);
     }
 
     /// Starts a program in a pod, and waits until it listens.
-    pub fn start(&self, pod: &Pod, name: &str, command: &[&str], port: u16) -> Daemon {
+    pub(crate) fn start(&self, pod: &Pod, name: &str, command: &[&str], port: u16) -> Daemon {
         let daemon = pod.daemon(name, command[0], &command[1..], &self.mesh.path("logs"));
         listening(pod, port, &daemon);
         daemon
     }
 
     /// A captured connection of the client's pod to a server's ClusterIP.
-    pub fn dial(&self, server: &Server, port: u16) -> Wire {
+    pub(crate) fn dial(&self, server: &Server, port: u16) -> Wire {
         dial(&self.client, &format!("{}:{port}", server.address))
     }
 
     /// The sum of a metric's samples on a node whose labels contain all of `labels`.
-    pub fn metric(&self, node: usize, name: &str, labels: &[&str]) -> f64 {
+    pub(crate) fn metric(&self, node: usize, name: &str, labels: &[&str]) -> f64 {
         let text = self.mesh.admin(node, "/metrics");
         let samples = text.lines().filter_map(|line| line.split_once(['{', ' ']).filter(|(family, _)| *family == name));
         let wanted = samples.filter(|(_, rest)| labels.iter().all(|label| rest.contains(label)));
@@ -139,17 +155,17 @@ impl Stage {
 }
 
 /// Connects from within a pod.
-pub fn dial(pod: &Pod, to: &str) -> Wire {
+pub(crate) fn dial(pod: &Pod, to: &str) -> Wire {
     Wire::new(pod.place.netns.enter(|| TcpStream::connect(to)).unwrap_or_else(|error| panic!("{to}: {error}")))
 }
 
 /// Listens in a pod on all its addresses.
-pub fn listen(pod: &Pod, port: u16) -> TcpListener {
+pub(crate) fn listen(pod: &Pod, port: u16) -> TcpListener {
     pod.place.netns.enter(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))).unwrap()
 }
 
 /// Waits until something in the pod listens.
-pub fn listening(pod: &Pod, port: u16, daemon: &Daemon) {
+pub(crate) fn listening(pod: &Pod, port: u16, daemon: &Daemon) {
     let filter = format!("sport = :{port}");
     wait::until(&format!("port {port} of {} is open: {}", pod.name, daemon.log()), Duration::from_secs(20), || {
         (!pod.run("ss", &["-Hltn", &filter]).trim().is_empty()).then_some(())
@@ -157,7 +173,7 @@ pub fn listening(pod: &Pod, port: u16, daemon: &Daemon) {
 }
 
 /// The Python that has grpcio and Envoy.
-pub fn python() -> PathBuf {
+pub(crate) fn python() -> PathBuf {
     let given = env::var_os("WEIR_PYTHON").map(PathBuf::from);
     let path = given.unwrap_or_else(|| PathBuf::from(env::var_os("HOME").unwrap()).join(".cache/weir/python/bin/python3"));
     assert!(path.is_file(), "{} is not there: `cargo xtask test` makes it", path.display());
@@ -165,11 +181,11 @@ pub fn python() -> PathBuf {
 }
 
 /// SHA-256 of a file.
-pub fn digest(path: &std::path::Path) -> String {
+pub(crate) fn digest(path: &std::path::Path) -> String {
     run(Command::new("sha256sum").arg(path)).split_whitespace().next().unwrap().to_owned()
 }
 
 /// A file of `mebibytes` of noise.
-pub fn noise(path: &std::path::Path, mebibytes: usize) {
+pub(crate) fn noise(path: &std::path::Path, mebibytes: usize) {
     run(Command::new("dd").args(["if=/dev/urandom", "bs=1M", &format!("count={mebibytes}"), "status=none"]).arg(format!("of={}", path.display())));
 }

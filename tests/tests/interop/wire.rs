@@ -7,11 +7,11 @@ use std::{
 };
 
 /// Longest wait for bytes.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How a connection ended.
 #[derive(Debug, PartialEq, Eq)]
-pub enum End {
+pub(crate) enum End {
     /// FIN.
     Closed,
     /// RST.
@@ -20,20 +20,20 @@ pub enum End {
 
 /// A connection with what was read ahead.
 #[derive(Debug)]
-pub struct Wire {
-    pub tcp: TcpStream,
+pub(crate) struct Wire {
+    pub(crate) tcp: TcpStream,
     ahead: Vec<u8>,
 }
 
 impl Wire {
-    pub fn new(tcp: TcpStream) -> Wire {
+    pub(crate) fn new(tcp: TcpStream) -> Wire {
         tcp.set_read_timeout(Some(PATIENCE)).unwrap();
         tcp.set_write_timeout(Some(PATIENCE)).unwrap();
         Wire { tcp, ahead: Vec::new() }
     }
 
     /// The next connection of a listener.
-    pub fn accept(listener: &TcpListener) -> Wire {
+    pub(crate) fn accept(listener: &TcpListener) -> Wire {
         // A blocking accept has no deadline of its own.
         listener.set_nonblocking(true).unwrap();
         let (tcp, _peer) = weir_tests::wait::until("a connection to the application", PATIENCE, || listener.accept().ok());
@@ -41,17 +41,17 @@ impl Wire {
         Wire::new(tcp)
     }
 
-    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.tcp.write_all(bytes.as_ref()).unwrap();
     }
 
     /// Closes the write half.
-    pub fn finish(&self) {
+    pub(crate) fn finish(&self) {
         self.tcp.shutdown(Shutdown::Write).unwrap();
     }
 
     /// Reads up to and with `mark`.
-    pub fn until(&mut self, mark: &str) -> String {
+    pub(crate) fn until(&mut self, mark: &str) -> String {
         loop {
             let found = self.ahead.windows(mark.len()).position(|window| window == mark.as_bytes());
             if let Some(at) = found {
@@ -65,12 +65,12 @@ impl Wire {
     }
 
     /// Reads a message's head, in small letters but for values.
-    pub fn head(&mut self) -> Head {
+    pub(crate) fn head(&mut self) -> Head {
         Head(self.until("\r\n\r\n"))
     }
 
     /// Reads this many bytes.
-    pub fn exactly(&mut self, count: usize) -> Vec<u8> {
+    pub(crate) fn exactly(&mut self, count: usize) -> Vec<u8> {
         while self.ahead.len() < count {
             assert!(self.fill(), "the connection ended after {} of {count} bytes", self.ahead.len());
         }
@@ -79,13 +79,13 @@ impl Wire {
     }
 
     /// Reads to the end.
-    pub fn rest(&mut self) -> String {
+    pub(crate) fn rest(&mut self) -> String {
         while self.fill() {}
         String::from_utf8(std::mem::take(&mut self.ahead)).unwrap()
     }
 
     /// Reads to the end, which may be a reset.
-    pub fn end(&mut self) -> End {
+    pub(crate) fn end(&mut self) -> End {
         let mut buffer = [0; 65_536];
         loop {
             match self.tcp.read(&mut buffer) {
@@ -98,12 +98,20 @@ impl Wire {
     }
 
     /// What [`Wire::end`] read.
-    pub fn seen(&self) -> String {
+    pub(crate) fn seen(&self) -> String {
         String::from_utf8_lossy(&self.ahead).into_owned()
     }
 
+    /// Whether something came, now or before, that was not taken.
+    pub(crate) fn has_more(&mut self) -> bool {
+        self.tcp.set_nonblocking(true).unwrap();
+        let got = self.tcp.peek(&mut [0]);
+        self.tcp.set_nonblocking(false).unwrap();
+        !self.ahead.is_empty() || matches!(got, Ok(count) if count > 0)
+    }
+
     /// Nothing comes within `time`, and the connection stays open.
-    pub fn is_silent_for(&mut self, time: Duration) -> bool {
+    pub(crate) fn is_silent_for(&mut self, time: Duration) -> bool {
         self.tcp.set_read_timeout(Some(time)).unwrap();
         let got = self.tcp.peek(&mut [0]);
         self.tcp.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -111,7 +119,7 @@ impl Wire {
     }
 
     /// Closing sends RST.
-    pub fn reset(self) {
+    pub(crate) fn reset(self) {
         rustix::net::sockopt::set_socket_linger(&self.tcp, Some(Duration::ZERO)).unwrap();
     }
 
@@ -125,27 +133,27 @@ impl Wire {
 
 /// The head of an HTTP/1 message.
 #[derive(Debug)]
-pub struct Head(pub String);
+pub(crate) struct Head(pub(crate) String);
 
 impl Head {
     /// Request or status line.
-    pub fn first(&self) -> &str {
+    pub(crate) fn first(&self) -> &str {
         self.0.lines().next().unwrap_or_default()
     }
 
     /// Status of a response.
-    pub fn status(&self) -> u16 {
+    pub(crate) fn status(&self) -> u16 {
         self.first().split(' ').nth(1).and_then(|word| word.parse().ok()).unwrap_or_else(|| panic!("no status: {self:?}"))
     }
 
     /// All values of a field.
-    pub fn all(&self, name: &str) -> Vec<&str> {
+    pub(crate) fn all(&self, name: &str) -> Vec<&str> {
         let fields = self.0.lines().skip(1).filter_map(|line| line.split_once(':'));
         fields.filter(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim()).collect()
     }
 
     /// The only value of a field.
-    pub fn get(&self, name: &str) -> Option<&str> {
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
         let all = self.all(name);
         assert!(all.len() < 2, "{name} more than once: {self:?}");
         all.first().copied()

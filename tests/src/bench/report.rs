@@ -1,0 +1,215 @@
+//! Medians, ratios and the table. Must never print a figure without its spread.
+
+use std::{fmt::Write as _, time::Duration};
+
+use super::{load::Sample, scenario::Scenario, stage::Subject};
+
+/// Median, least, greatest.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Spread(f64, f64, f64);
+
+impl Spread {
+    fn of(values: impl IntoIterator<Item = f64>) -> Option<Spread> {
+        let mut values: Vec<f64> = values.into_iter().collect();
+        values.sort_by(f64::total_cmp);
+        let middle = values.len() / 2;
+        let median = if values.len() % 2 == 1 {
+            *values.get(middle)?
+        } else {
+            f64::midpoint(*values.get(middle.checked_sub(1)?)?, *values.get(middle)?)
+        };
+        Some(Spread(median, *values.first()?, *values.last()?))
+    }
+
+    fn text(self, digits: usize) -> String {
+        format!("{:.digits$} ({:.digits$}–{:.digits$})", self.0, self.1, self.2)
+    }
+}
+
+/// All rounds of one subject in one scenario.
+#[derive(Debug)]
+pub(super) struct Row<'a> {
+    scenario: &'a Scenario,
+    subject: Subject,
+    /// What rounds gave; nothing where the load generator gave up.
+    pub(super) rounds: Vec<Option<Sample>>,
+}
+
+impl<'a> Row<'a> {
+    /// Without any round yet.
+    pub(super) fn new(scenario: &'a Scenario, subject: Subject) -> Row<'a> {
+        Row { scenario, subject, rounds: Vec::new() }
+    }
+
+    /// Whether a round had errors.
+    pub(super) fn failed(&self) -> bool {
+        self.rounds.iter().any(|round| round.as_ref().is_none_or(|sample| sample.errors > 0))
+    }
+
+    fn samples(&self) -> impl Iterator<Item = &Sample> {
+        self.rounds.iter().flatten()
+    }
+
+    /// What went wrong, in words.
+    fn complaint(&self) -> String {
+        let errors: usize = self.samples().map(|sample| sample.errors).sum();
+        let lost = self.rounds.iter().filter(|round| round.is_none()).count();
+        format!("**{errors} errors, {lost} rounds lost**")
+    }
+
+    fn cost(&self) -> Option<Spread> {
+        Spread::of(self.samples().map(Sample::cost)).filter(|cost| cost.0 > 0.0)
+    }
+
+    /// Ratio of medians, with the least and greatest ratio of two figures of one round.
+    fn ratio(&self, to: &Row<'_>) -> Option<Spread> {
+        let rounds = self.rounds.iter().zip(&to.rounds);
+        let pairs = rounds.filter_map(|(own, other)| Some(own.as_ref()?.cost() / other.as_ref()?.cost()));
+        let spread = Spread::of(pairs)?;
+        Some(Spread(self.cost()?.0 / to.cost()?.0, spread.1, spread.2))
+    }
+
+    fn latency(&self, place: usize) -> String {
+        let values = self.samples().filter_map(|sample| sample.latency[place]);
+        Spread::of(values.map(|value| value.as_secs_f64() * 1e3))
+            .map_or_else(|| "–".to_owned(), |spread| format!("{:.2}", spread.0))
+    }
+}
+
+/// A figure of the proxies' memory.
+#[derive(Debug)]
+pub(super) struct MemoryRow {
+    what: String,
+    unit: &'static str,
+    /// Node 1, node 2.
+    values: Vec<f64>,
+    bar: Option<f64>,
+    /// Whether there were errors on the way.
+    pub(super) failed: bool,
+}
+
+impl MemoryRow {
+    /// One value for each node.
+    pub(super) fn new(what: &str, unit: &'static str, values: Vec<f64>, bar: Option<f64>) -> MemoryRow {
+        MemoryRow { what: what.to_owned(), unit, values, bar, failed: false }
+    }
+
+    /// For the terminal.
+    pub(super) fn line(&self) -> String {
+        let values: Vec<String> = self.values.iter().map(|value| format!("{value:.1}")).collect();
+        format!("{}: {} {}", self.what, values.join(" / "), self.unit)
+    }
+}
+
+fn verdict(value: f64, bar: Option<f64>) -> (String, &'static str) {
+    match bar {
+        Some(bar) if value <= bar => (format!("{bar}"), "met"),
+        Some(bar) => (format!("{bar}"), "**missed**"),
+        None => ("–".to_owned(), ""),
+    }
+}
+
+/// Both tables in Markdown, aligned so that a terminal can show them.
+pub(super) fn table(rows: &[Row<'_>], memory: &[MemoryRow]) -> String {
+    let mut text = String::new();
+    if !rows.is_empty() {
+        let head = [
+            "scenario",
+            "subject",
+            "per second",
+            "p50 ms",
+            "p99 ms",
+            "p99.9 ms",
+            "CPU µs each",
+            "× nginx",
+            "× nghttpx",
+            "at most",
+            "",
+        ];
+        text += &aligned(head, rows.iter().map(|row| cells(row, rows)).collect());
+    }
+    if !memory.is_empty() {
+        let lines = memory.iter().map(|row| {
+            let shown = |node: usize| {
+                row.values.get(node).map_or_else(|| "–".to_owned(), |value| format!("{value:.1} {}", row.unit))
+            };
+            let worst = row.values.iter().copied().fold(0.0, f64::max);
+            let (bar, verdict) = verdict(worst, row.bar);
+            let verdict = if row.failed { "**errors**" } else { verdict };
+            [row.what.clone(), shown(0), shown(1), bar, verdict.to_owned()]
+        });
+        text += "\n";
+        text += &aligned(["memory of the proxies", "node 1", "node 2", "at most", ""], lines.collect());
+    }
+    text
+}
+
+fn cells(row: &Row<'_>, rows: &[Row<'_>]) -> [String; 11] {
+    let peer = |subject| rows.iter().find(|other| other.scenario.name == row.scenario.name && other.subject == subject);
+    let ratio = |subject| if row.subject == Subject::Direct { None } else { row.ratio(peer(subject)?) };
+    let shown =
+        |spread: Option<Spread>, digits| spread.map_or_else(|| "–".to_owned(), |spread: Spread| spread.text(digits));
+    let to_nginx = ratio(Subject::Nginx);
+    let (bar, verdict) = verdict(to_nginx.map_or(f64::NAN, |ratio| ratio.0), row.scenario.bar(row.subject));
+    let verdict = if row.failed() { row.complaint() } else { verdict.to_owned() };
+    [
+        row.scenario.title.to_owned(),
+        row.subject.title().to_owned(),
+        shown(Spread::of(row.samples().map(Sample::rate)), 0),
+        row.latency(0),
+        row.latency(1),
+        row.latency(2),
+        shown(row.cost(), 1),
+        shown(to_nginx, 2),
+        shown(ratio(Subject::Nghttpx), 2),
+        bar,
+        verdict,
+    ]
+}
+
+fn aligned<const N: usize>(head: [&str; N], lines: Vec<[String; N]>) -> String {
+    let widths: [usize; N] = std::array::from_fn(|column| {
+        lines
+            .iter()
+            .map(|line| line[column].chars().count())
+            .chain([head[column].chars().count(), 3])
+            .max()
+            .unwrap_or(3)
+    });
+    let mut text = String::new();
+    let mut add = |cells: [String; N]| {
+        for (cell, width) in cells.iter().zip(widths) {
+            // Writing to a string cannot fail.
+            let _written = write!(text, "| {cell:<width$} ");
+        }
+        text += "|\n";
+    };
+    add(head.map(str::to_owned));
+    add(widths.map(|width| "-".repeat(width)));
+    lines.into_iter().for_each(&mut add);
+    text
+}
+
+/// Of a round, for people.
+pub(super) fn seconds(length: Duration) -> String {
+    format!("{} s", length.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spread_is_median_least_and_greatest() {
+        assert_eq!(Spread::of([3.0, 1.0, 2.0]), Some(Spread(2.0, 1.0, 3.0)));
+        assert_eq!(Spread::of([4.0, 1.0]), Some(Spread(2.5, 1.0, 4.0)));
+        assert_eq!(Spread::of([]), None);
+    }
+
+    #[test]
+    fn a_bar_is_met_or_missed() {
+        assert_eq!(verdict(2.9, Some(2.9)).1, "met");
+        assert_eq!(verdict(3.0, Some(2.9)).1, "**missed**");
+        assert_eq!(verdict(f64::NAN, Some(2.9)).1, "**missed**");
+    }
+}

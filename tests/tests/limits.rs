@@ -1,0 +1,259 @@
+//! Bounds under attack and under many idle connections (docs/limits.md). Sizes are asserted, times are not.
+
+use std::{
+    fs,
+    io::{ErrorKind, Read, Write},
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
+
+use rustix::process::{Resource, getrlimit, setrlimit};
+use weir_tests::{
+    daemon::Daemon,
+    mesh::{Mesh, PATIENCE, Pod, PodOptions, ServiceOptions},
+    nginx, wait,
+};
+
+/// Idle HTTP connections, through both proxies.
+const IDLE_HTTP: usize = 8_000;
+/// Idle opaque connections, through both proxies.
+const IDLE_OPAQUE: usize = 4_000;
+/// Most that one of them may add to each proxy.
+const IDLE_BYTES: usize = 10 * 1024;
+/// Most that any attack below may add to a proxy: its buffers, with those of the allocator.
+const ATTACK_BYTES: usize = 24 * 1024 * 1024;
+
+struct Stage {
+    client: Pod,
+    // A pod's namespace ends with it.
+    _far: Pod,
+    service: SocketAddr,
+    http2: SocketAddr,
+    opaque: SocketAddr,
+    _running: Vec<Daemon>,
+    mesh: Mesh,
+}
+
+impl Stage {
+    fn start() -> Stage {
+        let mut limit = getrlimit(Resource::Nofile);
+        limit.current = limit.maximum;
+        setrlimit(Resource::Nofile, limit).unwrap();
+        let mut mesh = Mesh::start();
+        let client = mesh.pod(&PodOptions::new("client", 0));
+        let far = mesh.pod(&PodOptions::new("web", 1));
+        let logs = mesh.path("logs");
+        let server = nginx::start(&far, &mesh.path("nginx"), &logs);
+        fs::write(mesh.path("nginx/files/large"), vec![b'x'; 64 * 1024 * 1024]).unwrap();
+        let mut redis = far.daemon("redis", "redis-server", &["--port", "6379", "--protected-mode", "no", "--save", "", "--maxclients", "9000"], &logs);
+        redis.wait_for("Ready to accept", PATIENCE);
+        let mut service = |name: &str, port: u16| -> SocketAddr {
+            format!("{}:{port}", mesh.service(&ServiceOptions::new(name, port, port), &[&far])).parse().unwrap()
+        };
+        let (http1, http2, opaque) = (service("web", 8080), service("web2", 8081), service("redis", 6379));
+        mesh.wait_ready(&[&client, &far]);
+        Stage { client, _far: far, service: http1, http2, opaque, _running: vec![server, redis], mesh }
+    }
+
+    /// Runs in the client pod's namespace.
+    fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.client.place.netns.enter(work)
+    }
+
+    fn workers(&self) -> [u32; 2] {
+        [0, 1].map(|node| self.mesh.worker(node).expect("a worker"))
+    }
+
+    /// Resident bytes of both workers.
+    fn memory(&self) -> [usize; 2] {
+        self.workers().map(|pid| {
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+            let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+            line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
+        })
+    }
+
+    /// Runs an attack, then says whether both workers lived through it, in bounds, and still serve.
+    fn survives(&self, attack: impl FnOnce() + Send) {
+        self.inside(|| exchange(self.service));
+        let (workers, before) = (self.workers(), self.memory());
+        self.inside(attack);
+        let after = self.memory();
+        assert_eq!(self.workers(), workers, "no worker died");
+        for (before, after) in before.into_iter().zip(after) {
+            assert!(after < before + ATTACK_BYTES, "from {before} to {after} bytes");
+        }
+        self.inside(|| exchange(self.service));
+    }
+}
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect_timeout(&address, PATIENCE).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+/// One request and its answer; the connection stays open.
+fn exchange(address: SocketAddr) -> TcpStream {
+    let mut stream = connect(address);
+    stream.write_all(b"GET /name HTTP/1.1\r\nhost: web.demo\r\n\r\n").unwrap();
+    let mut answer = [0; 1024];
+    let mut have = 0;
+    while !answer[..have].ends_with(b"web-2\n") {
+        let read = stream.read(&mut answer[have..]).unwrap_or_else(|error| panic!("{error} after {:?}", String::from_utf8_lossy(&answer[..have])));
+        assert!(read > 0, "closed after {:?}", String::from_utf8_lossy(&answer[..have]));
+        have += read;
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 200"));
+    stream
+}
+
+fn ping(address: SocketAddr) -> TcpStream {
+    let mut stream = connect(address);
+    stream.write_all(b"PING\r\n").unwrap();
+    let mut answer = [0; 7];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"+PONG\r\n");
+    stream
+}
+
+fn grown(stage: &Stage, before: [usize; 2], count: usize) -> [usize; 2] {
+    let after = stage.memory();
+    [0, 1].map(|node| after[node].saturating_sub(before[node]) / count)
+}
+
+/// Thousands of idle connections cost kilobytes each, and every one of them still works.
+#[test]
+fn idle_connections_are_cheap() {
+    let stage = Stage::start();
+    for warm in 0..64 {
+        let _warm = (warm, stage.inside(|| (exchange(stage.service), ping(stage.opaque))));
+    }
+    let before = stage.memory();
+    let mut http: Vec<TcpStream> = stage.inside(|| (0..IDLE_HTTP).map(|_| exchange(stage.service)).collect());
+    // What the proxy keeps for a connection that just spoke it gives back a moment later.
+    let each = wait::until("idle connections at rest", PATIENCE, || {
+        let each = grown(&stage, before, IDLE_HTTP);
+        each.iter().all(|bytes| *bytes <= IDLE_BYTES).then_some(each)
+    });
+    let _told = writeln!(std::io::stdout(), "bytes per idle HTTP connection: {each:?}");
+    for stream in http.iter_mut().step_by(100) {
+        stream.write_all(b"GET /name HTTP/1.1\r\nhost: web.demo\r\n\r\n").unwrap();
+        let mut answer = [0; 1024];
+        assert!(stream.read(&mut answer).unwrap() > 0);
+        assert!(answer.starts_with(b"HTTP/1.1 200"));
+    }
+    drop(http);
+    let before = stage.memory();
+    let mut opaque: Vec<TcpStream> = stage.inside(|| (0..IDLE_OPAQUE).map(|_| ping(stage.opaque)).collect());
+    let each = grown(&stage, before, IDLE_OPAQUE);
+    let _told = writeln!(std::io::stdout(), "bytes per idle opaque connection: {each:?}");
+    assert!(each.iter().all(|bytes| *bytes <= IDLE_BYTES), "{each:?}");
+    for stream in opaque.iter_mut().step_by(100) {
+        stream.write_all(b"PING\r\n").unwrap();
+        stream.read_exact(&mut [0; 7]).unwrap();
+    }
+}
+
+/// Peers that ask for large answers and never read them.
+#[test]
+fn peers_that_never_read_hold_no_memory() {
+    let stage = Stage::start();
+    stage.survives(|| {
+        let mut kept = Vec::new();
+        for _peer in 0..64 {
+            let mut stream = connect(stage.service);
+            stream.write_all(b"GET /large HTTP/1.1\r\nhost: web.demo\r\n\r\n").unwrap();
+            // The answer has begun: what can be buffered on the way will be.
+            stream.read_exact(&mut [0; 1]).unwrap();
+            kept.push(stream);
+        }
+        exchange(stage.service);
+    });
+}
+
+/// A hundred megabytes of headers, in many fields and in one.
+#[test]
+fn endless_headers_are_refused() {
+    let stage = Stage::start();
+    for field in [b"x-filler: 0123456789012345678901234567890123456789\r\n".as_slice(), b"01234567890123456789012345678901".as_slice()] {
+        stage.survives(|| {
+            let mut stream = connect(stage.service);
+            stream.write_all(b"GET /name HTTP/1.1\r\nhost: web.demo\r\nx-long: ").unwrap();
+            let chunk = field.repeat(2048);
+            let mut sent = 0;
+            let refused = loop {
+                match stream.write_all(&chunk) {
+                    Ok(()) => sent += chunk.len(),
+                    Err(error) => break matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset),
+                }
+                if sent > 100 * 1024 * 1024 {
+                    break false;
+                }
+            };
+            assert!(refused, "{sent} bytes of headers were taken");
+        });
+    }
+}
+
+/// Frames of HTTP/2 (RFC 9113, 4.1): length, type, flags, stream, payload.
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// Opens `count` streams and leaves them open, or resets each at once. Reads what comes back without waiting.
+fn streams(address: SocketAddr, count: u32, reset: bool) {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    // `:method: POST`, `:scheme: http`, `:path: /` of the static table; `:authority: web` as a literal (RFC 7541, A).
+    const HEADERS: &[u8] = &[0x83, 0x86, 0x84, 0x41, 3, b'w', b'e', b'b'];
+    let mut stream = connect(address);
+    stream.write_all(&[PREFACE, &frame(4, 0, 0, &[])].concat()).unwrap();
+    stream.set_nonblocking(false).unwrap();
+    stream.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+    for index in 0..count {
+        let id = 2 * index + 1;
+        let mut bytes = frame(1, 4, id, HEADERS);
+        if reset {
+            bytes.extend(frame(3, 0, id, &8_u32.to_be_bytes()));
+        }
+        if stream.write_all(&bytes).is_err() {
+            // Cut off: the answer to an attack.
+            return;
+        }
+        if index % 100 == 0 {
+            let _drained = stream.read(&mut [0; 65_536]);
+        }
+    }
+}
+
+/// Ten thousand streams on one connection, left open.
+#[test]
+fn ten_thousand_streams_are_bounded() {
+    let stage = Stage::start();
+    stage.survives(|| streams(stage.http2, 10_000, false));
+}
+
+/// Ten thousand streams on one connection, each reset at once (CVE-2023-44487).
+#[test]
+fn rapid_resets_are_bounded() {
+    let stage = Stage::start();
+    stage.survives(|| streams(stage.http2, 10_000, true));
+}
+
+/// A handshake that never ends, requests that never end: each holds a place, none holds a buffer that grows.
+#[test]
+fn slow_requests_hold_little() {
+    let stage = Stage::start();
+    stage.survives(|| {
+        let mut kept = Vec::new();
+        for index in 0..500 {
+            let mut stream = connect(stage.service);
+            let head: &[u8] = if index % 2 == 0 { b"GET /name HTT" } else { b"POST /name HTTP/1.1\r\nhost: web.demo\r\ncontent-length: 1000000\r\n\r\nx" };
+            stream.write_all(head).unwrap();
+            kept.push(stream);
+        }
+        exchange(stage.service);
+    });
+}
