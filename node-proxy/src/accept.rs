@@ -122,6 +122,21 @@ fn unmapped(address: SocketAddr) -> SocketAddr {
 mod tests {
     use super::*;
 
+    fn of_two<A, B, F: Future>(_begin: impl FnOnce(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    fn of_five<A, B, C, D, E, F: Future>(_begin: impl FnOnce(A, B, C, D, E) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Each connection holds one of these for its whole life; what a state needs more is boxed and goes with the state.
+    #[test]
+    fn what_every_connection_holds_is_small() {
+        assert!(of_two(outbound::serve) <= limits::CONNECTION_FUTURE_BYTES, "outbound: {} bytes", of_two(outbound::serve));
+        assert!(of_five(inbound::serve) <= limits::CONNECTION_FUTURE_BYTES, "inbound: {} bytes", of_five(inbound::serve));
+    }
+
     #[test]
     fn mapped_addresses_become_ipv4_and_others_stay() {
         for (given, wanted) in

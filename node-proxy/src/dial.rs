@@ -2,6 +2,8 @@
 //!
 //! Must never dial from the node's own namespace, and never over TLS without verifying the expected identity.
 
+mod source;
+
 use std::{
     io,
     net::{IpAddr, SocketAddr},
@@ -81,6 +83,20 @@ pub enum DialError {
     },
 }
 
+impl DialError {
+    /// Whether another source port may do: this one belongs to a connection in the pod's namespace. A SYN that meets the client's own
+    /// connection over the wire, which has the same four numbers, is swallowed by it.
+    fn is_port_in_use(&self) -> bool {
+        match self {
+            DialError::Connect { source, .. } => {
+                matches!(source.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable)
+            }
+            DialError::ConnectTimeout { .. } => true,
+            _other => false,
+        }
+    }
+}
+
 /// Connects to `to` from the pod's own address.
 ///
 /// # Errors
@@ -98,12 +114,22 @@ pub async fn app(shared: &Shared, server: &Workload, client: IpAddr, to: SocketA
     // Only the same family can be spoofed; a client behind translation shows up as the pod itself. A pod that calls itself needs
     // no spoofing, and answers to its own address would not reach a socket on lo.
     let own = client.is_ipv4() != to.is_ipv4() || server.addresses.contains(&client);
-    let kind = if own { SocketKind::Upstream } else { SocketKind::App };
-    let socket = socket(shared, &server.uid, kind, to).await?;
-    if !own {
-        socket.bind(SocketAddr::new(client, 0)).map_err(|source| DialError::Connect { to, source })?;
+    if own {
+        let socket = socket(shared, &server.uid, SocketKind::Upstream, to).await?;
+        return connect(socket, to, limits::APP_CONNECT_TIMEOUT).await;
     }
-    connect(socket, to, limits::APP_CONNECT_TIMEOUT).await
+    let mut attempt = 0;
+    loop {
+        let socket = socket(shared, &server.uid, SocketKind::App, to).await?;
+        let dialled = match source::bind(&socket, client, attempt) {
+            Ok(()) => connect(socket, to, limits::APP_CONNECT_TIMEOUT).await,
+            Err(source) => Err(DialError::Connect { to, source }),
+        };
+        match dialled {
+            Err(error) if attempt + 1 < source::ATTEMPTS && error.is_port_in_use() => attempt += 1,
+            other => return other,
+        }
+    }
 }
 
 /// Connects over mutual TLS as `client`, and says in the transport header which port and protocol follow.

@@ -137,9 +137,11 @@ impl<H: Handle> Counted<H> {
             // Both bodies count: a connection whose upload or download still runs is not idle.
             let mut request = request.map(|incoming| Body::incoming(incoming, Open::new(&activity)));
             let (handler, open) = (Arc::clone(&handler), Open::new(&activity));
+            let ambiguous = has_two_hosts(request.headers());
             in_own_version(&mut request);
             async move {
-                let mut response = handler.handle(request).await.map(|body| body.hold(open));
+                let response = if ambiguous { bad_request() } else { handler.handle(request).await };
+                let mut response = response.map(|body| body.hold(open));
                 // hyper says HTTP/1.0, and keep-alive, to a client that does.
                 *response.version_mut() = Version::HTTP_11;
                 Ok(response)
@@ -266,6 +268,18 @@ const HOP_BY_HOP: [HeaderName; 4] = [
     header::TRANSFER_ENCODING,
     header::UPGRADE,
 ];
+
+/// Two programs could route such a request differently (RFC 9112 3.2).
+fn has_two_hosts(headers: &HeaderMap) -> bool {
+    headers.get_all(header::HOST).iter().nth(1).is_some()
+}
+
+fn bad_request() -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = http::StatusCode::BAD_REQUEST;
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
 
 /// What goes on from here is HTTP/1.1 whatever came (RFC 9110 2.5), and names its host once (RFC 9112 3.2.2).
 fn in_own_version<B>(request: &mut Request<B>) {

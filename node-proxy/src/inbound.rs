@@ -75,8 +75,12 @@ async fn accept(
             }
         }
     };
-    if detected == Detected::Tls && tls::is_for(&mut io, &workload.identity).await? {
-        return Box::pin(mutual_tls(worker, workload, io, peer, target)).await;
+    if detected == Detected::Tls {
+        let name = sniff::server_name(&mut io).await?;
+        if name.as_deref() == Some(workload.identity.as_str()) {
+            return Box::pin(mutual_tls(worker, workload, io, peer, target)).await;
+        }
+        worker.shared.telemetry.passed_tls(Direction::Inbound, name.as_deref());
     }
     let declared = workload.ports.lookup(target.port());
     let server = Arc::new(Server::new(worker, workload, target, peer, None, None, plain));
@@ -183,7 +187,8 @@ impl Server {
     async fn dispatch(self: Arc<Self>, io: Io, protocol: Protocol) {
         match protocol {
             Protocol::Http1 => http::serve_http1(self, io).await,
-            Protocol::Http2 => http::serve_http2(self, io).await,
+            // Boxed: what HTTP/2 needs must not be part of every HTTP/1 connection.
+            Protocol::Http2 => Box::pin(http::serve_http2(self, io)).await,
             Protocol::Tls | Protocol::Opaque | Protocol::Detect => Box::pin(tcp::serve(self, io)).await,
         }
     }

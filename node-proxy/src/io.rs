@@ -4,14 +4,16 @@
 
 use std::{
     cell::RefCell,
+    future::poll_fn,
     io,
+    mem::MaybeUninit,
     pin::Pin,
     task::{Context, Poll, ready},
 };
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
 use tokio_rustls::{client, server};
@@ -68,8 +70,15 @@ impl<S: AsyncRead + Unpin> Prefixed<S> {
     /// # Errors
     /// What the stream's `read` returns.
     pub async fn read_ahead(&mut self) -> io::Result<usize> {
-        self.prefix.reserve(1024);
-        self.inner.read_buf(&mut self.prefix).await
+        poll_fn(|cx| {
+            // On the stack: whoever waits for a peer that is silent holds no buffer.
+            let mut bytes = [MaybeUninit::uninit(); 1024];
+            let mut buffer = ReadBuf::uninit(&mut bytes);
+            ready!(Pin::new(&mut self.inner).poll_read(cx, &mut buffer))?;
+            self.prefix.extend_from_slice(buffer.filled());
+            Poll::Ready(Ok(buffer.filled().len()))
+        })
+        .await
     }
 }
 

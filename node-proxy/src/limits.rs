@@ -81,7 +81,7 @@ pub const HTTP2_PING: Duration = Duration::from_secs(10);
 /// A ping without answer for this long means that the peer is gone.
 pub const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(3);
 /// An HTTP connection without a request gives its buffers back after this long and waits as a bare socket.
-pub const HTTP_PARK: Duration = Duration::from_secs(2);
+pub const HTTP_PARK: Duration = Duration::from_secs(1);
 /// Tries of one request over pooled connections that turn out to be closed before anything was sent on them.
 pub const POOL_RETRIES: usize = 3;
 /// Series handles remembered per HTTP connection: clients rarely talk to more endpoints over one connection.
@@ -267,3 +267,5 @@ pub const CERTIFY_PAUSE_MAX: Duration = Duration::from_secs(30);
 pub const CERTIFY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Certificates in a chain that control sends.
 pub const CHAIN: usize = 8;
+/// What the task of one connection may hold inline while it is idle: part of the 10 KiB that it may cost in all.
+pub const CONNECTION_FUTURE_BYTES: usize = 1_280;

@@ -5,7 +5,10 @@
 use std::io;
 
 use tokio::time::{Instant, timeout_at};
-use weir_core::detect::{Detected, detect};
+use weir_core::{
+    client_hello::{self, SniResult},
+    detect::{Detected, detect},
+};
 
 use crate::{io::Io, limits};
 
@@ -51,6 +54,27 @@ pub async fn spoken(io: &mut Io) -> io::Result<Detected> {
         }
         match timeout_at(deadline, io.read_ahead()).await {
             Ok(Ok(0)) | Err(_) => return Ok(Detected::Opaque),
+            Ok(Ok(_count)) => {}
+            Ok(Err(error)) => return Err(error),
+        }
+    }
+}
+
+/// The server name that the ClientHello at the start of `io` asks for; none when it names none, or does not say so in time.
+///
+/// # Errors
+/// What reading returns.
+pub async fn server_name(io: &mut Io) -> io::Result<Option<String>> {
+    let deadline = Instant::now() + limits::DETECT_TIMEOUT;
+    loop {
+        match client_hello::server_name(io.prefix()) {
+            SniResult::Name(name) => return Ok(Some(name)),
+            SniResult::None | SniResult::NotTls => return Ok(None),
+            SniResult::NeedMore if io.prefix().len() >= limits::DETECT_BYTES => return Ok(None),
+            SniResult::NeedMore => {}
+        }
+        match timeout_at(deadline, io.read_ahead()).await {
+            Ok(Ok(0)) | Err(_) => return Ok(None),
             Ok(Ok(_count)) => {}
             Ok(Err(error)) => return Err(error),
         }

@@ -68,7 +68,9 @@ fn next_pause(last: Duration, lived: Duration) -> Duration {
 }
 
 fn spawn() -> io::Result<Child> {
-    Command::new(std::env::current_exe()?).args(std::env::args_os().skip(1)).arg("--worker").kill_on_drop(true).spawn()
+    // A binary that was replaced on disk has no path any more; this link still leads to it.
+    let binary = std::env::current_exe().ok().filter(|path| path.exists()).unwrap_or_else(|| "/proc/self/exe".into());
+    Command::new(binary).args(std::env::args_os().skip(1)).arg("--worker").kill_on_drop(true).spawn()
 }
 
 async fn leave(mut worker: Child) -> Result<(), SupervisorError> {

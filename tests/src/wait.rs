@@ -12,13 +12,19 @@ const STEP: Duration = Duration::from_millis(10);
 ///
 /// # Panics
 /// When it has not after `within`.
-pub fn until<T>(what: &str, within: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
+pub fn until<T>(what: &str, within: Duration, condition: impl FnMut() -> Option<T>) -> T {
+    let value = self::within(within, condition);
+    value.unwrap_or_else(|| panic!("not within {within:?}: {what}"))
+}
+
+/// The same, for a caller who has more to say about a failure.
+pub fn within<T>(within: Duration, mut condition: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + within;
     loop {
-        if let Some(value) = condition() {
+        let value = condition();
+        if value.is_some() || Instant::now() >= deadline {
             return value;
         }
-        assert!(Instant::now() < deadline, "not within {within:?}: {what}");
         thread::park_timeout(STEP);
     }
 }

@@ -109,11 +109,11 @@ fn exchange(address: SocketAddr) -> TcpStream {
     stream
 }
 
-fn ping(address: SocketAddr) -> TcpStream {
+fn ping(address: SocketAddr, index: usize) -> TcpStream {
     let mut stream = connect(address);
     stream.write_all(b"PING\r\n").unwrap();
     let mut answer = [0; 7];
-    stream.read_exact(&mut answer).unwrap();
+    stream.read_exact(&mut answer).unwrap_or_else(|error| panic!("connection {index}: {error}"));
     assert_eq!(&answer, b"+PONG\r\n");
     stream
 }
@@ -128,15 +128,17 @@ fn grown(stage: &Stage, before: [usize; 2], count: usize) -> [usize; 2] {
 fn idle_connections_are_cheap() {
     let stage = Stage::start();
     for warm in 0..64 {
-        let _warm = (warm, stage.inside(|| (exchange(stage.service), ping(stage.opaque))));
+        let _warm = (warm, stage.inside(|| (exchange(stage.service), ping(stage.opaque, 0))));
     }
     let before = stage.memory();
     let mut http: Vec<TcpStream> = stage.inside(|| (0..IDLE_HTTP).map(|_| exchange(stage.service)).collect());
     // What the proxy keeps for a connection that just spoke it gives back a moment later.
-    let each = wait::until("idle connections at rest", PATIENCE, || {
-        let each = grown(&stage, before, IDLE_HTTP);
-        each.iter().all(|bytes| *bytes <= IDLE_BYTES).then_some(each)
+    let mut each = [0; 2];
+    let at_rest = wait::within(PATIENCE, || {
+        each = grown(&stage, before, IDLE_HTTP);
+        each.iter().all(|bytes| *bytes <= IDLE_BYTES).then_some(())
     });
+    assert!(at_rest.is_some(), "bytes per idle HTTP connection: {each:?}");
     let _told = writeln!(std::io::stdout(), "bytes per idle HTTP connection: {each:?}");
     for stream in http.iter_mut().step_by(100) {
         stream.write_all(b"GET /name HTTP/1.1\r\nhost: web.demo\r\n\r\n").unwrap();
@@ -146,7 +148,7 @@ fn idle_connections_are_cheap() {
     }
     drop(http);
     let before = stage.memory();
-    let mut opaque: Vec<TcpStream> = stage.inside(|| (0..IDLE_OPAQUE).map(|_| ping(stage.opaque)).collect());
+    let mut opaque: Vec<TcpStream> = stage.inside(|| (0..IDLE_OPAQUE).map(|index| ping(stage.opaque, index)).collect());
     let each = grown(&stage, before, IDLE_OPAQUE);
     let _told = writeln!(std::io::stdout(), "bytes per idle opaque connection: {each:?}");
     assert!(each.iter().all(|bytes| *bytes <= IDLE_BYTES), "{each:?}");

@@ -4,7 +4,6 @@ use std::{io, sync::Arc};
 
 use tokio_rustls::LazyConfigAcceptor;
 use weir_core::{
-    client_hello::{self, SniResult},
     identity::Identity,
     snapshot::Workload,
     transport_header::{self, TransportHeader},
@@ -24,21 +23,6 @@ pub(super) struct Accepted {
     pub(super) client: Option<Identity>,
     /// What the client said follows, if it speaks the transport protocol.
     pub(super) header: Option<TransportHeader>,
-}
-
-/// Whether the ClientHello at the start of `io` asks for `identity`.
-pub(super) async fn is_for(io: &mut Io, identity: &Identity) -> io::Result<bool> {
-    loop {
-        match client_hello::server_name(io.prefix()) {
-            SniResult::Name(name) => return Ok(name == identity.as_str()),
-            SniResult::None | SniResult::NotTls => return Ok(false),
-            SniResult::NeedMore => {
-                if io.prefix().len() >= limits::DETECT_BYTES || io.read_ahead().await? == 0 {
-                    return Ok(false);
-                }
-            }
-        }
-    }
 }
 
 /// Handshake, the client's identity, and the transport header where ALPN says that there is one.

@@ -37,7 +37,8 @@ pub(super) async fn serve(client: Arc<Client>, destination: Arc<Destination>, io
         current: Mutex::new(Current { destination, generation, routes: Vec::new() }),
     });
     match protocol {
-        Protocol::Http2 => server::serve_http2(io, handler, drain, meter).await,
+        // Boxed: what HTTP/2 needs must not be part of every HTTP/1 connection.
+        Protocol::Http2 => Box::pin(server::serve_http2(io, handler, drain, meter)).await,
         _ => server::serve_http1(io, handler, drain, meter).await,
     }
 }

@@ -6,7 +6,6 @@ use std::{io, sync::Arc};
 
 use tokio::io::AsyncWriteExt as _;
 use weir_core::{
-    client_hello::{self, SniResult},
     detect::Detected,
     outbound::Transport as Way,
     proxy_error::ProxyError,
@@ -41,17 +40,7 @@ pub(super) async fn serve(client: Arc<Client>, destination: Arc<Destination>, mu
 
 /// TLS of the application's own: passed through, its server name counted.
 pub(super) async fn serve_tls(client: Arc<Client>, destination: Arc<Destination>, mut io: Io) {
-    let name = loop {
-        match client_hello::server_name(io.prefix()) {
-            SniResult::Name(name) => break Some(name),
-            SniResult::None | SniResult::NotTls => break None,
-            SniResult::NeedMore => {}
-        }
-        if io.prefix().len() >= limits::DETECT_BYTES || !matches!(io.read_ahead().await, Ok(count) if count > 0) {
-            break None;
-        }
-    };
-    client.worker.shared.telemetry.passed_tls(Direction::Outbound, name.as_deref());
+    client.count_tls(&mut io).await;
     serve(client, destination, io).await;
 }
 
@@ -86,6 +75,9 @@ pub(super) async fn serve_silent(
             Ok(Some(detected))
         }
         Detected::Opaque | Detected::Tls => {
+            if detected == Detected::Tls {
+                client.count_tls(io).await;
+            }
             client.join(destination, io, &mut upstream).await;
             Ok(None)
         }
@@ -93,6 +85,12 @@ pub(super) async fn serve_silent(
 }
 
 impl Client {
+    async fn count_tls(&self, io: &mut Io) {
+        // An error comes up again with the first byte that is copied.
+        let name = sniff::server_name(io).await.unwrap_or_default();
+        self.worker.shared.telemetry.passed_tls(Direction::Outbound, name.as_deref());
+    }
+
     async fn open(&self, destination: &Arc<Destination>, io: &Io) -> Result<Upstream, ProxyError> {
         let mut failed = None;
         for _ in 0..limits::POOL_RETRIES {

@@ -67,7 +67,9 @@ fn every_address_of_a_pod_is_in_the_mesh() {
     for server in &stage.servers {
         let listener = server.listen(RAW);
         let place = &server.pod.place;
-        for host in [server.address.clone(), place.v4.to_string(), format!("[{}]", place.v6), format!("[::ffff:{}]", place.v4)] {
+        for host in
+            [server.address.clone(), place.v4.to_string(), format!("[{}]", place.v6), format!("[::ffff:{}]", place.v4)]
+        {
             let mut client = dial(&stage.client, &format!("{host}:{RAW}"));
             client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
             let head = Wire::accept(&listener).head();
@@ -110,7 +112,12 @@ fn a_pod_reaches_itself() {
     for server in &stage.servers {
         let place = &server.pod.place;
         for host in ["127.0.0.1".to_owned(), place.v4.to_string(), format!("[{}]", place.v6), server.address.clone()] {
-            assert_eq!(server.pod.get(&format!("http://{host}:{HTTP1}/name")).trim(), server.pod.name, "{} by {host}", server.way);
+            assert_eq!(
+                server.pod.get(&format!("http://{host}:{HTTP1}/name")).trim(),
+                server.pod.name,
+                "{} by {host}",
+                server.way
+            );
         }
     }
 }

@@ -59,7 +59,8 @@ fn a_replica_made_unready_finishes_what_is_open_and_gets_nothing_new() {
 
 fn accept_any(listeners: &[std::net::TcpListener; 2]) -> (usize, Wire) {
     weir_tests::wait::until("a connection to either replica", Duration::from_secs(10), || {
-        let (index, (tcp, _)) = listeners.iter().enumerate().find_map(|(index, listener)| Some((index, listener.accept().ok()?)))?;
+        let (index, (tcp, _)) =
+            listeners.iter().enumerate().find_map(|(index, listener)| Some((index, listener.accept().ok()?)))?;
         tcp.set_nonblocking(false).unwrap();
         Some((index, Wire::new(tcp)))
     })

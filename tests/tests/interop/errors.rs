@@ -2,13 +2,16 @@
 
 use std::time::{Duration, Instant};
 
+use weir_tests::{nginx, wait};
+
 use crate::{
-    stage::{HTTP1, RAW, Stage},
-    wire::Wire,
+    stage::{HTTP1, HTTP2, RAW, Stage, noise},
+    wire::{PATIENCE, Wire},
 };
 
-/// Requests whose length two programs could read differently.
-const AMBIGUOUS: [(&str, &str); 12] = [
+/// Requests that two programs could read differently.
+const AMBIGUOUS: [(&str, &str); 13] = [
+    ("two hosts", "Host: b\r\nContent-Length: 5\r\n\r\nhello"),
     ("two lengths", "Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello!"),
     ("a list of lengths", "Content-Length: 5, 6\r\n\r\nhello!"),
     ("a signed length", "Content-Length: +5\r\n\r\nhello"),
@@ -25,7 +28,7 @@ const AMBIGUOUS: [(&str, &str); 12] = [
 
 /// Each is answered with 400 and the connection closed.
 #[test]
-fn ambiguous_lengths_are_refused() {
+fn ambiguous_requests_are_refused() {
     let stage = Stage::new();
     for server in &stage.servers {
         let listener = server.listen(RAW);
@@ -55,12 +58,18 @@ fn length_and_chunks_together_have_one_reading() {
     let stolen = "GET /stolen HTTP/1.1\r\nHost: a\r\n\r\n";
     for server in &stage.servers {
         let listener = server.listen(RAW);
-        for fields in ["Content-Length: 5\r\nTransfer-Encoding: chunked", "Transfer-Encoding: chunked\r\nContent-Length: 5"] {
+        for fields in
+            ["Content-Length: 5\r\nTransfer-Encoding: chunked", "Transfer-Encoding: chunked\r\nContent-Length: 5"]
+        {
             let mut wire = stage.dial(server, RAW);
             wire.send(format!("POST /first HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n0\r\n\r\n{stolen}"));
             let mut app = Wire::accept(&listener);
             let head = app.head();
-            assert_eq!((head.get("transfer-encoding"), head.get("content-length")), (Some("chunked"), None), "{head:?}");
+            assert_eq!(
+                (head.get("transfer-encoding"), head.get("content-length")),
+                (Some("chunked"), None),
+                "{head:?}"
+            );
             assert_eq!(app.until("\r\n\r\n"), "0\r\n\r\n");
             app.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
             assert_eq!(wire.head().status(), 200);
@@ -82,7 +91,11 @@ fn broken_chunks_never_complete_a_request() {
             wire.send(format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}"));
             wire.end();
             let said = wire.seen();
-            assert!(said.is_empty() || said.starts_with("HTTP/1.1 4") || said.starts_with("HTTP/1.1 502"), "{}: {chunks:?}: {said}", server.way);
+            assert!(
+                said.is_empty() || said.starts_with("HTTP/1.1 4") || said.starts_with("HTTP/1.1 502"),
+                "{}: {chunks:?}: {said}",
+                server.way
+            );
             // It may have come as far as the application, but not to its end.
             if let Ok((tcp, _peer)) = listener.accept() {
                 tcp.set_nonblocking(false).unwrap();
@@ -146,7 +159,12 @@ fn an_answer_that_is_none_is_502_with_the_reason() {
     let stage = Stage::new();
     for server in &stage.servers {
         let listener = server.listen(RAW);
-        for answer in ["", "HTTP/1.1 banana\r\n\r\n", "220 mail.example ESMTP\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"] {
+        for answer in [
+            "",
+            "HTTP/1.1 banana\r\n\r\n",
+            "220 mail.example ESMTP\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+        ] {
             let mut wire = stage.dial(server, RAW);
             wire.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi");
             let mut app = Wire::accept(&listener);
@@ -191,7 +209,7 @@ fn without_a_ready_endpoint_failfast_answers() {
     stage.mesh.endpoints(&far.options, &far.address, &[&far.pod]);
     let url = far.url(HTTP1, "/name");
     // The change arrives within a second; until then the endpoint answers.
-    let (first, took) = weir_tests::wait::until("the endpoint is gone", Duration::from_secs(8), || {
+    let (first, took) = wait::until("the endpoint is gone", Duration::from_secs(8), || {
         let began = Instant::now();
         let answer = ask(&stage, &url);
         (answer.0 != 200).then(|| (answer, began.elapsed()))
@@ -206,5 +224,57 @@ fn without_a_ready_endpoint_failfast_answers() {
     stage.servers[0].pod.ready = true;
     let far = &stage.servers[0];
     stage.mesh.endpoints(&far.options, &far.address, &[&far.pod]);
-    weir_tests::wait::until("the endpoint is back", Duration::from_secs(3), || (ask(&stage, &url).0 == 200).then_some(()));
+    wait::until("the endpoint is back", Duration::from_secs(3), || (ask(&stage, &url).0 == 200).then_some(()));
+}
+
+/// An answer that comes before the request is complete reaches the client, by curl in both versions.
+#[test]
+fn an_answer_to_half_a_request_arrives() {
+    let mut stage = Stage::new();
+    let file = stage.folder("client").join("noise");
+    noise(&file, 20);
+    for index in 0..2 {
+        let pod = &stage.servers[index].pod;
+        let location = "client_max_body_size 1k; location / { return 200; } location /put { root {FOLDER}/files; dav_methods PUT; }";
+        let servers = format!(
+            "server {{ listen [::]:8080 ipv6only=off; {location} }} server {{ listen [::]:8081 ipv6only=off http2; {location} }}"
+        );
+        let folder = stage.folder(&format!("nginx-{index}"));
+        let running = nginx::run(&pod.place.netns, &pod.name, &servers, &folder, &stage.mesh.path("logs"));
+        stage.keep(running);
+        let server = &stage.servers[index];
+        for (flag, port) in [("--http1.1", HTTP1), ("--http2-prior-knowledge", HTTP2)] {
+            let arguments =
+                [flag, "-H", "Expect:", "-w", "%{http_code}", "-o", "/dev/null", "-T", file.to_str().unwrap()];
+            let got = stage.client.curl(&[&arguments[..], &[&server.url(port, "/put")]].concat());
+            assert_eq!(String::from_utf8_lossy(&got.stdout), "413", "{} {flag}: {got:?}", server.way);
+        }
+    }
+}
+
+/// A client that leaves in the middle of an answer ends it at the application, and nobody waits for the rest.
+#[test]
+fn a_client_that_leaves_ends_the_request_at_the_application() {
+    let stage = Stage::new();
+    for server in &stage.servers {
+        let listener = server.listen(RAW);
+        for reset in [true, false] {
+            let mut wire = stage.dial(server, RAW);
+            wire.send("GET /long HTTP/1.1\r\nHost: a\r\n\r\n");
+            let mut app = Wire::accept(&listener);
+            app.head();
+            app.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n");
+            wire.head();
+            assert_eq!(wire.until("hello\r\n"), "5\r\nhello\r\n");
+            if reset {
+                wire.reset();
+            } else {
+                drop(wire);
+            }
+            // A close is seen when the next bytes are refused.
+            wait::until("the application's connection ends", PATIENCE, || {
+                app.try_send("5\r\nagain\r\n").is_err().then_some(())
+            });
+        }
+    }
 }

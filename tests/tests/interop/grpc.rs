@@ -21,7 +21,9 @@ fn case(stage: &Stage, name: &str, port: u16) {
     for server in &stage.servers {
         let target = format!("{}:{port}", server.address);
         let python = python();
-        let said = stage.client.run("timeout", &["60", python.to_str().unwrap(), PROGRAM, name, &target, &stage.client.identity()]);
+        let said = stage
+            .client
+            .run("timeout", &["60", python.to_str().unwrap(), PROGRAM, name, &target, &stage.client.identity()]);
         assert_eq!(said.trim(), "passed", "{}", server.way);
     }
 }
@@ -33,7 +35,8 @@ fn unary_calls() {
     case(&stage, "unary", GRPC);
     // Each was counted with its gRPC status, on both nodes.
     for (node, direction) in [(0, "direction=\"outbound\""), (1, "direction=\"inbound\"")] {
-        let counted = stage.metric(node, "response_total", &[direction, "grpc_status=\"0\"", "classification=\"success\""]);
+        let counted =
+            stage.metric(node, "response_total", &[direction, "grpc_status=\"0\"", "classification=\"success\""]);
         assert!(counted >= 505.0, "{direction}: {counted}");
     }
 }

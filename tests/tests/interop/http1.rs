@@ -16,14 +16,24 @@ fn pipelined_requests_are_answered_in_order_and_the_connection_stays() {
         for _round in 0..2 {
             let request = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
             wire.send([request("/name"), request("/address"), request("/nothing"), request("/name")].concat());
-            let wanted = [format!("{}\n", server.pod.name), format!("::ffff:{}\n", stage.client.place.v4), String::new(), format!("{}\n", server.pod.name)];
+            let wanted = [
+                format!("{}\n", server.pod.name),
+                format!("::ffff:{}\n", stage.client.place.v4),
+                String::new(),
+                format!("{}\n", server.pod.name),
+            ];
             for (index, wanted) in wanted.iter().enumerate() {
                 let head = wire.head();
                 let body = wire.exactly(head.get("content-length").unwrap().parse().unwrap());
                 if index == 2 {
                     assert_eq!(head.status(), 404, "{}: {head:?}", server.way);
                 } else {
-                    assert_eq!((head.status(), String::from_utf8(body).unwrap()), (200, wanted.clone()), "{}", server.way);
+                    assert_eq!(
+                        (head.status(), String::from_utf8(body).unwrap()),
+                        (200, wanted.clone()),
+                        "{}",
+                        server.way
+                    );
                 }
             }
         }
@@ -151,7 +161,8 @@ fn large_bodies_arrive_to_the_byte() {
         stage.keep(running);
         let server = &stage.servers[index];
         let url = server.url(HTTP1, "/noise");
-        let up = stage.client.curl(&["--max-time", "60", "--expect100-timeout", "30", "-T", file.to_str().unwrap(), &url]);
+        let up =
+            stage.client.curl(&["--max-time", "60", "--expect100-timeout", "30", "-T", file.to_str().unwrap(), &url]);
         assert!(up.status.success(), "{}: {up:?}", server.way);
         assert_eq!(digest(&folder.join("files/noise")), digest(&file), "{}: upload", server.way);
         let down = stage.folder("client").join("down");
@@ -169,7 +180,9 @@ fn large_bodies_arrive_to_the_byte() {
 /// nginx that takes uploads, on HTTP/1 and HTTP/2.
 pub(crate) fn dav(stage: &Stage, pod: &Pod, folder: &std::path::Path) -> weir_tests::daemon::Daemon {
     let location = "location / { root {FOLDER}/files; client_max_body_size 0; dav_methods PUT; }";
-    let servers = format!("server {{ listen [::]:8080 ipv6only=off; {location} }} server {{ listen [::]:8081 ipv6only=off http2; {location} }}");
+    let servers = format!(
+        "server {{ listen [::]:8080 ipv6only=off; {location} }} server {{ listen [::]:8081 ipv6only=off http2; {location} }}"
+    );
     nginx::run(&pod.place.netns, &pod.name, &servers, folder, &stage.mesh.path("logs"))
 }
 
@@ -243,7 +256,8 @@ fn connect_tunnels_through_a_proxy_in_a_pod() {
     let mut stage = Stage::with_nginx();
     for index in 0..2 {
         let server = &stage.servers[index];
-        let running = stage.start(&server.pod, "ncat", &["ncat", "--listen", "--keep-open", "--proxy-type", "http", "9000"], RAW);
+        let running =
+            stage.start(&server.pod, "ncat", &["ncat", "--listen", "--keep-open", "--proxy-type", "http", "9000"], RAW);
         stage.keep(running);
         let (server, other) = (&stage.servers[index], &stage.servers[1 - index]);
         let proxy = format!("http://{}:{RAW}", server.address);
@@ -292,7 +306,12 @@ fn fields_pass_but_for_those_of_the_connection() {
         ));
         let mut app = Wire::accept(&listener);
         let head = app.head();
-        assert_eq!((0..80).filter(|number| head.get(&format!("x-field-{number}")).is_some()).count(), 80, "{}", server.way);
+        assert_eq!(
+            (0..80).filter(|number| head.get(&format!("x-field-{number}")).is_some()).count(),
+            80,
+            "{}",
+            server.way
+        );
         assert_eq!(head.all("accept"), ["a", "b"]);
         for name in ["x-mine", "x-second", "keep-alive"] {
             assert_eq!(head.get(name), None, "{}: {head:?}", server.way);
@@ -326,4 +345,34 @@ fn an_idle_connection_serves_on() {
         // One is the mTLS connection of the other node, which ends in the proxy.
         (open().lines().count() <= 1).then_some(())
     });
+}
+
+/// A server that closes after each answer without having said so, as one does whose idle time is over.
+#[test]
+fn a_server_that_closes_without_a_word_loses_no_request() {
+    let stage = Stage::new();
+    for server in &stage.servers {
+        let listener = server.listen(RAW);
+        let answering = std::thread::spawn(move || {
+            let mut answered = 0;
+            while answered < 400 {
+                let mut app = Wire::accept(&listener);
+                if app.has_head() {
+                    app.head();
+                    app.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+                    answered += 1;
+                }
+            }
+        });
+        let mut wire = stage.dial(server, RAW);
+        let mut refused = 0;
+        for _request in 0..400 {
+            wire.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+            let head = wire.head();
+            refused += usize::from(head.status() != 200);
+            wire.exactly(head.get("content-length").unwrap().parse().unwrap());
+        }
+        assert_eq!(refused, 0, "{}", server.way);
+        answering.join().unwrap();
+    }
 }

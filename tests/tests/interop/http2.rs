@@ -42,7 +42,15 @@ fn large_bodies_under_flow_control_arrive_to_the_byte() {
         assert!(up.status.success(), "{}: {up:?}", server.way);
         assert_eq!(digest(&folder.join("files/noise")), wanted, "{}: upload", server.way);
         let down = stage.folder("client").join("down");
-        let got = stage.client.curl(&["--max-time", "60", "--http2-prior-knowledge", "--fail", "-o", down.to_str().unwrap(), &url]);
+        let got = stage.client.curl(&[
+            "--max-time",
+            "60",
+            "--http2-prior-knowledge",
+            "--fail",
+            "-o",
+            down.to_str().unwrap(),
+            &url,
+        ]);
         assert!(got.status.success(), "{}: {got:?}", server.way);
         assert_eq!(digest(&down), wanted, "{}: download", server.way);
         let said = stage.client.run("h2load", &["-n", "8", "-c", "1", "-m", "8", &url]);
@@ -66,7 +74,8 @@ fn trailers_pass() {
         assert!(said.contains("x-sum: 4711") && said.contains("body"), "{}: {said}", server.way);
         // With a body and trailers of its own, and padding.
         let data = folder.join("file");
-        let arguments = ["-v", "-b", "16", "-d", data.to_str().unwrap(), "--trailer", "x-mine: 1", &server.url(RAW, "/file")];
+        let arguments =
+            ["-v", "-b", "16", "-d", data.to_str().unwrap(), "--trailer", "x-mine: 1", &server.url(RAW, "/file")];
         let said = stage.client.run("nghttp", &arguments);
         assert!(said.contains(":status: 200"), "{}: {said}", server.way);
     }
@@ -101,13 +110,16 @@ fn a_stream_that_is_reset_leaves_the_others_alone() {
         noise(&folder.join("files/noise"), 4);
         stage.keep(running);
         let server = &stage.servers[index];
-        let (slow, fast, down) = (server.url(HTTP2, "/slow"), server.url(HTTP2, "/noise"), stage.folder("client").join("down"));
+        let (slow, fast, down) =
+            (server.url(HTTP2, "/slow"), server.url(HTTP2, "/noise"), stage.folder("client").join("down"));
         std::thread::scope(|scope| {
             // Given up after a second, while others share the connection between the proxies.
-            let given_up = || stage.client.curl(&["--http2-prior-knowledge", "--max-time", "1", "-o", "/dev/null", &slow]).status;
+            let given_up =
+                || stage.client.curl(&["--http2-prior-knowledge", "--max-time", "1", "-o", "/dev/null", &slow]).status;
             let slow: Vec<_> = (0..4).map(|_| scope.spawn(given_up)).collect();
             for _round in 0..10 {
-                let got = stage.client.curl(&["--http2-prior-knowledge", "--fail", "-o", down.to_str().unwrap(), &fast]);
+                let got =
+                    stage.client.curl(&["--http2-prior-knowledge", "--fail", "-o", down.to_str().unwrap(), &fast]);
                 assert!(got.status.success(), "{}: {got:?}", server.way);
                 assert_eq!(digest(&down), digest(&folder.join("files/noise")), "{}", server.way);
             }

@@ -266,7 +266,12 @@ fn socat_and_ncat_exchange_files() {
         let sums = ["socat", "-t", "30", "TCP6-LISTEN:9000,ipv6only=0,fork,reuseaddr", "SYSTEM:sha256sum"];
         let running = [
             stage.start(server, "socat", &sums, RAW),
-            stage.start(server, "echo", &["socat", "-t", "30", "TCP6-LISTEN:9001,ipv6only=0,fork,reuseaddr", "EXEC:/bin/cat"], OTHER),
+            stage.start(
+                server,
+                "echo",
+                &["socat", "-t", "30", "TCP6-LISTEN:9001,ipv6only=0,fork,reuseaddr", "EXEC:/bin/cat"],
+                OTHER,
+            ),
         ];
         running.into_iter().for_each(|program| stage.keep(program));
         let server = &stage.servers[index];

@@ -40,7 +40,17 @@ fn envoy_before_and_behind_the_mesh() {
         std::fs::write(&file, envoy(port, address, to, http2)).unwrap();
         let pod = index.map_or(&stage.client, |index| &stage.servers[index].pod);
         let identifier = (port + u16::from(index == Some(1))).to_string();
-        let command = [binary.to_str().unwrap(), "-c", file.to_str().unwrap(), "--base-id", &identifier, "--concurrency", "1", "-l", "warn"];
+        let command = [
+            binary.to_str().unwrap(),
+            "-c",
+            file.to_str().unwrap(),
+            "--base-id",
+            &identifier,
+            "--concurrency",
+            "1",
+            "-l",
+            "warn",
+        ];
         let running = stage.start(pod, name, &command, port);
         stage.keep(running);
     };
@@ -68,7 +78,9 @@ fn haproxy_before_and_behind_the_mesh() {
         let server = &stage.servers[index];
         let address = server.address.clone();
         let proxy = |port: u16, to: String| {
-            format!("frontend in{port}\n  bind :::{port} v4v6\n  default_backend out{port}\nbackend out{port}\n  server one {to}\n")
+            format!(
+                "frontend in{port}\n  bind :::{port} v4v6\n  default_backend out{port}\nbackend out{port}\n  server one {to}\n"
+            )
         };
         let common = "defaults\n  mode http\n  timeout connect 5s\n  timeout client 30s\n  timeout server 30s\n";
         let port = 15_000 + u16::try_from(index).unwrap() * 10;

@@ -71,7 +71,8 @@ impl Stage {
         let servers = [("far", 1, "across nodes"), ("near", 0, "on one node")].map(|(name, node, way)| {
             let pod = mesh.pod(&PodOptions::new(name, node));
             let mut options = ServiceOptions::new(name, HTTP1, HTTP1);
-            let ports = [("http2", HTTP2), ("raw", RAW), ("other", OTHER), ("tls", TLS), ("redis", REDIS), ("grpc", GRPC)];
+            let ports =
+                [("http2", HTTP2), ("raw", RAW), ("other", OTHER), ("tls", TLS), ("redis", REDIS), ("grpc", GRPC)];
             for (name, port) in ports {
                 options = options.port(ServicePort { name, port, target: port, protocol: None });
             }
@@ -175,7 +176,8 @@ pub(crate) fn listening(pod: &Pod, port: u16, daemon: &Daemon) {
 /// The Python that has grpcio and Envoy.
 pub(crate) fn python() -> PathBuf {
     let given = env::var_os("WEIR_PYTHON").map(PathBuf::from);
-    let path = given.unwrap_or_else(|| PathBuf::from(env::var_os("HOME").unwrap()).join(".cache/weir/python/bin/python3"));
+    let path =
+        given.unwrap_or_else(|| PathBuf::from(env::var_os("HOME").unwrap()).join(".cache/weir/python/bin/python3"));
     assert!(path.is_file(), "{} is not there: `cargo xtask test` makes it", path.display());
     path
 }
@@ -187,5 +189,7 @@ pub(crate) fn digest(path: &std::path::Path) -> String {
 
 /// A file of `mebibytes` of noise.
 pub(crate) fn noise(path: &std::path::Path, mebibytes: usize) {
-    run(Command::new("dd").args(["if=/dev/urandom", "bs=1M", &format!("count={mebibytes}"), "status=none"]).arg(format!("of={}", path.display())));
+    run(Command::new("dd")
+        .args(["if=/dev/urandom", "bs=1M", &format!("count={mebibytes}"), "status=none"])
+        .arg(format!("of={}", path.display())));
 }

@@ -4,11 +4,15 @@ use std::{
     io::{BufRead as _, BufReader, Write as _},
     path::Path,
     process::{Command, Stdio},
+    time::Duration,
 };
 
-use weir_tests::{netns::run, nginx};
+use weir_tests::{mesh::PodOptions, netns::run, nginx, wait};
 
-use crate::stage::{Stage, TLS};
+use crate::{
+    stage::{Stage, TLS, dial},
+    wire::{PATIENCE, Wire},
+};
 
 /// A certificate of the application's own for `name`, in `folder/NAME.pem` and `folder/NAME.key`.
 fn certificate(folder: &Path, name: &str) {
@@ -61,14 +65,33 @@ fn s_client_talks_to_s_server_through_the_mesh() {
         let file = |end: &str| folder.join(format!("raw.example.{end}")).to_str().unwrap().to_owned();
         let (certificate, key) = (file("pem"), file("key"));
         let command = [
-            "openssl", "s_server", "-accept", "8443", "-cert", &certificate, "-key", &key, "-alpn", "own/1", "-rev", "-quiet",
+            "openssl",
+            "s_server",
+            "-accept",
+            "8443",
+            "-cert",
+            &certificate,
+            "-key",
+            &key,
+            "-alpn",
+            "own/1",
+            "-rev",
+            "-quiet",
         ];
         let running = stage.start(&stage.servers[index].pod, "s_server", &command, TLS);
         stage.keep(running);
         let server = &stage.servers[index];
         for version in ["-tls1_2", "-tls1_3"] {
             let mut client = stage.client.command("timeout");
-            client.args(["10", "openssl", "s_client", "-connect", &format!("{}:{TLS}", server.address), "-servername", "raw.example"]);
+            client.args([
+                "10",
+                "openssl",
+                "s_client",
+                "-connect",
+                &format!("{}:{TLS}", server.address),
+                "-servername",
+                "raw.example",
+            ]);
             client.args(["-verify_return_error", "-CAfile", &certificate, "-alpn", "own/1", version]);
             let mut client = client.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
             // Its input stays open until the answer is there: s_client ends with it.
@@ -80,7 +103,61 @@ fn s_client_talks_to_s_server_through_the_mesh() {
             drop(input);
             assert!(client.wait().unwrap().success(), "{} {version}: {said:#?}", server.way);
             assert!(said.iter().any(|line| line == "ALPN protocol: own/1"), "{} {version}: {said:#?}", server.way);
-            assert!(said.iter().any(|line| line.contains("Verify return code: 0 (ok)")), "{} {version}: {said:#?}", server.way);
+            assert!(
+                said.iter().any(|line| line.contains("Verify return code: 0 (ok)")),
+                "{} {version}: {said:#?}",
+                server.way
+            );
+        }
+    }
+}
+
+/// A ClientHello that asks for `name`, and nothing behind it.
+fn client_hello(name: &str) -> Vec<u8> {
+    let length = |bytes: &[u8]| u16::try_from(bytes.len()).unwrap().to_be_bytes().to_vec();
+    let entry = [&[0][..], &length(name.as_bytes()), name.as_bytes()].concat();
+    let list = [length(&entry), entry].concat();
+    let extension = [vec![0, 0], length(&list), list].concat();
+    let mut body = vec![3, 3];
+    body.extend([7; 32]);
+    body.extend([0, 0, 2, 0x13, 1, 1, 0]);
+    body.extend([length(&extension), extension].concat());
+    let message = [vec![1, 0], length(&body), body].concat();
+    [vec![0x16, 3, 1], length(&message), message].concat()
+}
+
+/// A client that thinks before it sends its ClientHello, and then sends it in pieces: counted, and not a byte of it changed.
+#[test]
+fn a_late_client_hello_in_pieces_is_counted_and_untouched() {
+    let mut stage = Stage::new();
+    let outside = stage.mesh.pod(&PodOptions::new("outside", 1).enabled(false));
+    for (server, name) in stage.servers.iter().zip(["late-far.example", "late-near.example"]) {
+        let listener = server.listen(TLS);
+        let hello = client_hello(name);
+        for (pod, node, direction) in
+            [(&stage.client, 0, "direction=\"outbound\""), (&outside, server.pod.place.node, "direction=\"inbound\"")]
+        {
+            let mut client = dial(pod, &format!("{}:{TLS}", server.pod.place.v4));
+            assert!(client.is_silent_for(Duration::from_millis(100)), "nobody said anything");
+            let (first, second) = hello.split_at(60);
+            client.send(first);
+            assert!(client.is_silent_for(Duration::from_millis(50)), "answered half a ClientHello");
+            client.send(second);
+            let sni = format!("sni=\"{name}\"");
+            wait::until("the server name is counted", PATIENCE, || {
+                (stage.metric(node, "weir_tls_passed_total", &[direction, &sni]) > 0.5).then_some(())
+            });
+            let counted = stage.metric(node, "weir_tls_passed_total", &[direction, &sni]);
+            assert!(counted < 1.5, "{} {direction}: counted {counted} times", server.way);
+            client.finish();
+            // Of the connections that the silence opened, one carries it.
+            let mut seen = Vec::new();
+            wait::until("the ClientHello at the application", PATIENCE, || {
+                let mut app = Wire::accept(&listener);
+                seen = app.bytes();
+                (!seen.is_empty()).then_some(())
+            });
+            assert_eq!(seen, hello, "{} {direction}", server.way);
         }
     }
 }

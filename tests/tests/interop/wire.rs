@@ -36,13 +36,19 @@ impl Wire {
     pub(crate) fn accept(listener: &TcpListener) -> Wire {
         // A blocking accept has no deadline of its own.
         listener.set_nonblocking(true).unwrap();
-        let (tcp, _peer) = weir_tests::wait::until("a connection to the application", PATIENCE, || listener.accept().ok());
+        let (tcp, _peer) =
+            weir_tests::wait::until("a connection to the application", PATIENCE, || listener.accept().ok());
         tcp.set_nonblocking(false).unwrap();
         Wire::new(tcp)
     }
 
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.tcp.write_all(bytes.as_ref()).unwrap();
+    }
+
+    /// Sends to somebody who may be gone.
+    pub(crate) fn try_send(&mut self, bytes: &str) -> std::io::Result<()> {
+        self.tcp.write_all(bytes.as_bytes())
     }
 
     /// Closes the write half.
@@ -64,6 +70,11 @@ impl Wire {
         }
     }
 
+    /// Whether a byte comes before the connection ends.
+    pub(crate) fn has_head(&self) -> bool {
+        matches!(self.tcp.peek(&mut [0]), Ok(count) if count > 0)
+    }
+
     /// Reads a message's head, in small letters but for values.
     pub(crate) fn head(&mut self) -> Head {
         Head(self.until("\r\n\r\n"))
@@ -76,6 +87,12 @@ impl Wire {
         }
         let rest = self.ahead.split_off(count);
         std::mem::replace(&mut self.ahead, rest)
+    }
+
+    /// All bytes to the end, which may be a reset.
+    pub(crate) fn bytes(&mut self) -> Vec<u8> {
+        self.end();
+        std::mem::take(&mut self.ahead)
     }
 
     /// Reads to the end.
@@ -92,7 +109,7 @@ impl Wire {
                 Ok(0) => return End::Closed,
                 Ok(count) => self.ahead.extend_from_slice(&buffer[..count]),
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => return End::Reset,
-                Err(error) => panic!("neither closed nor reset: {error}"),
+                Err(error) => panic!("neither closed nor reset: {error}, after {:?}", self.seen()),
             }
         }
     }
@@ -125,7 +142,10 @@ impl Wire {
 
     fn fill(&mut self) -> bool {
         let mut buffer = [0; 65_536];
-        let count = self.tcp.read(&mut buffer).unwrap_or_else(|error| panic!("{error}, after {:?}", String::from_utf8_lossy(&self.ahead)));
+        let count = self
+            .tcp
+            .read(&mut buffer)
+            .unwrap_or_else(|error| panic!("{error}, after {:?}", String::from_utf8_lossy(&self.ahead)));
         self.ahead.extend_from_slice(&buffer[..count]);
         count > 0
     }
@@ -143,7 +163,11 @@ impl Head {
 
     /// Status of a response.
     pub(crate) fn status(&self) -> u16 {
-        self.first().split(' ').nth(1).and_then(|word| word.parse().ok()).unwrap_or_else(|| panic!("no status: {self:?}"))
+        self.first()
+            .split(' ')
+            .nth(1)
+            .and_then(|word| word.parse().ok())
+            .unwrap_or_else(|| panic!("no status: {self:?}"))
     }
 
     /// All values of a field.

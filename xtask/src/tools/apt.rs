@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 use crate::child::{self, Failure, Outcome};
 
 /// Real clients and servers for the suites, and what building needs.
-const PACKAGES: [&str; 23] = [
+const PACKAGES: [&str; 24] = [
     "ca-certificates",
     "cmake",
     "curl",
@@ -13,6 +13,7 @@ const PACKAGES: [&str; 23] = [
     "gcc",
     "haproxy",
     "iproute2",
+    "libnginx-mod-stream",
     "make",
     "ncat",
     "nftables",
