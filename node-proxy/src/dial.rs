@@ -20,7 +20,7 @@ use tokio_rustls::TlsConnector;
 use weir_core::{
     identity::Identity,
     snapshot::Workload,
-    transport_header::{SessionProtocol, TransportHeader},
+    transport_header::{INBOUND_PORT, SessionProtocol, TransportHeader},
 };
 
 use crate::{
@@ -147,7 +147,7 @@ pub async fn mutual_tls(
         Some(config) => config,
         None => wait_for_certificate(shared, &client.identity).await?,
     };
-    let tcp = plain(shared, client, to).await?;
+    let tcp = plain(shared, client, SocketAddr::new(to.ip(), INBOUND_PORT)).await?;
     let invalid = |source| DialError::Handshake { to, expected: server.clone(), source };
     let name = ServerName::try_from(server.as_str().to_owned()).map_err(|error| invalid(io::Error::other(error)))?;
     let handshake = Box::pin(TlsConnector::from(config).connect(name, ReadAhead::new(bytes::Bytes::new(), tcp)));

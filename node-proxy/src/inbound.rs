@@ -19,7 +19,7 @@ use weir_core::{
     protocol::Protocol,
     proxy_error::ProxyError,
     snapshot::{PodRef, Workload},
-    transport_header::{SessionProtocol, TransportHeader},
+    transport_header::{self, SessionProtocol, TransportHeader},
 };
 
 use crate::{
@@ -63,6 +63,10 @@ async fn accept(
     peer: SocketAddr,
     target: SocketAddr,
 ) -> std::io::Result<()> {
+    if target.port() == transport_header::INBOUND_PORT {
+        // Never anything but mTLS: nothing is dialled, and nothing said, before the handshake is done.
+        return Box::pin(mutual_tls(worker, workload, io, peer, target)).await;
+    }
     let plain = TlsLabel::NoIdentity(NoTlsReason::NoTlsFromRemote);
     let detected = match sniff::sniff(&mut io).await? {
         Sniffed::Is(detected) => detected,
@@ -101,7 +105,8 @@ async fn mutual_tls(
     mut target: SocketAddr,
 ) -> std::io::Result<()> {
     let within = limits::HANDSHAKE_TIMEOUT + limits::CERTIFICATE_WAIT;
-    let accepted = match timeout(within, tls::accept(&worker, &workload, io)).await {
+    // Boxed: a handshake needs more than the connection that comes of it, and must not be kept with it.
+    let accepted = match timeout(within, Box::pin(tls::accept(&worker, &workload, io))).await {
         Ok(accepted) => accepted?,
         Err(_elapsed) => return Err(std::io::ErrorKind::TimedOut.into()),
     };
@@ -116,6 +121,9 @@ async fn mutual_tls(
                 Some(SessionProtocol::Http2) => Protocol::Http2,
                 None => Protocol::Opaque,
             }
+        }
+        None if target.port() == transport_header::INBOUND_PORT => {
+            return Err(std::io::Error::other("no transport header says which port is meant"));
         }
         None => workload.ports.lookup(target.port()),
     };

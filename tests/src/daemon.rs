@@ -18,6 +18,8 @@ pub struct Daemon {
     name: String,
     child: Child,
     log: PathBuf,
+    // An earlier process of this name may have written before.
+    begin: u64,
 }
 
 impl Daemon {
@@ -28,12 +30,13 @@ impl Daemon {
     pub fn start(name: &str, mut command: Command, directory: &Path) -> Daemon {
         let log = directory.join(format!("{name}.log"));
         let file = File::options().create(true).append(true).open(&log).expect("log file");
+        let begin = file.metadata().map_or(0, |metadata| metadata.len());
         let errors = file.try_clone().expect("log file");
         // Ctrl-C on the terminal is for us alone: we take down what we started in order.
         command.process_group(0);
         let child = command.stdin(Stdio::null()).stdout(file).stderr(errors).spawn();
         let child = child.unwrap_or_else(|error| panic!("{name}: {command:?}: {error}"));
-        Daemon { name: name.to_owned(), child, log }
+        Daemon { name: name.to_owned(), child, log, begin }
     }
 
     /// Process id.
@@ -43,7 +46,9 @@ impl Daemon {
 
     /// What it printed so far.
     pub fn log(&self) -> String {
-        fs::read_to_string(&self.log).unwrap_or_default()
+        let bytes = fs::read(&self.log).unwrap_or_default();
+        let begin = usize::try_from(self.begin).unwrap_or(usize::MAX).min(bytes.len());
+        String::from_utf8_lossy(&bytes[begin..]).into_owned()
     }
 
     /// Waits until its output contains `text`.

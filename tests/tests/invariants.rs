@@ -6,6 +6,8 @@ mod certificates;
 mod control_gone;
 #[path = "invariants/killed.rs"]
 mod killed;
+#[path = "invariants/late_hello.rs"]
+mod late_hello;
 #[path = "invariants/leaving.rs"]
 mod leaving;
 #[path = "invariants/stage.rs"]

@@ -8,6 +8,10 @@ use prost::Message as _;
 
 /// ALPN that says that a transport header comes first.
 pub const ALPN: &[u8] = b"transport.l5d.io/v1";
+/// Port of every pod in the mesh at which peers speak mTLS with a transport header, and nothing else (Linkerd's `inbound` port).
+///
+/// On an application's own port a peer whose ClientHello is late would be taken for a client that waits for the server to speak first.
+pub const INBOUND_PORT: u16 = 4143;
 const PREFACE: &[u8] = b"transport.l5d.io/v1\r\n\r\n";
 /// A port, a DNS name and some framing.
 const MESSAGE_BYTES: usize = 1024;

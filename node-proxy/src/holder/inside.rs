@@ -44,8 +44,9 @@ pub(super) fn inspect() -> Result<Facts, PodError> {
 
 /// Opens both listeners.
 pub(super) fn listen(marks: Marks) -> Result<Pair, PodError> {
-    let open = || sockets::listener(marks).map_err(PodError::step("opening a listener in the pod's namespace"));
-    Ok(Pair { outbound: open()?, inbound: open()? })
+    let open = |mark| sockets::listener(mark).map_err(PodError::step("opening a listener in the pod's namespace"));
+    // What a captured socket that is gone answers with, a reset, has the mark of what it answers: it must come back to us.
+    Ok(Pair { outbound: open(marks.capture)?, inbound: open(marks.own)? })
 }
 
 /// Makes rules, routes and switches as they should be. Returns what was turned on and how many rules and routes were changed.

@@ -16,14 +16,14 @@ use crate::{
 };
 
 /// A dual-stack, non-blocking listener that takes what the socket lookup gives it.
-pub(super) fn listener(marks: Marks) -> io::Result<OwnedFd> {
+pub(super) fn listener(mark: u32) -> io::Result<OwnedFd> {
     let socket = Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     socket.set_only_v6(false)?;
     // Answers leave with addresses that are not the pod's.
     sockopt::set_transparent_v4(socket.as_fd())?;
     sockopt::set_transparent_v6(socket.as_fd())?;
-    sockopt::set_mark(socket.as_fd(), marks.own)?;
+    sockopt::set_mark(socket.as_fd(), mark)?;
     set_options(&socket)?;
     // Only the unspecified address serves both families (the kernel makes any other IPv6 only). The port is the kernel's choice,
     // out of the range from which nobody may count on one; the socket lookup drops who dials it directly.

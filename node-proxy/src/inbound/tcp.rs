@@ -15,7 +15,8 @@ use crate::{
 
 /// Copies until both sides are done.
 pub(super) async fn serve(server: Arc<Server>, mut client: Io) {
-    if let Some(mut app) = server.dial(&client).await {
+    // Boxed: what a dial needs must not be kept for as long as the connection.
+    if let Some(mut app) = Box::pin(server.dial(&client)).await {
         server.join(&mut client, &mut app).await;
     }
 }
@@ -23,7 +24,7 @@ pub(super) async fn serve(server: Arc<Server>, mut client: Io) {
 /// The client is silent: the application may be the one to speak first. What the client said after all, or `None` when the
 /// connection was served to its end.
 pub(super) async fn serve_silent(server: &Server, client: &mut Io) -> io::Result<Option<Detected>> {
-    let Some(mut app) = server.dial(client).await else { return Ok(None) };
+    let Some(mut app) = Box::pin(server.dial(client)).await else { return Ok(None) };
     let spoke_first = tokio::select! {
         biased;
         read = app.read_ahead() => { read?; false }

@@ -5,12 +5,7 @@
 use std::{io, sync::Arc};
 
 use tokio::io::AsyncWriteExt as _;
-use weir_core::{
-    detect::Detected,
-    outbound::Transport as Way,
-    proxy_error::ProxyError,
-    snapshot::Destination,
-};
+use weir_core::{detect::Detected, outbound::Transport as Way, proxy_error::ProxyError, snapshot::Destination};
 
 use super::{Client, choose::Path};
 use crate::{
@@ -32,7 +27,8 @@ struct Upstream {
 
 /// Copies until both sides are done.
 pub(super) async fn serve(client: Arc<Client>, destination: Arc<Destination>, mut io: Io) {
-    match client.open(&destination, &io).await {
+    // Boxed: what a dial needs must not be kept for as long as the connection.
+    match Box::pin(client.open(&destination, &io)).await {
         Ok(mut upstream) => client.join(&destination, &mut io, &mut upstream).await,
         Err(error) => client.abandon(&io, &error),
     }
@@ -50,12 +46,7 @@ pub(super) async fn serve_silent(
     destination: &Arc<Destination>,
     io: &mut Io,
 ) -> io::Result<Option<Detected>> {
-    let opened = {
-        let dial = client.open(destination, io);
-        tokio::pin!(dial);
-        dial.await
-    };
-    let mut upstream = match opened {
+    let mut upstream = match Box::pin(client.open(destination, io)).await {
         Ok(upstream) => upstream,
         Err(error) => {
             client.abandon(io, &error);
@@ -100,7 +91,7 @@ impl Client {
             if let Some(endpoint) = &endpoint {
                 endpoint.load.start(began);
             }
-            let dialled = self.dial(&path, io).await;
+            let dialled = Box::pin(self.dial(&path, io)).await;
             let now = self.worker.shared.now();
             // Opaque connections are balanced by how long connecting takes.
             let cost = if dialled.is_ok() { now - began } else { std::time::Duration::from_secs(5) };

@@ -34,6 +34,9 @@ class Server:
     def up(self, requests, context):
         return b"%d" % sum(len(request) for request in requests)
 
+    def early(self, requests, context):
+        return next(requests)
+
     def both(self, requests, context):
         for request in requests:
             yield request[::-1]
@@ -57,6 +60,7 @@ def serve(address):
         "Abort": grpc.unary_unary_rpc_method_handler(abort),
         "Down": grpc.unary_stream_rpc_method_handler(own.down),
         "Up": grpc.stream_unary_rpc_method_handler(own.up),
+        "Early": grpc.stream_unary_rpc_method_handler(own.early),
         "Both": grpc.stream_stream_rpc_method_handler(own.both),
         "Hold": grpc.unary_stream_rpc_method_handler(own.hold),
         "WasCancelled": grpc.unary_unary_rpc_method_handler(own.was_cancelled),
@@ -106,6 +110,12 @@ class Client:
             assert answer == (b"%06d" % number)[::-1], answer
             step.release()
         assert number == 99
+
+    def case_early(self, _identity):
+        messages = (b"%06d" % number + bytes(100_000) for number in range(2000))
+        answer = self.channel.stream_unary(self.path("Early"))(messages, timeout=20)
+        assert answer[:6] == b"000000", answer[:6]
+        assert next(messages, None) is not None, "the whole stream was read"
 
     def case_status(self, _identity):
         call = self.channel.unary_unary(self.path("Abort"))

@@ -47,6 +47,12 @@ fn streams() {
     case(&serving(), "streams", GRPC);
 }
 
+/// An answer before the client's stream is over reaches the client and stops the stream.
+#[test]
+fn an_early_answer_to_a_stream_arrives() {
+    case(&serving(), "early", GRPC);
+}
+
 /// Every status with its text and binary details; failures are counted as such.
 #[test]
 fn statuses_and_their_details() {
