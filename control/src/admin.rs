@@ -36,7 +36,10 @@ pub async fn serve(listener: TcpListener, plane: Arc<Plane>) {
                 async move { Ok::<_, Infallible>(response) }
             });
             let mut server = http1::Builder::new();
-            let served = server.timer(TokioTimer::new()).header_read_timeout(limits::ADMIN_WITHIN).serve_connection(TokioIo::new(tcp), service);
+            let served = server
+                .timer(TokioTimer::new())
+                .header_read_timeout(limits::ADMIN_WITHIN)
+                .serve_connection(TokioIo::new(tcp), service);
             // Whoever is too slow or broken loses the connection.
             let _ended = tokio::time::timeout(limits::ADMIN_WITHIN, served).await;
         });
@@ -54,6 +57,8 @@ fn respond(plane: &Plane, request: &Request<Incoming>) -> Response<Full<Bytes>> 
     };
     let mut response = Response::new(Full::new(Bytes::from(text)));
     *response.status_mut() = status;
-    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"));
+    response
+        .headers_mut()
+        .insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"));
     response
 }

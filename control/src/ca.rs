@@ -7,18 +7,13 @@ mod issuer;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    io,
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use parking_lot::RwLock;
 use weir_core::identity::Identity;
 
-use self::files::{Given, Paths};
 pub use self::files::write as write_private;
+use self::files::{Given, Paths};
 pub use self::issuer::{Issued, Issuer};
 
 /// Where anchors and issuer come from.
@@ -142,7 +137,8 @@ fn load(paths: &Paths) -> Result<Current, CaError> {
     let given = paths.read()?;
     let anchors = files::certificates(&paths.anchors, &given.anchors)?;
     let chain = files::certificates(&paths.issuer, &given.issuer)?;
-    let issuer = Issuer::new(chain, &given.key, &anchors).map_err(|reason| CaError::Content { path: paths.issuer.clone(), reason })?;
+    let issuer = Issuer::new(chain, &given.key, &anchors)
+        .map_err(|reason| CaError::Content { path: paths.issuer.clone(), reason })?;
     let anchors = anchors.into_iter().map(|der| der.to_vec()).collect();
     Ok(Current { anchors, issuer, given })
 }

@@ -49,7 +49,14 @@ fn issuer(plane: &Plane) -> CheckResult {
     let outcome = match left {
         Duration::ZERO => CheckOutcome::Error,
         left if left < ISSUER_WARNING => CheckOutcome::Warning,
-        _enough => return result(CONTROL, format!("issuer certificate is valid for {days} more days"), CheckOutcome::Success, String::new()),
+        _enough => {
+            return result(
+                CONTROL,
+                format!("issuer certificate is valid for {days} more days"),
+                CheckOutcome::Success,
+                String::new(),
+            );
+        }
     };
     result(CONTROL, "issuer certificate is about to end", outcome, hint)
 }
@@ -59,7 +66,8 @@ fn nodes(reports: &[v1::Report], missing: &[String]) -> CheckResult {
         let hint = "no node is connected: is `weir-node proxy` running, and can it reach control?".to_owned();
         return result(CONTROL, "nodes are connected", CheckOutcome::Error, hint);
     }
-    let wrong = missing.iter().map(|node| format!("node {node} did not answer within {:?}", limits::QUERY_WITHIN)).collect();
+    let wrong =
+        missing.iter().map(|node| format!("node {node} did not answer within {:?}", limits::QUERY_WITHIN)).collect();
     judged(CONTROL, "connected nodes answer", CheckOutcome::Error, wrong)
 }
 
@@ -68,7 +76,13 @@ fn rejections(plane: &Plane) -> CheckResult {
     for node in plane.nodes() {
         for rejection in node.rejected.lock().iter() {
             let key = rejection.key.clone().unwrap_or_default();
-            wrong.push(format!("node {} refused {} {}: {}", node.name, key.kind().as_str_name(), key.name, rejection.reason));
+            wrong.push(format!(
+                "node {} refused {} {}: {}",
+                node.name,
+                key.kind().as_str_name(),
+                key.name,
+                rejection.reason
+            ));
         }
     }
     judged(CONTROL, "nodes take what they are sent", CheckOutcome::Error, wrong)

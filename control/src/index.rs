@@ -97,7 +97,8 @@ impl Index {
 
     /// Opted in, by its own label or its namespace's, and able to be a workload.
     pub fn is_enabled(&self, pod: &Pod) -> bool {
-        let namespace = || self.namespaces.get(pod.reference.namespace.as_str()).and_then(|namespace| namespace.enabled);
+        let namespace =
+            || self.namespaces.get(pod.reference.namespace.as_str()).and_then(|namespace| namespace.enabled);
         pod.unfit.is_none() && pod.enabled.or_else(namespace).unwrap_or(false)
     }
 

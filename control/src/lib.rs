@@ -118,7 +118,8 @@ pub fn run(args: Args) -> Result<(), ControlError> {
     let authority = Authority::open(&args.ca, &args.state_dir, &args.trust_domain)?;
     let tokens = Tokens::open(args.node_tokens.clone(), args.api_token.clone()).map_err(setup("tokens"))?;
     let plane = Arc::new(Plane::new(args.trust_domain.clone(), authority, args.state_dir.join("serving")));
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(setup("starting the event loop"))?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(setup("starting the event loop"))?;
     let ended = runtime.block_on(control(args, plane, Arc::new(tokens), identity));
     runtime.shutdown_timeout(limits::SHUTDOWN);
     ended
@@ -128,7 +129,8 @@ async fn control(args: Args, plane: Arc<Plane>, tokens: Arc<Tokens>, identity: I
     let mut terminate = signal(SignalKind::terminate()).map_err(setup("listening for SIGTERM"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(setup("listening for SIGINT"))?;
     let listener = TcpListener::bind(args.listen).await.map_err(setup(format!("--listen {}", args.listen)))?;
-    let admin = TcpListener::bind(args.admin_listen).await.map_err(setup(format!("--admin-listen {}", args.admin_listen)))?;
+    let admin =
+        TcpListener::bind(args.admin_listen).await.map_err(setup(format!("--admin-listen {}", args.admin_listen)))?;
     let options = parse::Options { trust_domain: args.trust_domain.clone(), linkerd_inject: args.linkerd_inject };
     let manifests = Manifests::new(args.manifests, options);
     let (scans, mut found) = mpsc::channel(1);

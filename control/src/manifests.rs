@@ -155,7 +155,10 @@ impl Manifests {
             }
             let changed = changes.recv_timeout(limits::RESCAN).is_ok();
             let began = Instant::now();
-            while changed && began.elapsed() < limits::DEBOUNCE_LONGEST && changes.recv_timeout(limits::DEBOUNCE).is_ok() {}
+            while changed
+                && began.elapsed() < limits::DEBOUNCE_LONGEST
+                && changes.recv_timeout(limits::DEBOUNCE).is_ok()
+            {}
             if scans.is_closed() {
                 return;
             }

@@ -42,7 +42,10 @@ impl Service {
 impl Mesh for Service {
     async fn version(&self, request: Request<v1::VersionRequest>) -> Result<Response<v1::VersionResponse>, Status> {
         self.tokens.api(request.metadata())?;
-        let version = |node: &Arc<crate::plane::Node>| v1::NodeVersion { node_name: node.name.to_string(), version: node.version.clone() };
+        let version = |node: &Arc<crate::plane::Node>| v1::NodeVersion {
+            node_name: node.name.to_string(),
+            version: node.version.clone(),
+        };
         let nodes = self.plane.nodes().iter().map(version).collect();
         Ok(Response::new(v1::VersionResponse { control: env!("CARGO_PKG_VERSION").to_owned(), nodes }))
     }
@@ -51,31 +54,41 @@ impl Mesh for Service {
         self.tokens.api(request.metadata())?;
         let window = request.into_inner().window_seconds;
         if !(1..=limits::WINDOW_SECONDS).contains(&window) {
-            return Err(Status::invalid_argument(format!("window_seconds: {window} is not from 1 to {}", limits::WINDOW_SECONDS)));
+            return Err(Status::invalid_argument(format!(
+                "window_seconds: {window} is not from 1 to {}",
+                limits::WINDOW_SECONDS
+            )));
         }
         let (reports, missing_nodes) = self.reports(window).await?;
         Ok(Response::new(v1::ObserveResponse { reports, missing_nodes }))
     }
 
-    async fn workloads(&self, request: Request<v1::WorkloadsRequest>) -> Result<Response<v1::WorkloadsResponse>, Status> {
+    async fn workloads(
+        &self,
+        request: Request<v1::WorkloadsRequest>,
+    ) -> Result<Response<v1::WorkloadsResponse>, Status> {
         self.tokens.api(request.metadata())?;
         let namespace = request.into_inner().namespace;
         let statuses = statuses(&self.plane);
         let index = self.plane.index();
         let wanted = |pod: &&Arc<Pod>| namespace.is_empty() || pod.reference.namespace == namespace;
-        let mut pods: Vec<v1::PodStatus> = index.pods().filter(wanted).map(|pod| pod_status(&index, pod, &statuses)).collect();
+        let mut pods: Vec<v1::PodStatus> =
+            index.pods().filter(wanted).map(|pod| pod_status(&index, pod, &statuses)).collect();
         let place = |pod: &v1::PodStatus| pod.pod.as_ref().map(|pod| (pod.namespace.clone(), pod.name.clone()));
         pods.sort_by_cached_key(place);
         Ok(Response::new(v1::WorkloadsResponse { pods }))
     }
 
-    async fn endpoints(&self, request: Request<v1::EndpointsRequest>) -> Result<Response<v1::EndpointsResponse>, Status> {
+    async fn endpoints(
+        &self,
+        request: Request<v1::EndpointsRequest>,
+    ) -> Result<Response<v1::EndpointsResponse>, Status> {
         self.tokens.api(request.metadata())?;
         let (name, port) = authority(&request.into_inner().authority)?;
         let index = self.plane.index();
-        let service = index
-            .service(&name)
-            .ok_or_else(|| Status::not_found(format!("there is no Service {name}; `name.namespace:port` is expected")))?;
+        let service = index.service(&name).ok_or_else(|| {
+            Status::not_found(format!("there is no Service {name}; `name.namespace:port` is expected"))
+        })?;
         let ports: Vec<u16> = service.ports.iter().map(|port| port.port).collect();
         let Some(service_port) = service.ports.iter().find(|declared| declared.port == port) else {
             return Err(Status::not_found(format!("Service {name} has no TCP port {port}; it has {ports:?}")));
@@ -118,7 +131,10 @@ fn pod_status(index: &Index, pod: &Pod, statuses: &HashMap<String, v1::WorkloadS
     let reason = match (status, enabled) {
         (Some(status), _) => status.reason.clone(),
         (None, true) => format!("node {} has not said anything about it", pod.reference.node_name),
-        (None, false) => pod.unfit.unwrap_or("not opted in: neither the pod nor its namespace has label weir.mesh/enabled=true").to_owned(),
+        (None, false) => pod
+            .unfit
+            .unwrap_or("not opted in: neither the pod nor its namespace has label weir.mesh/enabled=true")
+            .to_owned(),
     };
     v1::PodStatus {
         uid: pod.uid.to_string(),
@@ -138,7 +154,9 @@ fn authority(text: &str) -> Result<(Name, u16), Status> {
     let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
     let port: u16 = port.parse().map_err(|_number| wrong())?;
     let mut labels = host.split('.');
-    let (Some(name), Some(namespace), rest) = (labels.next(), labels.next(), labels.next()) else { return Err(wrong()) };
+    let (Some(name), Some(namespace), rest) = (labels.next(), labels.next(), labels.next()) else {
+        return Err(wrong());
+    };
     if name.is_empty() || namespace.is_empty() || rest.is_some_and(|rest| rest != "svc") {
         return Err(wrong());
     }

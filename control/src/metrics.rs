@@ -41,15 +41,33 @@ impl Metrics {
         let gauge = |name: &str, help: &str| IntGauge::new(name, help);
         let counter = |name: &str, help: &str| IntCounter::new(name, help);
         Metrics {
-            objects: registered!(registry, constant(IntGaugeVec::new(Opts::new("weir_control_objects", "Kubernetes objects in use"), &["kind"]))),
-            findings: registered!(registry, constant(gauge("weir_control_refused_objects", "Objects or files that are refused at this moment"))),
+            objects: registered!(
+                registry,
+                constant(IntGaugeVec::new(Opts::new("weir_control_objects", "Kubernetes objects in use"), &["kind"]))
+            ),
+            findings: registered!(
+                registry,
+                constant(gauge("weir_control_refused_objects", "Objects or files that are refused at this moment"))
+            ),
             nodes: registered!(registry, constant(gauge("weir_control_nodes", "Connected nodes"))),
-            upserts: registered!(registry, constant(counter("weir_control_sent_upserts_total", "Resources sent to nodes"))),
-            removals: registered!(registry, constant(counter("weir_control_sent_removals_total", "Removals sent to nodes"))),
-            rejected: registered!(registry, constant(counter("weir_control_rejected_total", "Resources that nodes did not take"))),
+            upserts: registered!(
+                registry,
+                constant(counter("weir_control_sent_upserts_total", "Resources sent to nodes"))
+            ),
+            removals: registered!(
+                registry,
+                constant(counter("weir_control_sent_removals_total", "Removals sent to nodes"))
+            ),
+            rejected: registered!(
+                registry,
+                constant(counter("weir_control_rejected_total", "Resources that nodes did not take"))
+            ),
             certificates: registered!(
                 registry,
-                constant(IntCounterVec::new(Opts::new("weir_control_certificates_total", "Certificate requests by outcome"), &["outcome"]))
+                constant(IntCounterVec::new(
+                    Opts::new("weir_control_certificates_total", "Certificate requests by outcome"),
+                    &["outcome"]
+                ))
             ),
             registry,
         }

@@ -55,7 +55,9 @@ impl Service {
         allowance.left = (allowance.left + gained).min(limits::CERTIFY_BURST);
         allowance.at = now;
         if allowance.left < 1.0 {
-            return Err(Status::resource_exhausted("this node asks for too many certificates; it may ask again in a second"));
+            return Err(Status::resource_exhausted(
+                "this node asks for too many certificates; it may ask again in a second",
+            ));
         }
         allowance.left -= 1.0;
         Ok(())
@@ -64,7 +66,9 @@ impl Service {
     /// Whether a live, opted-in pod of the node has this identity.
     fn may_have(&self, node: &str, identity: &Identity) -> bool {
         let index = self.plane.index();
-        index.pods_of_node(node).any(|pod| pod.identity == *identity && !pod.addresses.is_empty() && index.is_enabled(pod))
+        index
+            .pods_of_node(node)
+            .any(|pod| pod.identity == *identity && !pod.addresses.is_empty() && index.is_enabled(pod))
     }
 }
 
@@ -100,19 +104,23 @@ impl Nodes for Service {
         let node = self.tokens.node(request.metadata())?;
         self.allow(&node)?;
         let request = request.into_inner();
-        let identity: Identity = request.identity.parse().map_err(|error| Status::invalid_argument(format!("{error}")))?;
+        let identity: Identity =
+            request.identity.parse().map_err(|error| Status::invalid_argument(format!("{error}")))?;
         if !self.may_have(&node, &identity) {
             self.plane.metrics.certificate("refused");
             let reason = format!("no pod of node {node} that is in the mesh has identity {identity}");
             return Err(Status::permission_denied(reason));
         }
-        let issued = self.plane.authority.certify(&identity, &request.certificate_signing_request).map_err(|error| match &error {
-            CaError::Request(_) => Status::invalid_argument(error.to_string()),
-            _other => {
-                tracing::error!(%error, %identity, "cannot sign");
-                Status::internal("control cannot sign; its log says why")
-            }
-        });
+        let issued =
+            self.plane.authority.certify(&identity, &request.certificate_signing_request).map_err(
+                |error| match &error {
+                    CaError::Request(_) => Status::invalid_argument(error.to_string()),
+                    _other => {
+                        tracing::error!(%error, %identity, "cannot sign");
+                        Status::internal("control cannot sign; its log says why")
+                    }
+                },
+            );
         self.plane.metrics.certificate(if issued.is_ok() { "issued" } else { "refused" });
         let issued = issued?;
         tracing::info!(%node, %identity, not_after = issued.not_after, "certificate issued");
@@ -218,14 +226,18 @@ impl Talk {
             Some(node_message::Message::Subscribe(subscribe)) => {
                 self.session.subscribe(&subscribe.destinations, &self.plane.index());
             }
-            Some(node_message::Message::Unsubscribe(unsubscribe)) => self.session.unsubscribe(&unsubscribe.destinations),
+            Some(node_message::Message::Unsubscribe(unsubscribe)) => {
+                self.session.unsubscribe(&unsubscribe.destinations)
+            }
             Some(node_message::Message::Acknowledge(acknowledge)) => {
                 self.session.acknowledge(&acknowledge)?;
                 self.rejected(acknowledge.rejected);
             }
             Some(node_message::Message::WorkloadStatus(status)) => self.plane.status(&self.node, status),
             Some(node_message::Message::Report(report)) => self.plane.answer(&self.node, report),
-            Some(node_message::Message::Hello(_)) => return Err(Status::invalid_argument("only one hello is expected")),
+            Some(node_message::Message::Hello(_)) => {
+                return Err(Status::invalid_argument("only one hello is expected"));
+            }
             // A newer node says something that this control does not know.
             None => {}
         }

@@ -167,7 +167,12 @@ impl Plane {
     ///
     /// # Errors
     /// Too many nodes.
-    pub fn join(&self, name: Arc<str>, version: String, asked: mpsc::Sender<v1::Query>) -> Result<Arc<Node>, tonic::Status> {
+    pub fn join(
+        &self,
+        name: Arc<str>,
+        version: String,
+        asked: mpsc::Sender<v1::Query>,
+    ) -> Result<Arc<Node>, tonic::Status> {
         let mut nodes = self.nodes.lock();
         if nodes.len() >= limits::NODES && !nodes.contains_key(&name) {
             return Err(tonic::Status::resource_exhausted(format!("{} nodes are connected already", limits::NODES)));

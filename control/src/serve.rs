@@ -21,7 +21,12 @@ use tonic::transport::Server;
 use weir_api::v1::{mesh_server::MeshServer, nodes_server::NodesServer};
 use weir_core::identity::Identity;
 
-use crate::{ca::{self, CaError}, limits, mesh, nodes, plane::Plane, tokens::Tokens};
+use crate::{
+    ca::{self, CaError},
+    limits, mesh, nodes,
+    plane::Plane,
+    tokens::Tokens,
+};
 
 /// Why the server cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -116,7 +121,11 @@ pub async fn serve(
         .await
 }
 
-async fn accept(listener: TcpListener, acceptor: TlsAcceptor, accepted: mpsc::Sender<io::Result<TlsStream<TcpStream>>>) {
+async fn accept(
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    accepted: mpsc::Sender<io::Result<TlsStream<TcpStream>>>,
+) {
     let handshakes = Arc::new(Semaphore::new(limits::HANDSHAKES));
     while !accepted.is_closed() {
         let Ok(place) = Arc::clone(&handshakes).acquire_owned().await else { return };

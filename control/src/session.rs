@@ -126,10 +126,16 @@ impl Session {
         self.dirty.extend(own.map(|(_, uid)| Key::Workload(Arc::clone(uid))));
         // Workloads that moved away are asked for by the key that the node has.
         let had = |uid: &Arc<str>| self.has.contains_key(&Key::Workload(Arc::clone(uid)));
-        let moved: Vec<Key> =
-            changed.workloads.iter().filter(|(_, uid)| had(uid)).map(|(_, uid)| Key::Workload(Arc::clone(uid))).collect();
+        let moved: Vec<Key> = changed
+            .workloads
+            .iter()
+            .filter(|(_, uid)| had(uid))
+            .map(|(_, uid)| Key::Workload(Arc::clone(uid)))
+            .collect();
         self.dirty.extend(moved);
-        self.dirty.extend(changed.endpoints.iter().filter(|name| self.referred.contains_key(*name)).cloned().map(Key::Endpoints));
+        self.dirty.extend(
+            changed.endpoints.iter().filter(|name| self.referred.contains_key(*name)).cloned().map(Key::Endpoints),
+        );
         if !changed.addresses.is_empty() {
             let touched = |address: &&SocketAddr| changed.addresses.contains(&address.ip().to_canonical());
             let touched: Vec<SocketAddr> = self.subscribed.keys().filter(touched).copied().collect();
@@ -173,7 +179,9 @@ impl Session {
         }
         let mut update = v1::Update::default();
         let mut bytes = 0;
-        while update.upserts.len() + update.removals.len() < limits::RESOURCES_PER_UPDATE && bytes < limits::UPDATE_BYTES {
+        while update.upserts.len() + update.removals.len() < limits::RESOURCES_PER_UPDATE
+            && bytes < limits::UPDATE_BYTES
+        {
             let Some(key) = self.dirty.pop_first() else { break };
             match self.body(&key, index, anchors) {
                 Some(body) => {
@@ -205,7 +213,8 @@ impl Session {
             return;
         }
         // A pod that lives on, opted out: its peers hear first, or their mTLS would meet the bare application.
-        let lives = matches!(&key, Key::Workload(uid) if index.pod_by_uid(uid).is_some_and(|pod| !pod.addresses.is_empty()));
+        let lives =
+            matches!(&key, Key::Workload(uid) if index.pod_by_uid(uid).is_some_and(|pod| !pod.addresses.is_empty()));
         if lives {
             let at = *self.leaving.entry(key.clone()).or_insert(now + limits::UNMESH_GRACE);
             if at > now {
@@ -219,9 +228,10 @@ impl Session {
 
     fn body(&self, key: &Key, index: &Index, anchors: &[Vec<u8>]) -> Option<Body> {
         match key {
-            Key::TrustBundle => {
-                Some(Body::TrustBundle(v1::TrustBundle { trust_domain: self.trust_domain.clone(), anchors: anchors.to_vec() }))
-            }
+            Key::TrustBundle => Some(Body::TrustBundle(v1::TrustBundle {
+                trust_domain: self.trust_domain.clone(),
+                anchors: anchors.to_vec(),
+            })),
             Key::Workload(uid) => snapshot::workload(index, uid, &self.node).map(Body::Workload),
             Key::Endpoints(name) => {
                 let wanted = self.referred.contains_key(name);

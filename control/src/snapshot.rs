@@ -140,7 +140,8 @@ impl<'a> Inherited<'a> {
     /// Empty when nothing is declared: the node then applies the well-known ports. A declaration replaces those.
     fn port_protocols(&self) -> Vec<v1::PortProtocol> {
         let Some(specs) = self.get(|settings| settings.opaque_ports.as_deref()) else { return Vec::new() };
-        let declared = |ports, protocol: v1::Protocol| v1::PortProtocol { ports: Some(ports), protocol: protocol.into() };
+        let declared =
+            |ports, protocol: v1::Protocol| v1::PortProtocol { ports: Some(ports), protocol: protocol.into() };
         let mut protocols: Vec<v1::PortProtocol> =
             self.ranges(specs).map(|ports| declared(ports, v1::Protocol::Opaque)).collect();
         protocols.truncate(weir_core::limits::PORT_RANGES - 1);

@@ -50,7 +50,11 @@ impl Tokens {
         let token = bearer(metadata)?;
         let known = self.fresh(|known| known.nodes.contains_key(&token));
         let found = known.nodes.get(&token).map(Arc::clone);
-        found.ok_or_else(|| Status::unauthenticated("no node has this token; compare the node's --token-file with control's --node-tokens"))
+        found.ok_or_else(|| {
+            Status::unauthenticated(
+                "no node has this token; compare the node's --token-file with control's --node-tokens",
+            )
+        })
     }
 
     /// Lets people's programs in.

@@ -133,8 +133,16 @@ mod tests {
     /// Each connection holds one of these for its whole life; what a state needs more is boxed and goes with the state.
     #[test]
     fn what_every_connection_holds_is_small() {
-        assert!(of_two(outbound::serve) <= limits::CONNECTION_FUTURE_BYTES, "outbound: {} bytes", of_two(outbound::serve));
-        assert!(of_five(inbound::serve) <= limits::CONNECTION_FUTURE_BYTES, "inbound: {} bytes", of_five(inbound::serve));
+        assert!(
+            of_two(outbound::serve) <= limits::CONNECTION_FUTURE_BYTES,
+            "outbound: {} bytes",
+            of_two(outbound::serve)
+        );
+        assert!(
+            of_five(inbound::serve) <= limits::CONNECTION_FUTURE_BYTES,
+            "inbound: {} bytes",
+            of_five(inbound::serve)
+        );
     }
 
     #[test]

@@ -245,3 +245,17 @@ async fn read_header(io: &mut Io) -> std::io::Result<TransportHeader> {
         Err(_elapsed) => Err(std::io::ErrorKind::TimedOut.into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of_five<A, B, C, D, E, F: Future>(_begin: impl FnOnce(A, B, C, D, E) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn what_a_connection_holds_is_small() {
+        assert!(of_five(mutual_tls) <= limits::CONNECTION_FUTURE_BYTES, "{} bytes", of_five(mutual_tls));
+    }
+}

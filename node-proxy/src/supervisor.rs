@@ -21,9 +21,6 @@ pub enum SupervisorError {
     /// The runtime or a signal handler could not be set up.
     #[error("set-up failed: {0}")]
     Setup(#[source] io::Error),
-    /// The worker could not be started.
-    #[error("worker could not be started: {0}; check that the binary is still there and may be run")]
-    Spawn(#[source] io::Error),
 }
 
 /// Runs until SIGTERM or SIGINT, which the worker gets passed on to drain.
@@ -42,14 +39,22 @@ async fn supervise() -> Result<(), SupervisorError> {
     let mut pause = limits::RESTART_PAUSE_MIN;
     loop {
         let began = Instant::now();
-        let mut worker = spawn().map_err(SupervisorError::Spawn)?;
-        let status = tokio::select! {
-            status = worker.wait() => status.map_err(SupervisorError::Spawn)?,
-            _ = terminate.recv() => return leave(worker).await,
-            _ = interrupt.recv() => return leave(worker).await,
+        let ended = match spawn() {
+            Ok(mut worker) => tokio::select! {
+                status = worker.wait() => status,
+                _ = terminate.recv() => return leave(worker).await,
+                _ = interrupt.recv() => return leave(worker).await,
+            },
+            Err(error) => Err(error),
         };
         pause = next_pause(pause, began.elapsed());
-        tracing::error!(%status, restart_in = ?pause, "worker ended");
+        match ended {
+            Ok(status) => tracing::error!(%status, restart_in = ?pause, "worker ended"),
+            // Connections wait in the kernel's queues meanwhile; ending here would leave them there for ever.
+            Err(error) => {
+                tracing::error!(%error, restart_in = ?pause, "a worker cannot be started; processes or memory may be short")
+            }
+        }
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             _ = terminate.recv() => return Ok(()),

@@ -36,7 +36,10 @@ pub struct Counts {
 impl Counts {
     /// Everything that was begun.
     pub fn total(&self) -> u64 {
-        [&self.answered, &self.refused, &self.timed_out, &self.broken, &self.other].iter().map(|count| count.load(Ordering::Relaxed)).sum()
+        [&self.answered, &self.refused, &self.timed_out, &self.broken, &self.other]
+            .iter()
+            .map(|count| count.load(Ordering::Relaxed))
+            .sum()
     }
 
     fn note(&self, outcome: io::Result<bool>, connected: bool) {

@@ -75,7 +75,14 @@ impl Mesh {
     /// Starts control and both nodes, without pods.
     pub fn start() -> Mesh {
         let directory = tempfile::Builder::new().prefix("weir-mesh-").tempdir().expect("a temporary folder");
-        let mut mesh = Mesh { control: None, nodes: [Node::default(), Node::default()], fabric: Fabric::new(), pods: 0, services: 0, directory };
+        let mut mesh = Mesh {
+            control: None,
+            nodes: [Node::default(), Node::default()],
+            fabric: Fabric::new(),
+            pods: 0,
+            services: 0,
+            directory,
+        };
         for folder in ["manifests", "control", "tokens", "logs"] {
             fs::create_dir(mesh.path(folder)).expect("a folder");
         }
@@ -146,7 +153,11 @@ impl Mesh {
         let folder = self.path(&name);
         let mut command = self.fabric.node(node).command(binary("weir-node"));
         command.args(["proxy", "--node-name", &name, "--control", &Mesh::control_url()]);
-        command.arg("--holder-socket").arg(folder.join("holder.sock")).arg("--trust-anchors").arg(self.path("control/ca.crt"));
+        command
+            .arg("--holder-socket")
+            .arg(folder.join("holder.sock"))
+            .arg("--trust-anchors")
+            .arg(self.path("control/ca.crt"));
         command.arg("--token-file").arg(self.path("tokens").join(&name)).arg("--state-dir").arg(folder.join("proxy"));
         command.args(["--admin-addr", "0.0.0.0:4191"]);
         if let Ok(log) = env::var("WEIR_TESTS_LOG") {
@@ -260,19 +271,31 @@ impl Mesh {
 
     /// Writes a service and its endpoints anew.
     pub fn endpoints(&self, options: &ServiceOptions, address: &str, pods: &[&Pod]) {
-        self.manifest(&format!("service-{}-{}", options.namespace, options.name), &manifests::service(options, address, pods));
+        self.manifest(
+            &format!("service-{}-{}", options.namespace, options.name),
+            &manifests::service(options, address, pods),
+        );
     }
 
     /// Waits until peers speak mTLS to these pods: they are captured, certified, and control knows it; and that control knows
     /// every service made so far.
     pub fn wait_ready(&self, pods: &[&Pod]) {
         let known = format!("weir_control_objects{{kind=\"EndpointSlice\"}} {}", self.services);
-        let count = || run(self.fabric.node(0).command("curl").args(["--silent", "--max-time", "5", "http://127.0.0.1:9990/metrics"]));
+        let count = || {
+            run(self.fabric.node(0).command("curl").args([
+                "--silent",
+                "--max-time",
+                "5",
+                "http://127.0.0.1:9990/metrics",
+            ]))
+        };
         wait::until("control knows all services", PATIENCE, || count().lines().any(|line| line == known).then_some(()));
         for pod in pods {
             let file = self.path("control/serving");
             let what = format!("{} is in the mesh", pod.name);
-            wait::until(&what, PATIENCE, || fs::read_to_string(&file).is_ok_and(|text| text.contains(&pod.uid)).then_some(()));
+            wait::until(&what, PATIENCE, || {
+                fs::read_to_string(&file).is_ok_and(|text| text.contains(&pod.uid)).then_some(())
+            });
         }
     }
 
@@ -325,7 +348,8 @@ impl Mesh {
     pub fn logs(&self) -> String {
         let mut text = String::new();
         for entry in fs::read_dir(self.path("logs")).expect("logs").flatten() {
-            text += &format!("== {}\n{}\n", entry.path().display(), fs::read_to_string(entry.path()).unwrap_or_default());
+            text +=
+                &format!("== {}\n{}\n", entry.path().display(), fs::read_to_string(entry.path()).unwrap_or_default());
         }
         text
     }
@@ -337,7 +361,8 @@ impl Drop for Mesh {
             let kept = env::temp_dir().join(format!("weir-logs-{}", std::process::id()));
             let _copied = Command::new("cp").arg("-r").arg(self.path("logs")).arg(&kept).status();
             // The test's own message was printed already.
-            let _told = std::io::Write::write_all(&mut std::io::stderr(), format!("logs: {}\n", kept.display()).as_bytes());
+            let _told =
+                std::io::Write::write_all(&mut std::io::stderr(), format!("logs: {}\n", kept.display()).as_bytes());
         }
         for node in &mut self.nodes {
             *node = Node::default();

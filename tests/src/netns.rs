@@ -74,7 +74,8 @@ impl Netns {
         let file = fs::File::open(&self.path).expect("namespace file");
         thread::scope(|scope| {
             let inside = scope.spawn(move || {
-                move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).expect("entering a namespace");
+                move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
+                    .expect("entering a namespace");
                 work()
             });
             match inside.join() {

@@ -1,10 +1,6 @@
 //! nginx as the application of a pod, and as a reverse proxy to compare with. Must never read the machine's configuration.
 
-use std::{
-    fs,
-    path::Path,
-    time::Duration,
-};
+use std::{fs, path::Path, time::Duration};
 
 use crate::{daemon::Daemon, mesh::Pod, netns::Netns, wait};
 

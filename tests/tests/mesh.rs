@@ -12,7 +12,8 @@ fn a_request_crosses_the_mesh() {
     let client = mesh.pod(&PodOptions::new("client", 0));
     let servers = [mesh.pod(&PodOptions::new("web", 0)), mesh.pod(&PodOptions::new("web", 1))];
     let logs = mesh.path("logs");
-    let _running: Vec<_> = servers.iter().map(|pod| nginx::start(pod, &mesh.path(&format!("nginx-{}", pod.name)), &logs)).collect();
+    let _running: Vec<_> =
+        servers.iter().map(|pod| nginx::start(pod, &mesh.path(&format!("nginx-{}", pod.name)), &logs)).collect();
     let web = mesh.service(&ServiceOptions::new("web", 80, 8080), &[&servers[0], &servers[1]]);
     mesh.wait_ready(&[&client, &servers[0], &servers[1]]);
     let mut seen = std::collections::BTreeSet::new();

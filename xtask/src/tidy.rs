@@ -9,7 +9,7 @@ mod manifests;
 mod source;
 mod words;
 
-use std::fmt;
+use std::{fmt, fs};
 
 use crate::{
     cache::Cache,
@@ -48,12 +48,14 @@ impl fmt::Display for Finding {
 pub(crate) fn run(cache: &Cache) -> Outcome {
     let sources = source::all()?;
     let manifests = manifests::all(cache)?;
+    let limits_page = fs::read_to_string("docs/limits.md")?;
     let mut findings = Vec::new();
     for source in &sources {
         findings.extend(files::check(source));
         findings.extend(functions::check(source));
         findings.extend(words::check(source));
         findings.extend(limits::check(source));
+        findings.extend(limits::check_listed(source, &limits_page));
     }
     findings.extend(arrows::check(&manifests));
     findings.extend(arrows::check_core(cache)?);

@@ -9,7 +9,8 @@ use std::{
 };
 
 use rcgen::{
-    BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType, IsCa, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
+    BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType, IsCa, KeyPair, KeyUsagePurpose,
+    PKCS_ECDSA_P256_SHA256,
 };
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
@@ -74,7 +75,8 @@ pub(super) fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer
         return Err(wrong("holds no certificate".to_owned()));
     }
     for der in &found {
-        X509Certificate::from_der(der).map_err(|error| wrong(format!("holds something that is no certificate: {error}")))?;
+        X509Certificate::from_der(der)
+            .map_err(|error| wrong(format!("holds something that is no certificate: {error}")))?;
     }
     Ok(found)
 }
@@ -99,7 +101,8 @@ pub(super) fn ensure(paths: &Paths, trust_domain: &str) -> Result<(), CaError> {
 fn issuer(paths: &Paths, trust_domain: &str) -> Result<(KeyPair, Certificate), CaError> {
     let wrong = |path: &Path, reason: String| CaError::Content { path: path.to_owned(), reason };
     let anchor_key = String::from_utf8_lossy(&bounded(&paths.anchor_key)?).into_owned();
-    let anchor_key = KeyPair::from_pem(&anchor_key).map_err(|error| wrong(&paths.anchor_key, format!("not a key: {error}")))?;
+    let anchor_key =
+        KeyPair::from_pem(&anchor_key).map_err(|error| wrong(&paths.anchor_key, format!("not a key: {error}")))?;
     let anchors = certificates(&paths.anchors, &bounded(&paths.anchors)?)?;
     let anchor = rcgen::Issuer::from_ca_cert_der(&anchors[0], anchor_key)
         .map_err(|error| wrong(&paths.anchors, format!("not an authority's certificate: {error}")))?;
@@ -125,7 +128,8 @@ fn authority(name: &str, life: Duration, below: u8) -> CertificateParams {
 fn is_ending(path: &Path) -> Result<bool, CaError> {
     let certificates = certificates(path, &bounded(path)?)?;
     let soon = super::issuer::unix(SystemTime::now() + limits::ISSUER_RENEWAL);
-    Ok(X509Certificate::from_der(&certificates[0]).is_ok_and(|(_, parsed)| parsed.validity().not_after.timestamp() < soon))
+    Ok(X509Certificate::from_der(&certificates[0])
+        .is_ok_and(|(_, parsed)| parsed.validity().not_after.timestamp() < soon))
 }
 
 /// Writes a file whole, readable by the owner alone.

@@ -3,8 +3,8 @@
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose,
-    PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType,
+    CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType,
 };
 use rustls::{RootCertStore, client::WebPkiServerVerifier, client::danger::ServerCertVerifier as _, crypto::aws_lc_rs};
 use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, ServerName, UnixTime};
@@ -41,7 +41,11 @@ impl Issuer {
     ///
     /// # Errors
     /// They do not fit each other or the anchors; in words.
-    pub fn new(chain: Vec<CertificateDer<'static>>, key: &[u8], anchors: &[CertificateDer<'static>]) -> Result<Issuer, String> {
+    pub fn new(
+        chain: Vec<CertificateDer<'static>>,
+        key: &[u8],
+        anchors: &[CertificateDer<'static>],
+    ) -> Result<Issuer, String> {
         let text = std::str::from_utf8(key).map_err(|_bytes| "the issuer's key is not PEM".to_owned())?;
         let key = KeyPair::from_pem(text).map_err(|error| format!("the issuer's key cannot be used: {error}"))?;
         let first = chain.first().ok_or("no issuer certificate")?;
@@ -52,7 +56,8 @@ impl Issuer {
         let not_after = parsed.validity().not_after.timestamp();
         // An issuer that is its own anchor is not sent along.
         let chain: Vec<_> = chain.iter().filter(|der| !anchors.contains(der)).cloned().collect();
-        let signer = rcgen::Issuer::from_ca_cert_der(first, key).map_err(|error| format!("not an issuer's certificate: {error}"))?;
+        let signer = rcgen::Issuer::from_ca_cert_der(first, key)
+            .map_err(|error| format!("not an issuer's certificate: {error}"))?;
         let issuer = Issuer { signer, chain, not_after };
         issuer.try_out(anchors)?;
         Ok(issuer)
@@ -67,7 +72,8 @@ impl Issuer {
         let verifier = WebPkiServerVerifier::builder_with_provider(roots.into(), aws_lc_rs::default_provider().into())
             .build()
             .map_err(|error| format!("the trust anchors cannot be used: {error}"))?;
-        let chain: Vec<CertificateDer<'_>> = issued.chain.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
+        let chain: Vec<CertificateDer<'_>> =
+            issued.chain.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
         let name = ServerName::try_from(identity.as_str()).map_err(|error| error.to_string())?;
         verifier
             .verify_server_cert(&chain[0], &chain[1..], &name, &[], UnixTime::now())

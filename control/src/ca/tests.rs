@@ -4,7 +4,8 @@ use rcgen::{CertificateParams, KeyPair};
 
 use super::*;
 
-const SELF_MADE: CaArgs = CaArgs { trust_anchors: None, issuer_certificate: None, issuer_key: None, certificate_hours: 24 };
+const SELF_MADE: CaArgs =
+    CaArgs { trust_anchors: None, issuer_certificate: None, issuer_key: None, certificate_hours: 24 };
 
 fn web() -> Identity {
     Identity::of("demo", "web", "cluster.local").unwrap()
@@ -34,7 +35,9 @@ fn signs_the_name_that_was_decided_on_and_no_other() {
     let authority = Authority::open(&SELF_MADE, state.path(), "cluster.local").unwrap();
     let issued = authority.certify(&web(), &request(&[web().as_str()])).unwrap();
     assert_eq!(issued.chain.len(), 2);
-    for names in [&["other.demo.serviceaccount.identity.linkerd.cluster.local"][..], &[], &[web().as_str(), "example.com"]] {
+    for names in
+        [&["other.demo.serviceaccount.identity.linkerd.cluster.local"][..], &[], &[web().as_str(), "example.com"]]
+    {
         let error = authority.certify(&web(), &request(names)).unwrap_err();
         assert!(matches!(error, CaError::Request(_)), "{names:?}: {error}");
     }

@@ -171,4 +171,3 @@ impl Index {
         self.serving = live.into_iter().collect();
     }
 }
-

@@ -12,7 +12,10 @@ fn a_pod_touches_its_workload_its_address_and_the_slices_that_show_it() {
     let changed = upsert(&mut index, &pod("web", "node-1", "10.0.0.1", ""));
     assert!(changed.workloads.contains(&("node-1".into(), "uid-web".into())));
     assert!(changed.addresses.contains(&"10.0.0.1".parse().unwrap()));
-    assert!(changed.endpoints.contains(&Name::new("demo", "web-1")), "a pod that came after the slice that names its address");
+    assert!(
+        changed.endpoints.contains(&Name::new("demo", "web-1")),
+        "a pod that came after the slice that names its address"
+    );
     assert!(upsert(&mut index, &pod("web", "node-1", "10.0.0.1", "")).is_empty(), "the same again changes nothing");
 }
 

@@ -12,7 +12,9 @@ fn folder() -> (tempfile::TempDir, Manifests) {
 }
 
 fn service(name: &str, port: &str) -> String {
-    format!("apiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\n  namespace: demo\nspec:\n  clusterIP: 10.96.0.1\n  ports:\n  - port: {port}\n")
+    format!(
+        "apiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\n  namespace: demo\nspec:\n  clusterIP: 10.96.0.1\n  ports:\n  - port: {port}\n"
+    )
 }
 
 fn names(events: &[Event]) -> Vec<String> {

@@ -154,7 +154,10 @@ pub(super) fn service(service: &core::Service) -> Outcome {
     let mut ports = Vec::new();
     for (at, port) in spec.ports.iter().flatten().enumerate().filter(|(_, port)| is_tcp(port.protocol.as_deref())) {
         let Some(number) = u16::try_from(port.port).ok().filter(|number| *number > 0) else {
-            errors.push(FieldError::new(format!("spec.ports[{at}].port"), format!("{} is no port (1 to 65535)", port.port)));
+            errors.push(FieldError::new(
+                format!("spec.ports[{at}].port"),
+                format!("{} is no port (1 to 65535)", port.port),
+            ));
             continue;
         };
         ports.push(ServicePort {
@@ -195,13 +198,17 @@ pub(super) fn slice(slice: &EndpointSlice) -> Outcome {
     checked(Object::Slice(Arc::new(slice)), errors)
 }
 
-fn slice_endpoint(namespace: &str, at: usize, endpoint: &Endpoint, errors: &mut Vec<FieldError>) -> Option<SliceEndpoint> {
+fn slice_endpoint(
+    namespace: &str,
+    at: usize,
+    endpoint: &Endpoint,
+    errors: &mut Vec<FieldError>,
+) -> Option<SliceEndpoint> {
     let text = endpoint.addresses.first()?;
     let address = address(&format!("endpoints[{at}].addresses"), text, errors)?;
     let target = endpoint.target_ref.as_ref().filter(|target| target.kind.as_deref() == Some("Pod"));
-    let pod = target.and_then(|target| {
-        Some(Name::new(target.namespace.as_deref().unwrap_or(namespace), target.name.as_deref()?))
-    });
+    let pod = target
+        .and_then(|target| Some(Name::new(target.namespace.as_deref().unwrap_or(namespace), target.name.as_deref()?)));
     Some(SliceEndpoint {
         address,
         ready: endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true),

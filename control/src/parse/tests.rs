@@ -31,7 +31,10 @@ fn a_finding_names_file_line_object_and_field() {
     for part in ["Service demo/web", "spec.ports[0].port", "80000"] {
         assert!(shown.contains(part), "{part} in {shown}");
     }
-    assert_eq!(text.lines().nth(parsed.findings[0].line - 1).unwrap().trim(), "- {name: http, port: 80000, targetPort: 8080}");
+    assert_eq!(
+        text.lines().nth(parsed.findings[0].line - 1).unwrap().trim(),
+        "- {name: http, port: 80000, targetPort: 8080}"
+    );
     assert_eq!(parsed.refused.len(), 1);
     assert_eq!(parsed.objects.len(), 1, "the namespace beside it is read");
 }
@@ -78,8 +81,17 @@ fn a_pods_owner_is_the_deployment_behind_its_replica_set() {
 #[test]
 fn odd_texts_are_refused_and_never_end_the_process() {
     for text in [
-        "", "---\n---\n", "kind: Pod", "apiVersion: v1\nkind: Pod\n", "- a\n- b\n", "apiVersion: v1\nkind: Service\nmetadata: 7\n", "\u{0}",
-        "apiVersion: v1\nkind: Service\nmetadata: {name: x}\nspec: {ports: [{port: -1}]}\n", "a: &a [*a]\n", "{", "apiVersion: v1\nkind: List\nitems: [1, {}]\n",
+        "",
+        "---\n---\n",
+        "kind: Pod",
+        "apiVersion: v1\nkind: Pod\n",
+        "- a\n- b\n",
+        "apiVersion: v1\nkind: Service\nmetadata: 7\n",
+        "\u{0}",
+        "apiVersion: v1\nkind: Service\nmetadata: {name: x}\nspec: {ports: [{port: -1}]}\n",
+        "a: &a [*a]\n",
+        "{",
+        "apiVersion: v1\nkind: List\nitems: [1, {}]\n",
     ] {
         let parsed = parse(text);
         assert!(parsed.objects.is_empty(), "{text:?}");

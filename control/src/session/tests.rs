@@ -12,7 +12,12 @@ fn begin(index: &Index, hello: &v1::Hello) -> Session {
 
 fn cluster() -> Index {
     let mut index = Index::default();
-    let text = format!("{NAMESPACE}{SERVICE}{}{}{}", slice(&[("10.0.0.1", true)]), pod("web", "node-1", "10.0.0.1", ""), pod("far", "node-2", "10.0.1.1", ""));
+    let text = format!(
+        "{NAMESPACE}{SERVICE}{}{}{}",
+        slice(&[("10.0.0.1", true)]),
+        pod("web", "node-1", "10.0.0.1", ""),
+        pod("far", "node-2", "10.0.1.1", "")
+    );
     upsert(&mut index, &text);
     index
 }
@@ -53,8 +58,11 @@ fn a_node_that_resumes_gets_only_what_differs() {
     let index = cluster();
     let mut session = begin(&index, &v1::Hello { destinations: web(), ..v1::Hello::default() });
     let first = session.next(&index, ANCHORS, Instant::now()).unwrap();
-    let known: Vec<v1::ResourceVersion> =
-        first.upserts.iter().map(|resource| v1::ResourceVersion { key: resource.key.clone(), version: resource.version }).collect();
+    let known: Vec<v1::ResourceVersion> = first
+        .upserts
+        .iter()
+        .map(|resource| v1::ResourceVersion { key: resource.key.clone(), version: resource.version })
+        .collect();
     let hello = v1::Hello { known, destinations: web(), ..v1::Hello::default() };
     let resumed = begin(&index, &hello).next(&index, ANCHORS, Instant::now()).unwrap();
     assert!(resumed.upserts.is_empty() && resumed.removals.is_empty() && resumed.synced);

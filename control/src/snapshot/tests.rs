@@ -35,7 +35,10 @@ fn protocols_come_from_the_declaration_the_annotation_then_the_well_known_ports(
     assert_eq!(of(&SERVICE.replace("port: 80,", "port: 6379,"), 6379), v1::Protocol::Opaque);
     assert_eq!(of(&SERVICE.replace("port: 80,", "port: 80, appProtocol: kubernetes.io/h2c,"), 80), v1::Protocol::Http2);
     let annotated = |value: &str| {
-        SERVICE.replace("namespace: demo}", &format!("namespace: demo, annotations: {{config.linkerd.io/opaque-ports: \"{value}\"}}}}"))
+        SERVICE.replace(
+            "namespace: demo}",
+            &format!("namespace: demo, annotations: {{config.linkerd.io/opaque-ports: \"{value}\"}}}}"),
+        )
     };
     assert_eq!(of(&annotated("http"), 80), v1::Protocol::Opaque);
     let empty = annotated("").replace("port: 80,", "port: 6379,");
@@ -55,7 +58,11 @@ fn peers_speak_mtls_only_to_pods_whose_nodes_are_ready() {
 
 #[test]
 fn workloads_are_told_to_their_own_node_only() {
-    let index = index(&[NAMESPACE, &pod("web", "node-1", "10.0.0.1", ""), &pod("host", "node-1", "10.0.0.9", "").replace("spec:\n", "spec:\n  hostNetwork: true\n")]);
+    let index = index(&[
+        NAMESPACE,
+        &pod("web", "node-1", "10.0.0.1", ""),
+        &pod("host", "node-1", "10.0.0.9", "").replace("spec:\n", "spec:\n  hostNetwork: true\n"),
+    ]);
     let found = workload(&index, "uid-web", "node-1").unwrap();
     assert_eq!(found.addresses, ["10.0.0.1"]);
     assert!(workload(&index, "uid-web", "node-2").is_none());
@@ -69,7 +76,12 @@ fn versions_depend_on_content_alone() {
     assert_eq!(one.version, resource(&Key::TrustBundle, "a", body()).version);
     let other = Body::TrustBundle(v1::TrustBundle { trust_domain: "a".into(), anchors: vec![vec![2]] });
     assert_ne!(one.version, resource(&Key::TrustBundle, "a", other).version);
-    for key in [Key::TrustBundle, Key::Workload("u".into()), Key::Endpoints(Name::new("n", "s")), Key::Destination("[fd00::1]:80".parse().unwrap())] {
+    for key in [
+        Key::TrustBundle,
+        Key::Workload("u".into()),
+        Key::Endpoints(Name::new("n", "s")),
+        Key::Destination("[fd00::1]:80".parse().unwrap()),
+    ] {
         assert_eq!(Key::parse(&key.to_api("a")), Some(key));
     }
 }

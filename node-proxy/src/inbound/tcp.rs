@@ -91,3 +91,17 @@ pub(crate) fn end(copied: Result<(), CopyError>, first: &Io, second: &Io) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of_two<A, B, F: Future>(_begin: impl FnOnce(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn what_a_connection_holds_is_small() {
+        assert!(of_two(serve) <= crate::limits::CONNECTION_FUTURE_BYTES, "{} bytes", of_two(serve));
+    }
+}

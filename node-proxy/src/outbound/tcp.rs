@@ -145,3 +145,17 @@ impl Client {
         end(copied, io, &upstream.io);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of_three<A, B, C, F: Future>(_begin: impl FnOnce(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn what_a_connection_holds_is_small() {
+        assert!(of_three(serve) <= limits::CONNECTION_FUTURE_BYTES, "{} bytes", of_three(serve));
+    }
+}

@@ -60,7 +60,9 @@ impl ServiceOptions {
 
 /// A namespace that opts its pods in, or not.
 pub(super) fn namespace(name: &str, enabled: bool) -> String {
-    format!("apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {name}\n  labels: {{weir.mesh/enabled: \"{enabled}\"}}\n")
+    format!(
+        "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {name}\n  labels: {{weir.mesh/enabled: \"{enabled}\"}}\n"
+    )
 }
 
 fn annotations(annotations: &[(String, String)]) -> String {
@@ -105,7 +107,10 @@ pub(super) fn service(options: &ServiceOptions, address: &str, pods: &[&Pod]) ->
     };
     for port in ports {
         let protocol = port.protocol.map(|protocol| format!(", appProtocol: {protocol}")).unwrap_or_default();
-        add(format!("  - {{name: {}, port: {}, targetPort: {}, protocol: TCP{protocol}}}", port.name, port.port, port.target));
+        add(format!(
+            "  - {{name: {}, port: {}, targetPort: {}, protocol: TCP{protocol}}}",
+            port.name, port.port, port.target
+        ));
     }
     add(format!(
         "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: {name}-slice\n  namespace: {namespace}\n  labels: {{kubernetes.io/service-name: {name}}}\naddressType: IPv4\nports:"

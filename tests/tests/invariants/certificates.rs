@@ -23,7 +23,10 @@ fn certify(stage: &Stage, token: &str, identity: &str) -> Result<v1::CertifyResp
                 .domain_name("weir-control.weir.serviceaccount.identity.linkerd.cluster.local");
             let endpoint = Channel::from_static("https://10.80.0.1:8086").tls_config(tls).unwrap();
             let mut client = NodesClient::new(endpoint.connect().await.unwrap());
-            let mut call = Request::new(v1::CertifyRequest { identity: identity.to_owned(), certificate_signing_request: request });
+            let mut call = Request::new(v1::CertifyRequest {
+                identity: identity.to_owned(),
+                certificate_signing_request: request,
+            });
             call.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
             client.certify(call).await.map(tonic::Response::into_inner)
         })

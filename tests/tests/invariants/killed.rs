@@ -30,7 +30,9 @@ fn kill_9_of_a_worker_under_load_refuses_nothing() {
         kill_process(Pid::from_raw(i32::try_from(before).unwrap()).unwrap(), Signal::KILL).unwrap();
         killed += 1;
         let after = load.counts.answered.load(Relaxed) + STRETCH;
-        wait::until("answers after the kill", PATIENCE * 2, || (load.counts.answered.load(Relaxed) >= after).then_some(()));
+        wait::until("answers after the kill", PATIENCE * 2, || {
+            (load.counts.answered.load(Relaxed) >= after).then_some(())
+        });
         assert_ne!(stage.mesh.worker(node), Some(before), "the supervisor started another");
     }
     let counts = load.finish();
@@ -55,5 +57,9 @@ fn sigterm_completes_what_is_in_flight() {
     let after = load.counts.answered.load(Relaxed) + 500;
     wait::until("answers after the restart", PATIENCE, || (load.counts.answered.load(Relaxed) >= after).then_some(()));
     let counts = load.finish();
-    assert_eq!(counts.refused.load(Relaxed) + counts.timed_out.load(Relaxed) + counts.broken.load(Relaxed), 0, "{counts:?}");
+    assert_eq!(
+        counts.refused.load(Relaxed) + counts.timed_out.load(Relaxed) + counts.broken.load(Relaxed),
+        0,
+        "{counts:?}"
+    );
 }

@@ -19,7 +19,8 @@ fn a_greeting_never_leaves_in_clear_at_the_port_of_the_mesh() {
     let mut stage = Stage::start();
     let plain = stage.mesh.pod(&PodOptions::new("plain", 0).enabled(false));
     let logs = stage.mesh.path("logs");
-    let _greeter = stage.far.daemon("greeter", "socat", &["TCP-LISTEN:7025,fork,reuseaddr", "SYSTEM:echo greeting; cat"], &logs);
+    let _greeter =
+        stage.far.daemon("greeter", "socat", &["TCP-LISTEN:7025,fork,reuseaddr", "SYSTEM:echo greeting; cat"], &logs);
     let connect = |port: u16| {
         let stream = TcpStream::connect_timeout(&SocketAddr::new(stage.far.place.v4, port), Duration::from_secs(5))?;
         stream.set_read_timeout(Some(SILENCE))?;
@@ -34,7 +35,11 @@ fn a_greeting_never_leaves_in_clear_at_the_port_of_the_mesh() {
     });
     assert_eq!(&greeting, b"greeting\n");
     let said = plain.place.netns.enter(|| connect(4143).unwrap().read(&mut [0; 64]));
-    assert!(matches!(&said, Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)), "{said:?}");
-    let through = stage.client.run("bash", &["-c", &format!("socat -T 5 - TCP:{}:7025 </dev/null", stage.far.place.v4)]);
+    assert!(
+        matches!(&said, Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)),
+        "{said:?}"
+    );
+    let through =
+        stage.client.run("bash", &["-c", &format!("socat -T 5 - TCP:{}:7025 </dev/null", stage.far.place.v4)]);
     assert_eq!(through, "greeting\n");
 }

@@ -29,7 +29,9 @@ fn no_payload_passes_the_wire_in_clear() {
         running.push(server);
         running.push(pod.daemon("socat", "socat", &echo, &logs));
         let address = std::net::SocketAddr::new(pod.place.v4, 7000);
-        wait::until("socat", PATIENCE, || pod.place.netns.enter(|| TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok()));
+        wait::until("socat", PATIENCE, || {
+            pod.place.netns.enter(|| TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok())
+        });
     }
     running.push(weir_tests::nginx::start(&bare, &stage.mesh.path("nginx-bare"), &logs));
     for folder in ["nginx-bare", "nginx-web-2"] {
@@ -51,7 +53,12 @@ fn no_payload_passes_the_wire_in_clear() {
     assert!(!holds(&meshed, MARKER));
     assert!(!holds(&meshed, "redis_version"), "answers are hidden as well");
     let size = |bytes: &[u8]| bytes.len();
-    assert!(size(&meshed) > size(&clear) / 2, "the meshed traffic did pass this wire: {} and {} bytes", size(&meshed), size(&clear));
+    assert!(
+        size(&meshed) > size(&clear) / 2,
+        "the meshed traffic did pass this wire: {} and {} bytes",
+        size(&meshed),
+        size(&clear)
+    );
     fs::write(logs.join("done"), "").unwrap();
 }
 
@@ -83,5 +90,10 @@ fn the_certificate_on_the_wire_is_the_pods_own() {
     );
     let shown = plain.run("bash", &["-c", &format!("{script} || true")]);
     assert!(shown.contains("Verification: OK") || shown.contains("Verify return code: 0 (ok)"), "{shown}");
-    assert!(shown.contains("Server Temp Key: X25519MLKEM768") || shown.contains("Negotiated TLS1.3 group: X25519MLKEM768") || shown.contains("X25519"), "{shown}");
+    assert!(
+        shown.contains("Server Temp Key: X25519MLKEM768")
+            || shown.contains("Negotiated TLS1.3 group: X25519MLKEM768")
+            || shown.contains("X25519"),
+        "{shown}"
+    );
 }

@@ -27,10 +27,30 @@ pub(super) fn check(source: &Source) -> Vec<Finding> {
     findings
 }
 
+/// The bounds of one file that the page of limits does not name.
+pub(super) fn check_listed(source: &Source, page: &str) -> Vec<Finding> {
+    if !source.path.ends_with("/limits.rs") || source.path.starts_with("xtask/") {
+        return Vec::new();
+    }
+    let name = |line: &str| Some(line.strip_prefix("pub const ")?.split(':').next()?.to_owned());
+    let names = source.text.lines().enumerate().filter_map(|(index, line)| Some((index + 1, name(line)?)));
+    names
+        .filter(|(_, name)| !page.contains(&format!("`{name}`")))
+        .map(|(line, name)| Finding::new(&source.path, line, format!("{name} is missing in docs/limits.md")))
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
-    use super::check;
+    use super::{check, check_listed};
     use crate::tidy::source::Source;
+
+    #[test]
+    fn a_bound_is_listed_by_its_whole_name() {
+        let source = Source::new("a/src/limits.rs", "pub const A: u8 = 1;\npub const AB: u8 = 1;\n");
+        let lines: Vec<usize> = check_listed(&source, "| `AB` |").into_iter().map(|found| found.line).collect();
+        assert_eq!(lines, [1]);
+    }
 
     #[test]
     fn a_bound_needs_its_own_reason() {
