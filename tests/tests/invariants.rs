@@ -1,4 +1,5 @@
 //! What must always hold (docs/architecture.md, section 8), each seen to fail when its mechanism is broken on purpose.
+#![expect(clippy::unwrap_used, reason = "a failed step of a test is a panic")]
 
 #[path = "invariants/certificates.rs"]
 mod certificates;

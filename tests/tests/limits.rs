@@ -1,4 +1,5 @@
 //! Bounds under attack and under many idle connections (docs/limits.md). Sizes are asserted, times are not.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed step of a test is a panic")]
 
 use std::{
     fs,
