@@ -21,7 +21,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use crate::{body::Body, drain::Drain, io::Io, limits, telemetry::TcpGuard};
+use crate::{body::Body, drain::Drain, io::Io, limits, metered::Metered, telemetry::TcpGuard};
 
 /// What an idle connection must not be: serving, or stuck in a write.
 #[derive(Default)]
@@ -49,18 +49,13 @@ impl Drop for Open {
 
 /// The connection's bytes, watched for writes that block.
 struct Watched {
-    io: Io,
+    io: Metered,
     activity: Arc<Activity>,
-    meter: Arc<TcpGuard>,
 }
 
 impl AsyncRead for Watched {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let before = buf.filled().len();
-        let poll = Pin::new(&mut this.io).poll_read(cx, buf);
-        this.meter.add_read((buf.filled().len() - before) as u64);
-        poll
+        Pin::new(&mut self.get_mut().io).poll_read(cx, buf)
     }
 }
 
@@ -69,20 +64,13 @@ impl Watched {
         self.activity.blocked.store(poll.is_pending(), Ordering::Relaxed);
         poll
     }
-
-    fn wrote(&self, poll: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(Ok(count)) = poll {
-            self.meter.add_write(count as u64);
-        }
-        self.note(poll)
-    }
 }
 
 impl AsyncWrite for Watched {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let poll = Pin::new(&mut this.io).poll_write(cx, buf);
-        this.wrote(poll)
+        this.note(poll)
     }
 
     fn poll_write_vectored(
@@ -92,7 +80,7 @@ impl AsyncWrite for Watched {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let poll = Pin::new(&mut this.io).poll_write_vectored(cx, bufs);
-        this.wrote(poll)
+        this.note(poll)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -181,7 +169,7 @@ pub async fn serve_http1<H: Handle>(mut io: Io, handler: Arc<H>, drain: Drain, m
 async fn turn_http1<H: Handle>(io: Io, handler: Arc<H>, drain: Drain, meter: Arc<TcpGuard>) -> Turn {
     let activity = Arc::new(Activity::default());
     let service = Counted { handler, activity: Arc::clone(&activity) }.service();
-    let watched = Watched { io, activity: Arc::clone(&activity), meter };
+    let watched = Watched { io: Metered { io, guard: meter }, activity: Arc::clone(&activity) };
     let mut connection = http1_builder().serve_connection(TokioIo::new(watched), service).with_upgrades();
     let mut draining = false;
     let mut seen = 0;
@@ -210,7 +198,7 @@ async fn turn_http1<H: Handle>(io: Io, handler: Arc<H>, drain: Drain, meter: Arc
         }
     }
     match connection.into_parts() {
-        Some(parts) => Turn::Parked(parts.io.into_inner().io.with_more(parts.read_buf)),
+        Some(parts) => Turn::Parked(parts.io.into_inner().io.io.with_more(parts.read_buf)),
         None => Turn::Over,
     }
 }
@@ -219,7 +207,7 @@ async fn turn_http1<H: Handle>(io: Io, handler: Arc<H>, drain: Drain, meter: Arc
 pub async fn serve_http2<H: Handle>(io: Io, handler: Arc<H>, drain: Drain, meter: TcpGuard) {
     let activity = Arc::<Activity>::default();
     let service = Counted { handler, activity: Arc::clone(&activity) }.service();
-    let watched = Watched { io, activity, meter: Arc::new(meter) };
+    let watched = Watched { io: Metered { io, guard: Arc::new(meter) }, activity };
     let connection = http2_builder().serve_connection(TokioIo::new(watched), service);
     tokio::pin!(connection);
     tokio::select! {

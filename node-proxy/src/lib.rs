@@ -15,6 +15,7 @@ pub mod vault;
 
 pub mod accept;
 pub mod inbound;
+pub mod metered;
 pub mod outbound;
 pub mod sniff;
 

@@ -6,7 +6,7 @@ use http::{Request, Response, StatusCode};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
 
-use crate::{copy, telemetry::TcpGuard};
+use crate::copy;
 
 /// The client's half of an upgrade, taken before its request is sent on.
 pub struct ClientHalf(OnUpgrade);
@@ -25,7 +25,7 @@ pub fn agreed(connect: bool, status: StatusCode) -> bool {
 }
 
 /// Copies bytes between both halves from when both connections have left HTTP.
-pub fn join(client: ClientHalf, response: &mut Response<Incoming>, guard: TcpGuard) {
+pub fn join(client: ClientHalf, response: &mut Response<Incoming>) {
     let server = hyper::upgrade::on(response);
     tokio::spawn(async move {
         let (client, server) = match tokio::try_join!(client.0, server) {
@@ -36,8 +36,7 @@ pub fn join(client: ClientHalf, response: &mut Response<Incoming>, guard: TcpGua
             }
         };
         let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
-        let mut guard = guard;
-        if let Err(error) = copy::copy(&mut client, &mut server, &mut guard).await {
+        if let Err(error) = copy::copy(&mut client, &mut server, &mut copy::CountedBelow).await {
             tracing::debug!(%error, "upgraded connection broke off");
         }
     });

@@ -18,8 +18,10 @@ use crate::{
     dial::{self, DialError},
     io::{Io, Prefixed, Transport},
     limits,
+    metered::Metered,
     pool::{Http2, PoolKey, Via},
     proxy::Worker,
+    telemetry::TcpGuard,
 };
 
 /// Why there is no response.
@@ -52,6 +54,9 @@ pub struct Unsent {
     pub request: Option<Request<Body>>,
 }
 
+/// Opens the count of a connection's bytes; called only when one is made.
+pub type OpenMeter<'a> = &'a (dyn Fn() -> TcpGuard + Sync);
+
 /// Sends `request` to `key.to` as HTTP/2 or HTTP/1, after the version that it came with.
 ///
 /// # Errors
@@ -61,16 +66,17 @@ pub async fn send(
     workload: &Workload,
     key: &Arc<PoolKey>,
     mut request: Request<Body>,
+    meter: OpenMeter<'_>,
 ) -> Result<(Response<Incoming>, Held), Unsent> {
     if request.version() != Version::HTTP_2 {
-        return send_http1(worker, workload, key, request).await;
+        return send_http1(worker, workload, key, request, meter).await;
     }
     if request.uri().authority().is_some() {
-        return send_http2(worker, workload, key, request).await;
+        return send_http2(worker, workload, key, request, meter).await;
     }
     // Host instead of `:authority` (HAProxy does): h2 sends it on as it came only under the other version.
     *request.version_mut() = Version::HTTP_11;
-    let mut sent = send_http2(worker, workload, key, request).await;
+    let mut sent = send_http2(worker, workload, key, request, meter).await;
     if let Err(Unsent { request: Some(unsent), .. }) = &mut sent {
         *unsent.version_mut() = Version::HTTP_2;
     }
@@ -82,12 +88,13 @@ async fn send_http1(
     workload: &Workload,
     key: &Arc<PoolKey>,
     mut request: Request<Body>,
+    meter: OpenMeter<'_>,
 ) -> Result<(Response<Incoming>, Held), Unsent> {
     for _ in 0..limits::POOL_RETRIES {
         let mut sender = match worker.pool.take_http1(key) {
             Some(sender) => sender,
             // Cold: boxed, so that requests over pooled connections do not carry the handshake's state.
-            None => match Box::pin(open_http1(worker, workload, key)).await {
+            None => match Box::pin(open_http1(worker, workload, key, meter)).await {
                 Ok(sender) => sender,
                 Err(error) => return Err(Unsent { error: error.into(), request: Some(request) }),
             },
@@ -114,11 +121,12 @@ async fn send_http2(
     workload: &Workload,
     key: &Arc<PoolKey>,
     mut request: Request<Body>,
+    meter: OpenMeter<'_>,
 ) -> Result<(Response<Incoming>, Held), Unsent> {
     for _ in 0..limits::POOL_RETRIES {
         let mut connection = match worker.pool.http2(key) {
             Some(connection) => connection,
-            None => match Box::pin(open_http2(worker, workload, key)).await {
+            None => match Box::pin(open_http2(worker, workload, key, meter)).await {
                 Ok(connection) => connection,
                 Err(error) => return Err(Unsent { error: error.into(), request: Some(request) }),
             },
@@ -168,8 +176,9 @@ async fn open_http1(
     worker: &Arc<Worker>,
     workload: &Workload,
     key: &Arc<PoolKey>,
+    meter: OpenMeter<'_>,
 ) -> Result<http1::SendRequest<Body>, DialError> {
-    let io = connect(worker, workload, key, SessionProtocol::Http1).await?;
+    let io = Metered { io: connect(worker, workload, key, SessionProtocol::Http1).await?, guard: Arc::new(meter()) };
     let (sender, connection) = http1::Builder::new()
         .max_headers(limits::HTTP_HEADERS)
         .max_buf_size(limits::HTTP1_HEAD_BYTES)
@@ -184,14 +193,19 @@ async fn open_http1(
     Ok(sender)
 }
 
-async fn open_http2(worker: &Arc<Worker>, workload: &Workload, key: &Arc<PoolKey>) -> Result<Http2, DialError> {
+async fn open_http2(
+    worker: &Arc<Worker>,
+    workload: &Workload,
+    key: &Arc<PoolKey>,
+    meter: OpenMeter<'_>,
+) -> Result<Http2, DialError> {
     let lock = worker.pool.dialling(key);
     let _dialling = lock.lock().await;
     // Somebody else may have dialled while we waited.
     if let Some(connection) = worker.pool.http2(key) {
         return Ok(connection);
     }
-    let io = connect(worker, workload, key, SessionProtocol::Http2).await?;
+    let io = Metered { io: connect(worker, workload, key, SessionProtocol::Http2).await?, guard: Arc::new(meter()) };
     let (sender, connection) = http2::Builder::new(TokioExecutor::new())
         .initial_stream_window_size(limits::HTTP2_STREAM_WINDOW)
         .initial_connection_window_size(limits::HTTP2_CONNECTION_WINDOW)

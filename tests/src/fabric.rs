@@ -41,6 +41,7 @@ impl Fabric {
     /// Makes both nodes and the wire.
     pub fn new() -> Fabric {
         let nodes = [Netns::new("node1"), Netns::new("node2")];
+        nodes.iter().for_each(without_duplicate_detection);
         nodes[0].ip(&format!("link add {WIRE} type veth peer name {WIRE} netns {}", nodes[1].name()));
         for (index, node) in nodes.iter().enumerate() {
             let (own, other) = (index + 1, NODES - index);
@@ -79,6 +80,7 @@ impl Fabric {
         assert!(number < 252, "too many pods for one subnet");
         let own = node + 1;
         let netns = Netns::new(name);
+        without_duplicate_detection(&netns);
         let host = &self.nodes[node];
         host.ip(&format!("link add pod{number} type veth peer name eth0 netns {}", netns.name()));
         host.ip(&format!("link set pod{number} master pods"));
@@ -91,6 +93,13 @@ impl Fabric {
         let v4 = Ipv4Addr::new(10, 81, low(own), number).into();
         let v6 = Ipv6Addr::new(0xfd81, u16::from(low(own)), 0, 0, 0, 0, 0, u16::from(number)).into();
         Place { netns, v4, v6, node }
+    }
+}
+
+/// Link-local addresses are usable at once: neighbours are not found before, and detection takes up to three seconds.
+fn without_duplicate_detection(netns: &Netns) {
+    for scope in ["all", "default"] {
+        netns.sysctl(&format!("ipv6/conf/{scope}/accept_dad"), "0");
     }
 }
 

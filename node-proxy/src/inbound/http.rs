@@ -97,7 +97,8 @@ impl Server {
     async fn send(&self, mut request: Request<Body>) -> Result<(Response<Body>, Held), ProxyError> {
         let connect = request.method() == Method::CONNECT;
         let client_half = upgrade::take(&mut request);
-        let sent = upstream::send(&self.worker, &self.workload, &self.key, request).await;
+        let meter = || self.worker.shared.telemetry.tcp(&self.tcp_labels(false)).open();
+        let sent = upstream::send(&self.worker, &self.workload, &self.key, request, &meter).await;
         let (mut response, held) = sent.map_err(|Unsent { error, .. }| {
             tracing::debug!(%error, pod = %self.workload.pod.name, "application did not answer");
             match error {
@@ -106,8 +107,7 @@ impl Server {
             }
         })?;
         if let Some(half) = client_half.filter(|_| upgrade::agreed(connect, response.status())) {
-            let guard = self.worker.shared.telemetry.tcp(&self.tcp_labels(false)).open();
-            upgrade::join(half, &mut response, guard);
+            upgrade::join(half, &mut response);
             return Ok((response.map(Body::from), Held::Nothing));
         }
         server::strip_hop_by_hop(response.headers_mut(), false);

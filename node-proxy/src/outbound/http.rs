@@ -126,10 +126,11 @@ impl Outbound {
         let connect = request.method() == ::http::Method::CONNECT;
         let client_half = upgrade::take(&mut request);
         let worker = &self.client.worker;
-        let (mut response, held) = upstream::send(worker, &self.client.workload, &route.path.key, request).await?;
+        let meter = || worker.shared.telemetry.tcp(&self.tcp_labels(route)).open();
+        let sent = upstream::send(worker, &self.client.workload, &route.path.key, request, &meter).await;
+        let (mut response, held) = sent?;
         if let Some(half) = client_half.filter(|_| upgrade::agreed(connect, response.status())) {
-            let guard = worker.shared.telemetry.tcp(&self.tcp_labels(route)).open();
-            upgrade::join(half, &mut response, guard);
+            upgrade::join(half, &mut response);
             return Ok(self.finish(route, response.map(Body::from), Held::Nothing, started, grpc));
         }
         server::strip_hop_by_hop(response.headers_mut(), false);

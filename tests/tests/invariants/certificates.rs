@@ -1,4 +1,4 @@
-//! Invariant 4. Mutations tried: `may_have` in control's nodes.rs answering true; the node taken from the request instead of the token.
+//! Invariant 4. Mutation tried: `may_have` in control's nodes.rs answering true.
 
 use tonic::{
     Code, Request, Status,

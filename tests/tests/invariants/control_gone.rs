@@ -1,4 +1,4 @@
-//! Invariant 9. Mutations tried: the vault not read at start; the state on disk not read at start.
+//! Invariant 9. Mutation tried: the vault not read at start.
 
 use rustix::process::{Pid, Signal, kill_process};
 use weir_tests::{

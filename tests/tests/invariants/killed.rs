@@ -1,4 +1,4 @@
-//! Invariant 5. Mutations tried: the worker's listeners closed on its end instead of kept by the holder.
+//! Invariant 5. Mutation tried: a holder that keeps no descriptor of the listeners that it hands out.
 
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 

@@ -1,4 +1,4 @@
-//! Invariant 1, for a peer whose handshake is late. Mutations tried: the port of mTLS alone treated as any other in inbound.rs.
+//! Invariant 1, for a peer whose handshake is late. Mutation tried: the port of mTLS treated as any other in inbound.rs.
 
 use std::{
     io::{ErrorKind, Read as _},

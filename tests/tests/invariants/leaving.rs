@@ -1,4 +1,4 @@
-//! Invariant 10. Mutations tried: `undo` in holder/pod.rs without the removal of rules.
+//! Invariant 10. Mutation tried: `clear` in holder/inside.rs without the removal of rules and routes.
 
 use weir_tests::{fabric::NODES, mesh::PATIENCE, netns::run, wait};
 

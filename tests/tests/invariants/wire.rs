@@ -1,4 +1,4 @@
-//! Invariant 1. Mutations tried: `Transport::Plain` for meshed peers in core's outbound plan.
+//! Invariant 1. Mutation tried: `Transport::Plain` for meshed peers in core's outbound plan.
 
 use std::{fs, net::TcpStream, time::Duration};
 
