@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use weir_api::v1::{self, CheckOutcome, CheckResult};
 
-use crate::{limits, mesh, plane::Plane};
+use crate::{limits, plane::Plane};
 
 const CONTROL: &str = "weir-control";
 const PODS: &str = "weir-data-plane";
@@ -17,9 +17,14 @@ pub fn all(plane: &Plane, reports: &[v1::Report], missing: &[String]) -> Vec<Che
     results.push(rejections(plane));
     results.push(pods(plane));
     for report in reports {
-        results.extend(report.checks.iter().cloned());
+        results.extend(report.checks.iter().cloned().map(|found| of_node(&report.node_name, found)));
     }
     results
+}
+
+/// What is wrong says on which node; what is well is the same on all of them.
+fn of_node(node: &str, found: CheckResult) -> CheckResult {
+    if found.hint.is_empty() { found } else { CheckResult { hint: format!("node {node}: {}", found.hint), ..found } }
 }
 
 fn result(category: &str, description: impl Into<String>, outcome: CheckOutcome, hint: String) -> CheckResult {
@@ -89,7 +94,7 @@ fn rejections(plane: &Plane) -> CheckResult {
 }
 
 fn pods(plane: &Plane) -> CheckResult {
-    let statuses = mesh::statuses(plane);
+    let statuses = plane.statuses();
     let index = plane.index();
     let mut wrong: Vec<String> = index
         .pods()

@@ -69,7 +69,7 @@ impl Mesh for Service {
     ) -> Result<Response<v1::WorkloadsResponse>, Status> {
         self.tokens.api(request.metadata())?;
         let namespace = request.into_inner().namespace;
-        let statuses = statuses(&self.plane);
+        let statuses = self.plane.statuses();
         let index = self.plane.index();
         let wanted = |pod: &&Arc<Pod>| namespace.is_empty() || pod.reference.namespace == namespace;
         let mut pods: Vec<v1::PodStatus> =
@@ -114,15 +114,6 @@ impl Mesh for Service {
         let (reports, missing) = self.reports(1).await?;
         Ok(Response::new(v1::CheckResponse { results: checks::all(&self.plane, &reports, &missing) }))
     }
-}
-
-/// What nodes said about pods, by uid.
-pub fn statuses(plane: &Plane) -> HashMap<String, v1::WorkloadStatus> {
-    let mut all = HashMap::new();
-    for node in plane.nodes() {
-        all.extend(node.statuses.lock().iter().map(|(uid, status)| (uid.clone(), status.clone())));
-    }
-    all
 }
 
 fn pod_status(index: &Index, pod: &Pod, statuses: &HashMap<String, v1::WorkloadStatus>) -> v1::PodStatus {

@@ -211,6 +211,15 @@ impl Plane {
         self.nodes.lock().values().map(Arc::clone).collect()
     }
 
+    /// What nodes said about pods, by uid.
+    pub fn statuses(&self) -> HashMap<String, v1::WorkloadStatus> {
+        let mut all = HashMap::new();
+        for node in self.nodes() {
+            all.extend(node.statuses.lock().iter().map(|(uid, status)| (uid.clone(), status.clone())));
+        }
+        all
+    }
+
     /// Asks all nodes for reports. Also returns the names of those that did not answer in time.
     pub async fn observe(&self, window_seconds: u32) -> (Vec<v1::Report>, Vec<String>) {
         let nodes = self.nodes();

@@ -4,31 +4,31 @@
 
 use std::{
     convert::Infallible,
-    io,
-    pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicU32, Ordering},
     },
-    task::{Context, Poll},
 };
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Version, header};
 use hyper::{body::Incoming, server::conn::http1, server::conn::http2, service::Service};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Instant, sleep_until},
+use tokio::time::{Instant, sleep_until};
+
+use crate::{
+    body::Body,
+    drain::Drain,
+    io::Io,
+    limits,
+    metered::{Meter, Metered},
+    telemetry::TcpGuard,
 };
 
-use crate::{body::Body, drain::Drain, io::Io, limits, metered::Metered, telemetry::TcpGuard};
-
-/// What an idle connection must not be: serving, or stuck in a write.
+/// Requests of one connection: one that serves is not idle.
 #[derive(Default)]
 struct Activity {
     requests: AtomicU32,
     open: AtomicU32,
-    blocked: AtomicBool,
 }
 
 /// Counts one message of a connection for as long as its body lives.
@@ -44,57 +44,6 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// The connection's bytes, watched for writes that block.
-struct Watched {
-    io: Metered,
-    activity: Arc<Activity>,
-}
-
-impl AsyncRead for Watched {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_read(cx, buf)
-    }
-}
-
-impl Watched {
-    fn note<T>(&self, poll: Poll<T>) -> Poll<T> {
-        self.activity.blocked.store(poll.is_pending(), Ordering::Relaxed);
-        poll
-    }
-}
-
-impl AsyncWrite for Watched {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let poll = Pin::new(&mut this.io).poll_write(cx, buf);
-        this.note(poll)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let poll = Pin::new(&mut this.io).poll_write_vectored(cx, bufs);
-        this.note(poll)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let poll = Pin::new(&mut this.io).poll_flush(cx);
-        this.note(poll)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
     }
 }
 
@@ -149,7 +98,7 @@ enum Turn {
 ///
 /// A connection without a request for [`limits::HTTP_PARK`] gives hyper's buffers (16 KiB) back and waits as a bare socket.
 pub async fn serve_http1<H: Handle>(mut io: Io, handler: Arc<H>, drain: Drain, meter: TcpGuard) {
-    let meter = Arc::new(meter);
+    let meter = Meter::new(meter);
     loop {
         match Box::pin(turn_http1(io, Arc::clone(&handler), drain.clone(), Arc::clone(&meter))).await {
             Turn::Over => return,
@@ -166,11 +115,11 @@ pub async fn serve_http1<H: Handle>(mut io: Io, handler: Arc<H>, drain: Drain, m
     }
 }
 
-async fn turn_http1<H: Handle>(io: Io, handler: Arc<H>, drain: Drain, meter: Arc<TcpGuard>) -> Turn {
+async fn turn_http1<H: Handle>(io: Io, handler: Arc<H>, drain: Drain, meter: Arc<Meter>) -> Turn {
     let activity = Arc::new(Activity::default());
     let service = Counted { handler, activity: Arc::clone(&activity) }.service();
-    let watched = Watched { io: Metered { io, guard: meter }, activity: Arc::clone(&activity) };
-    let mut connection = http1_builder().serve_connection(TokioIo::new(watched), service).with_upgrades();
+    let metered = Metered { io, meter: Arc::clone(&meter) };
+    let mut connection = http1_builder().serve_connection(TokioIo::new(metered), service).with_upgrades();
     let mut draining = false;
     let mut seen = 0;
     let park = sleep_until(Instant::now() + limits::HTTP_PARK);
@@ -188,7 +137,7 @@ async fn turn_http1<H: Handle>(io: Io, handler: Arc<H>, drain: Drain, meter: Arc
                 let requests = activity.requests.load(Ordering::Relaxed);
                 let idle = requests == seen
                     && activity.open.load(Ordering::Relaxed) == 0
-                    && !activity.blocked.load(Ordering::Relaxed);
+                    && !meter.is_stuck();
                 if idle && !draining && requests > 0 {
                     break;
                 }
@@ -198,7 +147,7 @@ async fn turn_http1<H: Handle>(io: Io, handler: Arc<H>, drain: Drain, meter: Arc
         }
     }
     match connection.into_parts() {
-        Some(parts) => Turn::Parked(parts.io.into_inner().io.io.with_more(parts.read_buf)),
+        Some(parts) => Turn::Parked(parts.io.into_inner().io.with_more(parts.read_buf)),
         None => Turn::Over,
     }
 }
@@ -206,9 +155,9 @@ async fn turn_http1<H: Handle>(io: Io, handler: Arc<H>, drain: Drain, meter: Arc
 /// Serves HTTP/2 until the connection ends.
 pub async fn serve_http2<H: Handle>(io: Io, handler: Arc<H>, drain: Drain, meter: TcpGuard) {
     let activity = Arc::<Activity>::default();
-    let service = Counted { handler, activity: Arc::clone(&activity) }.service();
-    let watched = Watched { io: Metered { io, guard: Arc::new(meter) }, activity };
-    let connection = http2_builder().serve_connection(TokioIo::new(watched), service);
+    let service = Counted { handler, activity }.service();
+    let metered = Metered { io, meter: Meter::new(meter) };
+    let connection = http2_builder().serve_connection(TokioIo::new(metered), service);
     tokio::pin!(connection);
     tokio::select! {
         biased;

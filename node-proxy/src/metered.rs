@@ -3,7 +3,10 @@
 use std::{
     io,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
 };
 
@@ -11,21 +14,43 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{io::Io, telemetry::TcpGuard};
 
-/// A connection and where its bytes are counted.
-pub struct Metered {
-    /// The connection.
-    pub io: Io,
-    /// Open for as long as the connection is.
-    pub guard: Arc<TcpGuard>,
+/// What is known of a connection from outside while an HTTP codec owns it.
+pub struct Meter {
+    guard: TcpGuard,
+    stuck: AtomicBool,
 }
 
-impl Metered {
+impl Meter {
+    /// Counts on `guard`, which is open for as long as this is.
+    pub fn new(guard: TcpGuard) -> Arc<Meter> {
+        Arc::new(Meter { guard, stuck: AtomicBool::new(false) })
+    }
+
+    /// Whether the last write waits for a peer that does not read.
+    pub fn is_stuck(&self) -> bool {
+        self.stuck.load(Ordering::Relaxed)
+    }
+
     fn wrote(&self, poll: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(count)) = poll {
             self.guard.add_write(count as u64);
         }
+        self.stuck.store(poll.is_pending(), Ordering::Relaxed);
         poll
     }
+
+    fn flushed(&self, poll: Poll<io::Result<()>>) -> Poll<io::Result<()>> {
+        self.stuck.store(poll.is_pending(), Ordering::Relaxed);
+        poll
+    }
+}
+
+/// A connection and its meter.
+pub struct Metered {
+    /// The connection.
+    pub io: Io,
+    /// Counts its bytes.
+    pub meter: Arc<Meter>,
 }
 
 impl AsyncRead for Metered {
@@ -33,7 +58,7 @@ impl AsyncRead for Metered {
         let this = self.get_mut();
         let before = buf.filled().len();
         let poll = Pin::new(&mut this.io).poll_read(cx, buf);
-        this.guard.add_read((buf.filled().len() - before) as u64);
+        this.meter.guard.add_read((buf.filled().len() - before) as u64);
         poll
     }
 }
@@ -42,7 +67,7 @@ impl AsyncWrite for Metered {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let poll = Pin::new(&mut this.io).poll_write(cx, buf);
-        this.wrote(poll)
+        this.meter.wrote(poll)
     }
 
     fn poll_write_vectored(
@@ -52,7 +77,7 @@ impl AsyncWrite for Metered {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let poll = Pin::new(&mut this.io).poll_write_vectored(cx, bufs);
-        this.wrote(poll)
+        this.meter.wrote(poll)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -60,7 +85,9 @@ impl AsyncWrite for Metered {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+        let this = self.get_mut();
+        let poll = Pin::new(&mut this.io).poll_flush(cx);
+        this.meter.flushed(poll)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -18,7 +18,7 @@ use crate::{
     dial::{self, DialError},
     io::{Io, Prefixed, Transport},
     limits,
-    metered::Metered,
+    metered::{Meter, Metered},
     pool::{Http2, PoolKey, Via},
     proxy::Worker,
     telemetry::TcpGuard,
@@ -178,7 +178,7 @@ async fn open_http1(
     key: &Arc<PoolKey>,
     meter: OpenMeter<'_>,
 ) -> Result<http1::SendRequest<Body>, DialError> {
-    let io = Metered { io: connect(worker, workload, key, SessionProtocol::Http1).await?, guard: Arc::new(meter()) };
+    let io = Metered { io: connect(worker, workload, key, SessionProtocol::Http1).await?, meter: Meter::new(meter()) };
     let (sender, connection) = http1::Builder::new()
         .max_headers(limits::HTTP_HEADERS)
         .max_buf_size(limits::HTTP1_HEAD_BYTES)
@@ -205,7 +205,7 @@ async fn open_http2(
     if let Some(connection) = worker.pool.http2(key) {
         return Ok(connection);
     }
-    let io = Metered { io: connect(worker, workload, key, SessionProtocol::Http2).await?, guard: Arc::new(meter()) };
+    let io = Metered { io: connect(worker, workload, key, SessionProtocol::Http2).await?, meter: Meter::new(meter()) };
     let (sender, connection) = http2::Builder::new(TokioExecutor::new())
         .initial_stream_window_size(limits::HTTP2_STREAM_WINDOW)
         .initial_connection_window_size(limits::HTTP2_CONNECTION_WINDOW)
