@@ -89,7 +89,7 @@ pub(super) fn open_loop(address: SocketAddr, rate: u32, length: Duration) -> Res
         let mut intended = begin + Duration::from_secs(1) / rate * index;
         while intended < begin + length {
             if let Some(early) = intended.checked_duration_since(Instant::now()) {
-                thread::sleep(early);
+                thread::park_timeout(early);
             }
             http.get()?;
             seen.latencies.push(intended.elapsed());
