@@ -8,8 +8,8 @@ use weir_node::{
     cleanup, holder, proxy, supervisor,
 };
 
-// Thousands of connections come and go with buffers of many sizes: the C library's allocator kept 11 KiB for each idle one where
-// this keeps 8 (docs/measurements.md).
+// Thousands of connections come and go with buffers of many sizes: of the same build the C library's allocator kept 11 KiB for each
+// idle HTTP connection, this 7 (tests/tests/limits.rs).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
