@@ -86,15 +86,30 @@ pub enum CopyError {
     HalfClosedIdle,
 }
 
-#[derive(Default)]
 struct Flow {
     pending: Vec<u8>,
     start: usize,
+    /// Bytes read at once: after what the sink took at once, so that little is held for one that is slow.
+    step: usize,
     eof: bool,
     done: bool,
     flush: bool,
     // The kernel tells of a reset once: kept until what came before it is delivered.
     failed: Option<io::Error>,
+}
+
+impl Default for Flow {
+    fn default() -> Flow {
+        Flow {
+            pending: Vec::new(),
+            start: 0,
+            step: limits::COPY_BYTES_FIRST,
+            eof: false,
+            done: false,
+            flush: false,
+            failed: None,
+        }
+    }
 }
 
 enum Blame {
@@ -162,7 +177,7 @@ impl Flow {
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
     {
-        let mut space = ReadBuf::new(scratch);
+        let mut space = ReadBuf::new(&mut scratch[..self.step]);
         // TLS delivers a record at a time: several of them make one write worth its cost.
         while space.remaining() >= 16 * 1024 {
             let before = space.filled().len();
@@ -193,6 +208,8 @@ impl Flow {
             }
         }
         self.flush = true;
+        let step = if sent >= filled.len() / 2 { self.step * 2 } else { self.step / 2 };
+        self.step = step.clamp(limits::COPY_BYTES_FIRST, limits::COPY_BYTES);
         self.pending.extend_from_slice(&filled[sent..]);
         Ok(Poll::Ready(filled.len() as u64))
     }

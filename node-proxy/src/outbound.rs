@@ -39,29 +39,46 @@ pub struct Client {
 
 /// Serves one captured connection until it ends.
 pub async fn serve(client: Client, tcp: TcpStream) {
+    // Each phase boxed: what one needs must not be part of every connection, nor outlive it.
+    let Some(Known { client, destination, io, protocol }) = Box::pin(identify(client, tcp)).await else { return };
+    match protocol {
+        Protocol::Http1 | Protocol::Http2 => Box::pin(http::serve(client, destination, io, protocol)).await,
+        Protocol::Tls => Box::pin(tcp::serve_tls(client, destination, io)).await,
+        Protocol::Opaque | Protocol::Detect => Box::pin(tcp::serve(client, destination, io)).await,
+    }
+}
+
+/// A connection of which it is known where it goes and what it speaks.
+struct Known {
+    client: Arc<Client>,
+    destination: Arc<Destination>,
+    io: Io,
+    protocol: Protocol,
+}
+
+/// Finds out where a connection goes and what it speaks. `None` when it is over, or was served to its end meanwhile.
+async fn identify(client: Client, tcp: TcpStream) -> Option<Known> {
     let mut io = Prefixed::new(Transport::Tcp(tcp));
     let client = Arc::new(client);
     let destination = match client.resolve().await {
         Ok(destination) => destination,
-        Err(error) => return client.abandon(&io, &error),
+        Err(error) => {
+            client.abandon(&io, &error);
+            return None;
+        }
     };
     let protocol = match destination.protocol() {
         Protocol::Detect => match detect(&client, &destination, &mut io).await {
-            Ok(Some(protocol)) => protocol,
             // The server spoke first, or the client never did: served to the end as opaque.
-            Ok(None) => return,
+            Ok(protocol) => protocol?,
             Err(error) => {
                 tracing::debug!(%error, target = %client.target, "connection ended before its protocol was known");
-                return;
+                return None;
             }
         },
         declared => declared,
     };
-    match protocol {
-        Protocol::Http1 | Protocol::Http2 => http::serve(client, destination, io, protocol).await,
-        Protocol::Tls => Box::pin(tcp::serve_tls(client, destination, io)).await,
-        Protocol::Opaque | Protocol::Detect => Box::pin(tcp::serve(client, destination, io)).await,
-    }
+    Some(Known { client, destination, io, protocol })
 }
 
 async fn detect(

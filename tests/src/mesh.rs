@@ -4,6 +4,7 @@
 
 mod manifests;
 mod pod;
+mod proxy;
 
 use std::{
     env, fs,
@@ -91,6 +92,7 @@ impl Mesh {
             let name = Mesh::node_name(node);
             fs::create_dir_all(mesh.path(&name).join("pods")).expect("a folder");
             fs::write(mesh.path("tokens").join(&name), format!("weir-tests-{name}-token-0123456789")).expect("a token");
+            mesh.prepare_proxy(node);
         }
         mesh.manifest("namespace", &manifests::namespace(NAMESPACE, true));
         mesh.start_control();
@@ -134,7 +136,7 @@ impl Mesh {
         let folder = self.path(&Mesh::node_name(node));
         let mut command = self.fabric.node(node).command(binary("weir-node"));
         command.arg("holder").arg("--socket").arg(folder.join("holder.sock")).arg("--state").arg(folder.join("state"));
-        command.arg("--pods").arg(folder.join("pods")).args(["--proxy-uid", "0"]);
+        command.arg("--pods").arg(folder.join("pods")).args(["--proxy-uid", &proxy::UID.to_string()]);
         let mut holder = Daemon::start(&format!("holder-{}", node + 1), command, &self.path("logs"));
         holder.wait_for("holder ready", PATIENCE);
         self.nodes[node].holder = Some(holder);
@@ -145,28 +147,6 @@ impl Mesh {
         if let Some(holder) = self.nodes[node].holder.take() {
             holder.kill();
         }
-    }
-
-    /// Starts a node's proxy: supervisor and worker.
-    pub fn start_proxy(&mut self, node: usize) {
-        let name = Mesh::node_name(node);
-        let folder = self.path(&name);
-        let mut command = self.fabric.node(node).command(binary("weir-node"));
-        command.args(["proxy", "--node-name", &name, "--control", &Mesh::control_url()]);
-        command
-            .arg("--holder-socket")
-            .arg(folder.join("holder.sock"))
-            .arg("--trust-anchors")
-            .arg(self.path("control/ca.crt"));
-        command.arg("--token-file").arg(self.path("tokens").join(&name)).arg("--state-dir").arg(folder.join("proxy"));
-        command.args(["--admin-addr", "0.0.0.0:4191"]);
-        if let Ok(log) = env::var("WEIR_TESTS_LOG") {
-            command.args(["--log", &log]);
-        }
-        let proxy = Daemon::start(&format!("proxy-{}", node + 1), command, &self.path("logs"));
-        self.nodes[node].proxy = Some(proxy);
-        let what = format!("proxy of {name} live");
-        wait::until(&what, PATIENCE, || self.admin(node, "/live").contains("live").then_some(()));
     }
 
     /// The supervisor of a node's proxy.

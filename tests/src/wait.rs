@@ -28,3 +28,11 @@ pub fn within<T>(within: Duration, mut condition: impl FnMut() -> Option<T>) -> 
         thread::park_timeout(STEP);
     }
 }
+
+/// Lets time pass: for what happens after a time and tells nobody, and for pacing.
+pub fn until_instant(due: Instant) {
+    // Parking may end early, for one when a scoped thread ended before.
+    while let Some(left) = due.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+        thread::park_timeout(left);
+    }
+}

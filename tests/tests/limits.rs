@@ -22,11 +22,8 @@ use weir_tests::{
 const IDLE_HTTP: usize = 8_000;
 /// Idle opaque connections, through both proxies.
 const IDLE_OPAQUE: usize = 4_000;
-/// Most that an idle HTTP connection may add to each proxy.
+/// Most that an idle connection may add to each proxy, HTTP or opaque.
 const IDLE_BYTES: usize = 10 * 1024;
-/// Most that an idle opaque connection may add to each proxy: two sockets, a task, and rustls' own 8 KiB (keys, a read buffer of 4 KiB,
-/// the peer's certificates), which it gives nobody a way to shrink.
-const IDLE_OPAQUE_BYTES: usize = 15 * 1024;
 /// Most that any attack below may add to a proxy: its buffers, with those of the allocator.
 const ATTACK_BYTES: usize = 32 * 1024 * 1024;
 
@@ -174,7 +171,7 @@ fn idle_opaque_connections_are_cheap() {
     let mut opaque: Vec<TcpStream> = stage.inside(|| (0..IDLE_OPAQUE).map(|index| ping(stage.opaque, index)).collect());
     let each = grown(&stage, before, IDLE_OPAQUE);
     let _told = writeln!(std::io::stdout(), "bytes per idle opaque connection: {each:?}");
-    assert!(each.iter().all(|bytes| *bytes <= IDLE_OPAQUE_BYTES), "{each:?}");
+    assert!(each.iter().all(|bytes| *bytes <= IDLE_BYTES), "{each:?}");
     for stream in opaque.iter_mut().step_by(100) {
         stream.write_all(b"PING\r\n").unwrap();
         stream.read_exact(&mut [0; 7]).unwrap();

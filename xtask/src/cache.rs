@@ -53,7 +53,12 @@ impl Cache {
 
     /// Where cargo puts the product's binaries.
     pub(crate) fn binaries(&self) -> PathBuf {
-        self.path("target/release")
+        self.binaries_of("release")
+    }
+
+    /// The same for one of cargo's profiles.
+    pub(crate) fn binaries_of(&self, profile: &str) -> PathBuf {
+        self.path("target").join(profile)
     }
 
     /// `cargo`, building into the cache and embedding the kernel programs when they are built.

@@ -65,8 +65,8 @@ fn run(command: Command) -> Outcome<ExitCode> {
         Command::Tidy => tidy::run(&cache)?,
         Command::Codegen { check } => codegen::run(check)?,
         Command::Test(args) => return test::run(&cache, &args),
-        Command::Demo(passed) => return programs::run(&cache, "weir-demo", &passed),
-        Command::Bench(passed) => return programs::run(&cache, "weir-bench", &passed),
+        Command::Demo(passed) => return programs::run(&cache, "weir-demo", programs::Profile::Release, &passed),
+        Command::Bench(passed) => return programs::run(&cache, "weir-bench", programs::Profile::Dist, &passed),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -16,6 +16,25 @@ use crate::{
 /// What the product consists of, as packages to build.
 const PRODUCT: [&str; 3] = ["weir-node", "weir-control", "weir-cli"];
 
+/// How the product is built.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Profile {
+    /// For tests and the demo: one build of every dependency serves all.
+    Release,
+    /// As it ships, and is measured.
+    Dist,
+}
+
+impl Profile {
+    /// As cargo calls it, and the folder that it builds into.
+    fn name(self) -> &'static str {
+        match self {
+            Profile::Release => "release",
+            Profile::Dist => "dist",
+        }
+    }
+}
+
 /// Arguments that go on as they are.
 #[derive(Debug, Args)]
 #[command(disable_help_flag = true)]
@@ -28,7 +47,7 @@ pub(crate) struct Passed {
 ///
 /// # Errors
 /// A tool or a build fails, or this is not root.
-pub(crate) fn run(cache: &Cache, binary: &str, passed: &Passed) -> Outcome<ExitCode> {
+pub(crate) fn run(cache: &Cache, binary: &str, profile: Profile, passed: &Passed) -> Outcome<ExitCode> {
     let asks = passed.rest.iter().any(|argument| argument == "--help" || argument == "-h");
     if !asks && !child::is_root() {
         return Err(Failure::new(
@@ -38,7 +57,7 @@ pub(crate) fn run(cache: &Cache, binary: &str, passed: &Passed) -> Outcome<ExitC
     if !asks {
         tools::run(cache)?;
         ebpf::run(cache)?;
-        product(cache)?;
+        product(cache, profile)?;
     }
     let mut cargo = cache.cargo();
     cargo.args(["build", "--release", "--quiet", "--package", "weir-tests", "--bin", binary]);
@@ -47,7 +66,7 @@ pub(crate) fn run(cache: &Cache, binary: &str, passed: &Passed) -> Outcome<ExitC
     // In place of this process: signals, the terminal and the exit code are the program's alone.
     let failed = Command::new(&program)
         .args(&passed.rest)
-        .env("WEIR_BINARIES", cache.binaries())
+        .env("WEIR_BINARIES", cache.binaries_of(profile.name()))
         .env("WEIR_PYTHON", cache.python())
         .exec();
     Err(Failure::new(format!("cannot start {}: {failed}", program.display())))
@@ -57,9 +76,9 @@ pub(crate) fn run(cache: &Cache, binary: &str, passed: &Passed) -> Outcome<ExitC
 ///
 /// # Errors
 /// It does not compile.
-pub(crate) fn product(cache: &Cache) -> Outcome {
+pub(crate) fn product(cache: &Cache, profile: Profile) -> Outcome {
     let mut cargo = cache.cargo();
-    cargo.args(["build", "--release"]).args(PRODUCT.iter().flat_map(|package| ["--package", package]));
+    cargo.args(["build", "--profile", profile.name()]).args(PRODUCT.iter().flat_map(|package| ["--package", package]));
     child::run(
         &mut cargo,
         "weir-node, weir-control and weir (a few minutes the first time)",

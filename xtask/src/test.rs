@@ -95,7 +95,7 @@ fn suites(cache: &Cache, filter: Option<&str>) -> Outcome<Counts> {
             "network namespaces and eBPF need root: run this as root, or `cargo xtask test --quick` for the rest",
         ));
     }
-    programs::product(cache)?;
+    programs::product(cache, programs::Profile::Release)?;
     cargo_test(cache, &["--package", "weir-tests"], filter)
 }
 

@@ -49,6 +49,12 @@ pub fn provider() -> Arc<CryptoProvider> {
         aws_lc_rs::kx_group::SECP256R1,
         aws_lc_rs::kx_group::SECP384R1,
     ];
+    // AES-128 first: no weaker than the P-256 keys beside it, and a quarter cheaper per byte than AES-256.
+    provider.cipher_suites = vec![
+        aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256,
+        aws_lc_rs::cipher_suite::TLS13_AES_256_GCM_SHA384,
+        aws_lc_rs::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
+    ];
     Arc::new(provider)
 }
 
@@ -200,6 +206,8 @@ fn client(
     config.alpn_protocols = vec![transport_header::ALPN.to_vec()];
     // A resumed session would outlive a change of anchors and skip the certificate.
     config.resumption = rustls::client::Resumption::disabled();
+    // For the record layer in `tls`.
+    config.enable_secret_extraction = true;
     Ok(config)
 }
 
@@ -219,5 +227,6 @@ fn server(
     config.alpn_protocols = vec![transport_header::ALPN.to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
+    config.enable_secret_extraction = true;
     Ok(config)
 }

@@ -2,7 +2,6 @@
 
 use std::{io, sync::Arc};
 
-use tokio_rustls::LazyConfigAcceptor;
 use weir_core::{
     identity::Identity,
     snapshot::Workload,
@@ -11,9 +10,10 @@ use weir_core::{
 
 use crate::{
     identities::Identities,
-    io::{Io, Prefixed, ReadAhead, Transport},
+    io::{Io, Prefixed, Transport},
     limits,
     proxy::Worker,
+    tls,
 };
 
 /// What came out of a handshake.
@@ -36,12 +36,10 @@ pub(super) async fn accept(worker: &Arc<Worker>, workload: &Workload, io: Io) ->
     let Transport::Tcp(tcp) = transport else {
         return Err(io::Error::other("mTLS inside mTLS"));
     };
-    let hello = LazyConfigAcceptor::new(Default::default(), ReadAhead::new(prefix, tcp)).await?;
-    let tls = hello.into_stream(config).await?;
-    let session = tls.get_ref().1;
-    let client = session.peer_certificates().and_then(Identities::peer_identity);
-    let has_header = session.alpn_protocol() == Some(transport_header::ALPN);
-    let mut io = Prefixed::new(Transport::Server(Box::new(tls)));
+    let tls::Handshaken { stream, peer, alpn } = tls::accept(config, tcp, prefix).await?;
+    let client = peer.as_deref().and_then(Identities::peer_identity);
+    let has_header = alpn.as_deref() == Some(transport_header::ALPN);
+    let mut io = Prefixed::new(Transport::Tls(Box::new(stream)));
     let header = if has_header { Some(super::read_header(&mut io).await?) } else { None };
     Ok(Accepted { io, client, header })
 }

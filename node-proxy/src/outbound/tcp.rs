@@ -28,10 +28,15 @@ struct Upstream {
 /// Copies until both sides are done.
 pub(super) async fn serve(client: Arc<Client>, destination: Arc<Destination>, mut io: Io) {
     // Boxed: what a dial needs must not be kept for as long as the connection.
-    match Box::pin(client.open(&destination, &io)).await {
-        Ok(mut upstream) => client.join(&destination, &mut io, &mut upstream).await,
+    match Box::pin(client.begin(&destination, &io)).await {
+        Ok((mut upstream, meter)) => join(&mut io, &mut upstream, meter).await,
         Err(error) => client.abandon(&io, &error),
     }
+}
+
+async fn join(io: &mut Io, upstream: &mut Io, mut meter: copy::Both) {
+    let copied = copy::copy(io, upstream, &mut meter).await;
+    end(copied, io, upstream);
 }
 
 /// TLS of the application's own: passed through, its server name counted.
@@ -69,7 +74,8 @@ pub(super) async fn serve_silent(
             if detected == Detected::Tls {
                 client.count_tls(io).await;
             }
-            client.join(destination, io, &mut upstream).await;
+            let meter = client.meter(destination, &upstream);
+            join(io, &mut upstream.io, meter).await;
             Ok(None)
         }
     }
@@ -80,6 +86,26 @@ impl Client {
         // An error comes up again with the first byte that is copied.
         let name = sniff::server_name(io).await.unwrap_or_default();
         self.worker.shared.telemetry.passed_tls(Direction::Outbound, name.as_deref());
+    }
+
+    /// An upstream, and what counts both connections.
+    async fn begin(&self, destination: &Arc<Destination>, io: &Io) -> Result<(Io, copy::Both), ProxyError> {
+        let upstream = self.open(destination, io).await?;
+        let meter = self.meter(destination, &upstream);
+        Ok((upstream.io, meter))
+    }
+
+    fn meter(&self, destination: &Destination, upstream: &Upstream) -> copy::Both {
+        let telemetry = &self.worker.shared.telemetry;
+        let mut meter = copy::Both::new(
+            telemetry.tcp(&self.source_labels(destination)).open(),
+            telemetry.tcp(&self.tcp_labels(&upstream.path, destination)).open(),
+        );
+        if let Some(local) = &upstream.local {
+            let (source, destination) = local.guards();
+            meter.and(source, destination);
+        }
+        meter
     }
 
     async fn open(&self, destination: &Arc<Destination>, io: &Io) -> Result<Upstream, ProxyError> {
@@ -129,20 +155,6 @@ impl Client {
                 Ok((Prefixed::new(Transport::Tcp(tcp)), None))
             }
         }
-    }
-
-    async fn join(&self, destination: &Destination, io: &mut Io, upstream: &mut Upstream) {
-        let telemetry = &self.worker.shared.telemetry;
-        let mut meter = copy::Both::new(
-            telemetry.tcp(&self.source_labels(destination)).open(),
-            telemetry.tcp(&self.tcp_labels(&upstream.path, destination)).open(),
-        );
-        if let Some(local) = &upstream.local {
-            let (source, destination) = local.guards();
-            meter.and(source, destination);
-        }
-        let copied = copy::copy(io, &mut upstream.io, &mut meter).await;
-        end(copied, io, &upstream.io);
     }
 }
 

@@ -11,6 +11,7 @@ use std::{
 };
 
 use super::load::Sample;
+use crate::wait;
 
 /// Connections of a closed or open loop.
 const CONNECTIONS: u32 = 16;
@@ -88,9 +89,7 @@ pub(super) fn open_loop(address: SocketAddr, rate: u32, length: Duration) -> Res
         let mut seen = Seen::default();
         let mut intended = begin + Duration::from_secs(1) / rate * index;
         while intended < begin + length {
-            if let Some(early) = intended.checked_duration_since(Instant::now()) {
-                thread::park_timeout(early);
-            }
+            wait::until_instant(intended);
             http.get()?;
             seen.latencies.push(intended.elapsed());
             intended += interval;

@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     sync::atomic::{AtomicUsize, Ordering},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -113,7 +113,7 @@ impl Kind {
         say(&format!("idle: opening {} {} connections", self.connections, self.name));
         let before = stage::proxies(mesh);
         let (mut kept, mut errors) = client.place.netns.enter(|| open_all(self.connections, &open));
-        thread::park_timeout(SETTLE);
+        wait::until_instant(Instant::now() + SETTLE);
         let after = stage::proxies(mesh);
         let opening = errors.len();
         errors.extend(kept.iter_mut().filter_map(|connection| again(connection).err()));
