@@ -16,7 +16,7 @@ use tokio::{
     sync::watch,
 };
 
-use crate::{inbound, limits, outbound, proxy::Worker, telemetry::Direction};
+use crate::{fair::Fair, inbound, limits, outbound, proxy::Worker, telemetry::Direction};
 
 /// How an accept loop is told to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,16 +93,16 @@ fn begin(worker: &Arc<Worker>, captured: &Captured, tcp: TcpStream, peer: Socket
     match captured.direction {
         Direction::Outbound => {
             let client = outbound::Client { worker, workload, peer, target };
-            tokio::spawn(async move {
+            tokio::spawn(Fair::new(async move {
                 outbound::serve(client, tcp).await;
                 drop(place);
-            });
+            }));
         }
         Direction::Inbound => {
-            tokio::spawn(async move {
+            tokio::spawn(Fair::new(async move {
                 inbound::serve(worker, workload, tcp, peer, target).await;
                 drop(place);
-            });
+            }));
         }
     }
 }

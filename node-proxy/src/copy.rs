@@ -16,7 +16,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{limits, telemetry::TcpGuard};
+use crate::{fair, limits, telemetry::TcpGuard};
 
 thread_local! {
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; limits::COPY_BYTES].into_boxed_slice());
@@ -133,8 +133,7 @@ impl Flow {
         if self.done {
             return Poll::Ready(Ok(()));
         }
-        // A bounded number of rounds per poll: one busy connection must not starve its worker's others.
-        for _ in 0..8 {
+        loop {
             while self.start < self.pending.len() {
                 let sent = ready!(Pin::new(&mut *sink).poll_write(cx, &self.pending[self.start..]));
                 self.start += sent.map_err(Blame::Sink)?;
@@ -152,7 +151,11 @@ impl Flow {
             }
             let moved = SCRATCH.with_borrow_mut(|scratch| self.fill_and_send(cx, source, sink, scratch))?;
             match moved {
-                Poll::Ready(bytes) => count(bytes),
+                Poll::Ready(bytes) => {
+                    fair::spend(usize::try_from(bytes).unwrap_or(usize::MAX));
+                    count(bytes);
+                    ready!(fair::poll_proceed(cx));
+                }
                 Poll::Pending => {
                     if self.flush {
                         ready!(Pin::new(&mut *sink).poll_flush(cx)).map_err(Blame::Sink)?;
@@ -162,8 +165,6 @@ impl Flow {
                 }
             }
         }
-        cx.waker().wake_by_ref();
-        Poll::Pending
     }
 
     fn fill_and_send<R, W>(

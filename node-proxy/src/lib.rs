@@ -28,6 +28,7 @@ pub mod upstream;
 pub mod copy;
 pub mod dial;
 pub mod drain;
+pub mod fair;
 pub mod io;
 pub mod pool;
 pub mod queues;

@@ -7,12 +7,12 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::{io::Io, telemetry::TcpGuard};
+use crate::{fair, io::Io, telemetry::TcpGuard};
 
 /// What is known of a connection from outside while an HTTP codec owns it.
 pub struct Meter {
@@ -57,8 +57,11 @@ impl AsyncRead for Metered {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
+        ready!(fair::poll_proceed(cx));
         let poll = Pin::new(&mut this.io).poll_read(cx, buf);
-        this.meter.guard.add_read((buf.filled().len() - before) as u64);
+        let read = buf.filled().len() - before;
+        fair::spend(read);
+        this.meter.guard.add_read(read as u64);
         poll
     }
 }

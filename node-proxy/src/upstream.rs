@@ -16,6 +16,7 @@ use weir_core::{snapshot::Workload, transport_header::SessionProtocol};
 use crate::{
     body::{Body, Held},
     dial::{self, DialError},
+    fair::Fair,
     io::{Io, Prefixed, Transport},
     limits,
     metered::{Meter, Metered},
@@ -185,11 +186,11 @@ async fn open_http1(
         .handshake(TokioIo::new(io))
         .await
         .map_err(|error| DialError::Connect { to: key.to, source: std::io::Error::other(error) })?;
-    tokio::spawn(async move {
+    tokio::spawn(Fair::new(async move {
         if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%error, "HTTP/1 connection to a server ended");
         }
-    });
+    }));
     Ok(sender)
 }
 
@@ -218,11 +219,11 @@ async fn open_http2(
         .handshake(TokioIo::new(io))
         .await
         .map_err(|error| DialError::Connect { to: key.to, source: std::io::Error::other(error) })?;
-    tokio::spawn(async move {
+    tokio::spawn(Fair::new(async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "HTTP/2 connection to a server ended");
         }
-    });
+    }));
     let connection = Http2::new(sender);
     worker.pool.put_http2(key, connection.clone());
     Ok(connection)

@@ -2,6 +2,7 @@
 //!
 //! Must never compare figures of different runs, and never count the processor time of clients or origins.
 
+mod beside;
 mod document;
 mod generate;
 mod hops;
@@ -28,6 +29,7 @@ use self::{
     scenario::{SCENARIOS, Scenario},
     stage::{Stage, Subject},
 };
+use crate::stop::Stop;
 
 /// Fewest rounds of which a median says something.
 const ROUNDS: usize = 3;
@@ -94,9 +96,16 @@ impl Options {
 /// When nodes, pods or programs cannot be started.
 pub fn run(options: &Options) -> ExitCode {
     if options.list {
-        SCENARIOS.iter().map(|scenario| scenario.name).chain([idle::NAME]).for_each(say);
+        SCENARIOS.iter().map(|scenario| scenario.name).chain([idle::NAME, beside::NAME]).for_each(say);
         return ExitCode::SUCCESS;
     }
+    let stop = match Stop::install() {
+        Ok(stop) => stop,
+        Err(error) => {
+            say(&format!("signals cannot be caught, so that nothing could be taken down after one: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
     let scenarios: Vec<&Scenario> = SCENARIOS.iter().filter(|scenario| options.wants(scenario.name)).collect();
     let mut rows = Vec::new();
     let mut memory = Vec::new();
@@ -108,14 +117,22 @@ pub fn run(options: &Options) -> ExitCode {
         programs.push(format!("congestion control {}", stage.congestion_control()));
         let idle = stage.memory();
         for scenario in scenarios {
-            rows.extend(measure(scenario, options, &stage));
+            rows.extend(measure(scenario, options, &stage, &stop));
         }
         memory.extend(idle::load_rows(&idle, &stage.memory()));
     }
-    if options.wants(idle::NAME) {
+    if options.wants(idle::NAME) && stop.asked().is_none() {
         memory.extend(idle::run());
     }
-    let text = report::table(&rows, &memory);
+    let mut attacks = Vec::new();
+    if options.wants(beside::NAME) && stop.asked().is_none() {
+        attacks = beside::run(options.rounds, options.round(), &stop);
+    }
+    if let Some(signal) = stop.asked() {
+        say(&format!("{signal}: everything is taken down, nothing is written"));
+        return ExitCode::FAILURE;
+    }
+    let text = report::table(&rows, &memory, &attacks);
     say("");
     say(&text);
     if let Some(path) = options.target() {
@@ -128,12 +145,13 @@ pub fn run(options: &Options) -> ExitCode {
             }
         }
     }
-    let failed = rows.iter().any(Row::failed) || memory.iter().any(|row| row.failed);
+    let failed =
+        rows.iter().any(Row::failed) || memory.iter().any(|row| row.failed) || attacks.iter().any(|row| row.failed);
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 /// All rounds of one scenario.
-fn measure<'a>(scenario: &'a Scenario, options: &Options, stage: &Stage) -> Vec<Row<'a>> {
+fn measure<'a>(scenario: &'a Scenario, options: &Options, stage: &Stage, stop: &Stop) -> Vec<Row<'a>> {
     let subjects = options.subjects(scenario);
     let mut rows: Vec<Row<'_>> = subjects.iter().map(|subject| Row::new(scenario, *subject)).collect();
     for round in 0..options.rounds.max(1) {
@@ -142,6 +160,9 @@ fn measure<'a>(scenario: &'a Scenario, options: &Options, stage: &Stage) -> Vec<
             order.reverse();
         }
         for index in order {
+            if stop.asked().is_some() {
+                return rows;
+            }
             let subject = subjects[index];
             let what = format!("{:<14} round {} {:<8}", scenario.name, round + 1, subject.name());
             match scenario.measure(stage, subject, options.round()) {

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::wait;
 
@@ -101,6 +101,11 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
+        // As long as it is not reaped, the group's number is its own: nginx' workers outlive their master otherwise.
+        let group = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        if let Some(group) = group.filter(|_group| self.is_running()) {
+            let _gone = kill_process_group(group, Signal::KILL);
+        }
         self.end();
     }
 }

@@ -11,7 +11,6 @@ mod machine;
 mod screen;
 mod shell;
 mod stage;
-mod stop;
 mod summary;
 mod wire;
 
@@ -25,11 +24,10 @@ use self::{
     load::Tally,
     screen::{Screen, Tone},
     stage::Stage,
-    stop::Stop,
     summary::{Client, Seen},
     wire::{Capture, Wire},
 };
-use crate::mesh;
+use crate::{mesh, stop::Stop};
 
 /// What the user asked for.
 #[derive(Clone, Copy, Debug)]

@@ -4,6 +4,7 @@
 
 #![expect(clippy::expect_used, reason = "a failed step of a test is a panic")]
 
+pub mod attack;
 pub mod bench;
 pub mod daemon;
 pub mod demo;
@@ -12,5 +13,6 @@ pub mod load;
 pub mod mesh;
 pub mod netns;
 pub mod nginx;
+pub mod stop;
 pub mod wait;
 pub mod wire;

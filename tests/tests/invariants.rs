@@ -11,6 +11,8 @@ mod killed;
 mod late_hello;
 #[path = "invariants/leaving.rs"]
 mod leaving;
+#[path = "invariants/privileges.rs"]
+mod privileges;
 #[path = "invariants/stage.rs"]
 mod stage;
 #[path = "invariants/wire.rs"]

@@ -6,13 +6,13 @@
 
 use std::{
     fs,
-    io::{ErrorKind, Read, Write},
+    io::{Read, Write},
     net::{SocketAddr, TcpStream},
-    time::Duration,
 };
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 use weir_tests::{
+    attack,
     daemon::Daemon,
     mesh::{Mesh, PATIENCE, Pod, PodOptions, ServiceOptions},
     nginx, wait,
@@ -97,16 +97,9 @@ impl Stage {
     }
 }
 
-fn connect(address: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect_timeout(&address, PATIENCE).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.set_write_timeout(Some(PATIENCE)).unwrap();
-    stream
-}
-
 /// One request and its answer; the connection stays open.
 fn exchange(address: SocketAddr) -> TcpStream {
-    let mut stream = connect(address);
+    let mut stream = attack::connect(address).unwrap();
     stream.write_all(b"GET /name HTTP/1.1\r\nhost: web.demo\r\n\r\n").unwrap();
     let mut answer = [0; 1024];
     let mut have = 0;
@@ -122,7 +115,7 @@ fn exchange(address: SocketAddr) -> TcpStream {
 }
 
 fn ping(address: SocketAddr, index: usize) -> TcpStream {
-    let mut stream = connect(address);
+    let mut stream = attack::connect(address).unwrap();
     stream.write_all(b"PING\r\n").unwrap();
     let mut answer = [0; 7];
     stream.read_exact(&mut answer).unwrap_or_else(|error| panic!("connection {index}: {error}"));
@@ -183,14 +176,7 @@ fn idle_opaque_connections_are_cheap() {
 fn peers_that_never_read_hold_no_memory() {
     let stage = Stage::start();
     stage.survives(|| {
-        let mut kept = Vec::new();
-        for _peer in 0..64 {
-            let mut stream = connect(stage.service);
-            stream.write_all(b"GET /large HTTP/1.1\r\nhost: web.demo\r\n\r\n").unwrap();
-            // The answer has begun: what can be buffered on the way will be.
-            stream.read_exact(&mut [0; 1]).unwrap();
-            kept.push(stream);
-        }
+        let _kept = attack::never_read(stage.service, "/large", 64).unwrap();
         exchange(stage.service);
     });
 }
@@ -204,59 +190,9 @@ fn endless_headers_are_refused() {
         b"01234567890123456789012345678901".as_slice(),
     ] {
         stage.survives(|| {
-            let mut stream = connect(stage.service);
-            stream.write_all(b"GET /name HTTP/1.1\r\nhost: web.demo\r\nx-long: ").unwrap();
-            let chunk = field.repeat(2048);
-            let mut sent = 0;
-            let refused = loop {
-                match stream.write_all(&chunk) {
-                    Ok(()) => sent += chunk.len(),
-                    Err(error) => break matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset),
-                }
-                if sent > 100 * 1024 * 1024 {
-                    break false;
-                }
-            };
+            let (refused, sent) = attack::endless_headers(stage.service, field).unwrap();
             assert!(refused, "{sent} bytes of headers were taken");
         });
-    }
-}
-
-/// Frames of HTTP/2 (RFC 9113, 4.1): length, type, flags, stream, payload.
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
-}
-
-/// Opens `count` streams and leaves them open, or resets each at once. Says whether the connection was cut off for it.
-fn streams(address: SocketAddr, count: u32, reset: bool) -> bool {
-    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-    // `:method: POST`, `:scheme: http`, `:path: /` of the static table; `:authority: web` as a literal (RFC 7541, A).
-    const HEADERS: &[u8] = &[0x83, 0x86, 0x84, 0x41, 3, b'w', b'e', b'b'];
-    let mut stream = connect(address);
-    stream.write_all(&[PREFACE, &frame(4, 0, 0, &[])].concat()).unwrap();
-    let mut bytes = Vec::new();
-    for index in 0..count {
-        let id = 2 * index + 1;
-        bytes.extend(frame(1, 4, id, HEADERS));
-        if reset {
-            bytes.extend(frame(3, 0, id, &8_u32.to_be_bytes()));
-        }
-        // Many in one write: they arrive faster than they can be handled one by one.
-        if bytes.len() > 8 * 1024 || index + 1 == count {
-            if stream.write_all(&bytes).is_err() {
-                return true;
-            }
-            bytes.clear();
-        }
-    }
-    stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
-    loop {
-        match stream.read(&mut [0; 65_536]) {
-            Ok(0) => return true,
-            Ok(_answers) => {}
-            Err(error) => return error.kind() == ErrorKind::ConnectionReset,
-        }
     }
 }
 
@@ -266,7 +202,7 @@ fn ten_thousand_streams_are_bounded() {
     let stage = Stage::start();
     stage.survives(|| {
         // Cut off or refused one by one: both are bounded.
-        let _cut_off = streams(stage.http2, 10_000, false);
+        let _cut_off = attack::streams(stage.http2, 10_000, false).unwrap();
     });
 }
 
@@ -274,7 +210,9 @@ fn ten_thousand_streams_are_bounded() {
 #[test]
 fn rapid_resets_are_bounded() {
     let stage = Stage::start();
-    stage.survives(|| assert!(streams(stage.http2, 10_000, true), "the connection was not cut off"));
+    stage.survives(|| {
+        assert!(attack::streams(stage.http2, 10_000, true).unwrap(), "the connection was not cut off");
+    });
 }
 
 /// A handshake that never ends, requests that never end: each holds a place, none holds a buffer that grows.
@@ -282,17 +220,7 @@ fn rapid_resets_are_bounded() {
 fn slow_requests_hold_little() {
     let stage = Stage::start();
     stage.survives(|| {
-        let mut kept = Vec::new();
-        for index in 0..500 {
-            let mut stream = connect(stage.service);
-            let head: &[u8] = if index % 2 == 0 {
-                b"GET /name HTT"
-            } else {
-                b"POST /name HTTP/1.1\r\nhost: web.demo\r\ncontent-length: 1000000\r\n\r\nx"
-            };
-            stream.write_all(head).unwrap();
-            kept.push(stream);
-        }
+        let _kept = attack::never_ask(stage.service, 500).unwrap();
         exchange(stage.service);
     });
 }

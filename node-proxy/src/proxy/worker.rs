@@ -66,8 +66,11 @@ impl Handle {
     /// The thread or its runtime could not be made.
     pub(crate) fn start(index: usize, shared: Arc<Shared>) -> Result<Handle, ProxyError> {
         let (commands, receiver) = mpsc::channel(limits::WORKER_COMMANDS);
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ProxyError::Runtime)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .event_interval(limits::POLLS_PER_LOOK)
+            .build()
+            .map_err(ProxyError::Runtime)?;
         let worker = Arc::new(Worker { shared, pool: Pool::default() });
         std::thread::Builder::new()
             .name(format!("weir-data-{index}"))

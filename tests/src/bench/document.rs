@@ -38,6 +38,8 @@ const NOTES: &str = "\
 - Memory: the worker carries the traffic; its supervisor only restarts it. Idle connections are opened in a mesh that carried nothing before, the HTTP ones (which share a few pooled
   connections to node 2) stay open while the opaque ones come;
   each is used again after it was measured.
+- Beside an attack: open loop of one pod while another pod of the same node does what the row says, through the same proxies to the same server. The attacker's own processor
+  time is part of the machine's load.
 ";
 
 fn said(program: &str, arguments: &[&str]) -> String {

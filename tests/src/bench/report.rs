@@ -101,6 +101,61 @@ impl MemoryRow {
     }
 }
 
+/// Latencies of others beside one attack.
+#[derive(Debug)]
+pub(super) struct BesideRow {
+    what: &'static str,
+    /// 99th percentiles in milliseconds: before, and beside the attack.
+    rounds: Vec<(f64, f64)>,
+    /// Whether there were errors on the way, or a worker died.
+    pub(super) failed: bool,
+}
+
+/// How much higher the 99th percentile of others may be beside an attack.
+const BESIDE_BAR: f64 = 2.0;
+
+impl BesideRow {
+    /// Without any round yet.
+    pub(super) fn new(what: &'static str) -> BesideRow {
+        BesideRow { what, rounds: Vec::new(), failed: false }
+    }
+
+    /// Takes one round in; says how it went.
+    pub(super) fn note(
+        &mut self,
+        quiet: Result<Sample, String>,
+        attacked: Result<Sample, String>,
+        died: bool,
+    ) -> String {
+        self.failed |= died;
+        let p99 = |sample: &Sample| sample.latency[1].map_or(f64::NAN, |value| value.as_secs_f64() * 1e3);
+        match (quiet, attacked) {
+            (Ok(quiet), Ok(attacked)) if quiet.errors + attacked.errors == 0 => {
+                self.rounds.push((p99(&quiet), p99(&attacked)));
+                format!("p99 {:.2} ms, beside {:.2} ms", p99(&quiet), p99(&attacked))
+            }
+            (quiet, attacked) => {
+                self.failed = true;
+                let errors = [quiet, attacked].map(|round| match round {
+                    Ok(sample) => format!("{} errors", sample.errors),
+                    Err(error) => error,
+                });
+                format!("FAILED: {}", errors.join("; "))
+            }
+        }
+    }
+
+    fn cells(&self) -> [String; 6] {
+        let quiet = Spread::of(self.rounds.iter().map(|round| round.0));
+        let beside = Spread::of(self.rounds.iter().map(|round| round.1));
+        let ratio = Spread::of(self.rounds.iter().map(|round| round.1 / round.0));
+        let shown = |spread: Option<Spread>| spread.map_or_else(|| "–".to_owned(), |spread| spread.text(2));
+        let (bar, verdict) = verdict(ratio.map_or(f64::NAN, |ratio| ratio.0), Some(BESIDE_BAR));
+        let verdict = if self.failed { "**errors**" } else { verdict };
+        [self.what.to_owned(), shown(quiet), shown(beside), shown(ratio), bar, verdict.to_owned()]
+    }
+}
+
 fn verdict(value: f64, bar: Option<f64>) -> (String, &'static str) {
     match bar {
         Some(bar) if value <= bar => (format!("{bar}"), "met"),
@@ -111,8 +166,8 @@ fn verdict(value: f64, bar: Option<f64>) -> (String, &'static str) {
     }
 }
 
-/// Both tables in Markdown, aligned so that a terminal can show them.
-pub(super) fn table(rows: &[Row<'_>], memory: &[MemoryRow]) -> String {
+/// All tables in Markdown, aligned so that a terminal can show them.
+pub(super) fn table(rows: &[Row<'_>], memory: &[MemoryRow], beside: &[BesideRow]) -> String {
     let mut text = String::new();
     if !rows.is_empty() {
         let head = [
@@ -142,6 +197,11 @@ pub(super) fn table(rows: &[Row<'_>], memory: &[MemoryRow]) -> String {
         });
         text += "\n";
         text += &aligned(["memory of the proxies", "node 1", "node 2", "at most", ""], lines.collect());
+    }
+    if !beside.is_empty() {
+        let head = ["p99 of another pod's requests, 500/s", "quiet, ms", "beside it, ms", "ratio", "at most", ""];
+        text += "\n";
+        text += &aligned(head, beside.iter().map(BesideRow::cells).collect());
     }
     text
 }

@@ -7,12 +7,12 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::{
     load::{self, Counts},
     stage::Stage,
-    stop::Stop,
 };
 use crate::{
     daemon::Daemon,
     fabric::NODES,
     mesh::{Mesh, PATIENCE},
+    stop::Stop,
     wait,
 };
 

@@ -7,8 +7,9 @@ use std::{
 
 use serde::Deserialize;
 
-use super::{screen::Screen, stage::Stage, stop::Stop};
+use super::{screen::Screen, stage::Stage};
 use crate::mesh::NAMESPACE;
+use crate::stop::Stop;
 
 /// Between two drawings on a terminal.
 const REDRAW: Duration = Duration::from_secs(2);

@@ -9,8 +9,9 @@ use std::{
     time::Duration,
 };
 
-use super::{screen::Screen, stage::Stage, stop::Stop};
+use super::{screen::Screen, stage::Stage};
 use crate::mesh::NAMESPACE;
+use crate::stop::Stop;
 
 /// Between two looks at the shell.
 const LOOK: Duration = Duration::from_millis(100);

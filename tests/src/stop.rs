@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Tells whether the user or the system wants the end.
 #[derive(Debug)]
-pub(super) struct Stop {
+pub struct Stop {
     signals: Receiver<&'static str>,
     seen: Cell<Option<&'static str>>,
 }
@@ -22,7 +22,7 @@ impl Stop {
     ///
     /// # Errors
     /// The signals cannot be caught.
-    pub(super) fn install() -> io::Result<Stop> {
+    pub fn install() -> io::Result<Stop> {
         // One is enough: a second signal says nothing new.
         let (sender, signals) = sync_channel(1);
         let (ready, installed) = sync_channel(1);
@@ -37,7 +37,7 @@ impl Stop {
     }
 
     /// Waits so long, or until a signal; true when there was one, now or earlier.
-    pub(super) fn wait(&self, time: Duration) -> bool {
+    pub fn wait(&self, time: Duration) -> bool {
         if self.seen.get().is_none() {
             match self.signals.recv_timeout(time) {
                 Ok(name) => self.seen.set(Some(name)),
@@ -49,13 +49,13 @@ impl Stop {
     }
 
     /// Name of the signal that came, if any.
-    pub(super) fn asked(&self) -> Option<&'static str> {
+    pub fn asked(&self) -> Option<&'static str> {
         self.wait(Duration::ZERO);
         self.seen.get()
     }
 
     /// Forgets a signal that was meant for somebody else, as Ctrl-C in a shell is.
-    pub(super) fn forget(&self) {
+    pub fn forget(&self) {
         self.wait(Duration::ZERO);
         self.seen.set(None);
     }

@@ -1,0 +1,126 @@
+//! The hot paths: what a client in a pod does over one connection, again and again. Must never send an exchange that differs from
+//! the one before, nor one before the answer to the last.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+};
+
+use weir_tests::{
+    attack,
+    daemon::Daemon,
+    mesh::{Mesh, PATIENCE, Pod, PodOptions, ServiceOptions},
+    nginx, wait,
+};
+
+use crate::http2;
+
+/// One exchange, its answer checked.
+pub(crate) type Exchange = Box<dyn FnMut() + Send>;
+
+const HTTP1_PORT: u16 = 8080;
+const GRPC_PORT: u16 = 50051;
+const OPAQUE_PORT: u16 = 6379;
+
+/// A client on node 1, servers on both nodes, and a service over each.
+pub(crate) struct Stage {
+    client: Pod,
+    // A pod's namespace ends with it.
+    _servers: [Pod; 2],
+    near: SocketAddr,
+    far: SocketAddr,
+    grpc: SocketAddr,
+    opaque: SocketAddr,
+    _running: Vec<Daemon>,
+    pub(crate) mesh: Mesh,
+}
+
+impl Stage {
+    pub(crate) fn start() -> Stage {
+        let mut mesh = Mesh::start();
+        let client = mesh.pod(&PodOptions::new("client", 0));
+        let near = mesh.pod(&PodOptions::new("web", 0));
+        let far = mesh.pod(&PodOptions::new("web", 1));
+        let logs = mesh.path("logs");
+        let mut running: Vec<Daemon> =
+            [&near, &far].map(|pod| nginx::start(pod, &mesh.path(&format!("nginx-{}", pod.name)), &logs)).into();
+        let words = ["--port", &OPAQUE_PORT.to_string(), "--protected-mode", "no", "--save", ""];
+        let mut redis = far.daemon("redis", "redis-server", &words, &logs);
+        redis.wait_for("Ready to accept", PATIENCE);
+        running.push(redis);
+        far.place.netns.enter(|| http2::serve(GRPC_PORT));
+        let mut service = |name: &str, port: u16, pod: &Pod| -> SocketAddr {
+            format!("{}:{port}", mesh.service(&ServiceOptions::new(name, port, port), &[pod])).parse().unwrap()
+        };
+        let near_address = service("near", HTTP1_PORT, &near);
+        let far_address = service("far", HTTP1_PORT, &far);
+        let (grpc, opaque) = (service("grpc", GRPC_PORT, &far), service("redis", OPAQUE_PORT, &far));
+        mesh.wait_ready(&[&client, &near, &far]);
+        Stage {
+            client,
+            _servers: [near, far],
+            near: near_address,
+            far: far_address,
+            grpc,
+            opaque,
+            _running: running,
+            mesh,
+        }
+    }
+
+    /// Waits until the proxies, started anew, serve every service.
+    pub(crate) fn wait_served(&self) {
+        for address in [self.near, self.far] {
+            let url = format!("http://{address}/name");
+            wait::until(&url, PATIENCE, || self.client.curl(&["--fail", &url]).status.success().then_some(()));
+        }
+    }
+
+    fn connect(&self, address: SocketAddr) -> TcpStream {
+        let stream = self.client.place.netns.enter(|| attack::connect(address).unwrap());
+        stream.set_nodelay(true).unwrap();
+        stream
+    }
+
+    /// Each opens its connection when it is asked for.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = (&'static str, Exchange)> {
+        let names = ["http1-two-nodes", "http1-one-node", "http2-two-nodes", "opaque-two-nodes"];
+        names.into_iter().map(|name| {
+            let path = match name {
+                "http1-two-nodes" => http1(self.connect(self.far), "web-2"),
+                "http1-one-node" => http1(self.connect(self.near), "web-1"),
+                "http2-two-nodes" => http2::call(self.connect(self.grpc)),
+                _opaque => opaque(self.connect(self.opaque)),
+            };
+            (name, path)
+        })
+    }
+}
+
+fn http1(mut stream: TcpStream, server: &str) -> Exchange {
+    let body = format!("\r\n\r\n{server}\n").into_bytes();
+    Box::new(move || {
+        stream.write_all(b"GET /name HTTP/1.1\r\nhost: web.demo\r\nuser-agent: weir\r\naccept: */*\r\n\r\n").unwrap();
+        let mut answer = [0; 1024];
+        let mut have = 0;
+        while !answer[..have].ends_with(&body) {
+            let read = stream.read(&mut answer[have..]).unwrap();
+            assert!(read > 0, "closed after {:?}", String::from_utf8_lossy(&answer[..have]));
+            have += read;
+        }
+        assert!(answer.starts_with(b"HTTP/1.1 200"), "{:?}", String::from_utf8_lossy(&answer[..have]));
+    })
+}
+
+/// 64 bytes there, 50 back.
+fn opaque(mut stream: TcpStream) -> Exchange {
+    let payload = format!("$43\r\n{}\r\n", "x".repeat(43));
+    let request = format!("*2\r\n$4\r\nECHO\r\n{payload}");
+    assert_eq!(request.len(), 64);
+    Box::new(move || {
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = vec![0; payload.len()];
+        stream.read_exact(&mut answer).unwrap();
+        assert_eq!(answer, payload.as_bytes());
+    })
+}
