@@ -48,6 +48,10 @@ pub const TLS_MESSAGE_BYTES: usize = 16 * 1024;
 /// Records sealed with one key before it is changed: half of what AES-GCM is good for (RFC 8446 5.5).
 pub const TLS_RECORDS_PER_KEY: u64 = 1 << 23;
 
+/// Bytes that the kernel keeps unsent for one connection: without a bound it is megabytes for each peer that does not read, on every
+/// hop. What is on its way to the peer does not count, so that a long line is still filled.
+pub const UNSENT_BYTES: u32 = 512 * 1024;
+
 // ---- pools ----
 
 /// Idle connections to an application are dropped before common servers drop theirs (Node.js: 5 s): no lost races.

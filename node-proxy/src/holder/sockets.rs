@@ -60,9 +60,10 @@ pub(super) fn dial(marks: Marks, kind: SocketKind, family: Family) -> io::Result
     Ok(socket.into())
 }
 
-/// Small writes leave at once, dead peers are noticed. Accepted sockets have this from their listener.
+/// Small writes leave at once, little waits in the kernel, dead peers are noticed. Accepted sockets have this from their listener.
 fn set_options(socket: &Socket) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_notsent_lowat(limits::UNSENT_BYTES)?;
     socket.set_tcp_user_timeout(Some(limits::USER_TIMEOUT))?;
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(limits::KEEPALIVE).with_interval(limits::KEEPALIVE))
 }

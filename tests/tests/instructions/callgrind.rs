@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process::Command,
     sync::atomic::{AtomicU32, Ordering},
@@ -12,6 +13,9 @@ use weir_tests::{
     netns::run,
     wait,
 };
+
+/// Longest that a command to callgrind takes.
+const VGDB_SECONDS: &str = "20";
 
 pub(crate) struct Callgrind {
     pid: u32,
@@ -41,7 +45,13 @@ impl Callgrind {
     }
 
     fn tell(&self, words: &[&str]) {
-        run(Command::new("vgdb").arg(&self.prefix).arg(format!("--pid={}", self.pid)).args(words));
+        // As the proxy's user: valgrind asks whether vgdb lives by a signal, and may not send root one.
+        let metadata = fs::metadata(self.out.with_file_name("")).unwrap();
+        let user = [format!("--reuid={}", metadata.uid()), format!("--regid={}", metadata.gid())];
+        let mut command = Command::new("timeout");
+        // vgdb waits for ever when it is not answered, and ends by no milder signal.
+        command.args(["--signal=KILL", VGDB_SECONDS, "setpriv"]).args(user).args(["--clear-groups", "vgdb"]);
+        run(command.arg(&self.prefix).arg(format!("--pid={}", self.pid)).args(words));
     }
 
     /// Begins to count.

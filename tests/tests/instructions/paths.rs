@@ -76,6 +76,21 @@ impl Stage {
         }
     }
 
+    /// Fails when node 2's proxy took anything in clear, or not all of what it should have.
+    pub(crate) fn assert_encrypted(&self) {
+        let metrics = self.mesh.admin(1, "/metrics");
+        let accepted = |line: &&str| {
+            line.starts_with("tcp_open_total{")
+                && ["direction=\"inbound\"", "peer=\"src\""].iter().all(|label| line.contains(label))
+        };
+        let lines: Vec<&str> = metrics.lines().filter(accepted).collect();
+        assert!(lines.iter().all(|line| line.contains("tls=\"true\"")), "{lines:#?}");
+        for port in [HTTP1_PORT, GRPC_PORT, OPAQUE_PORT] {
+            let label = format!("target_port=\"{port}\"");
+            assert!(lines.iter().any(|line| line.contains(&label)), "nothing to port {port} in {lines:#?}");
+        }
+    }
+
     fn connect(&self, address: SocketAddr) -> TcpStream {
         let stream = self.client.place.netns.enter(|| attack::connect(address).unwrap());
         stream.set_nodelay(true).unwrap();
