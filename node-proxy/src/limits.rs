@@ -69,7 +69,7 @@ pub const POOL_SWEEP: Duration = Duration::from_secs(1);
 
 // ---- HTTP ----
 
-/// Header fields of one message: curl, nginx and Envoy agree on about this.
+/// Header fields of one message: curl, nginx and Envoy agree on about this. hyper's own bound; tests/tests/interop/errors.rs holds it.
 pub const HTTP_HEADERS: usize = 100;
 /// Bytes of one HTTP/1 head, and hyper's read buffer per connection.
 pub const HTTP1_HEAD_BYTES: usize = 64 * 1024;

@@ -181,7 +181,6 @@ async fn open_http1(
 ) -> Result<http1::SendRequest<Body>, DialError> {
     let io = Metered { io: connect(worker, workload, key, SessionProtocol::Http1).await?, meter: Meter::new(meter()) };
     let (sender, connection) = http1::Builder::new()
-        .max_headers(limits::HTTP_HEADERS)
         .max_buf_size(limits::HTTP1_HEAD_BYTES)
         .handshake(TokioIo::new(io))
         .await

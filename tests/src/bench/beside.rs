@@ -25,7 +25,7 @@ const RATE: u32 = 500;
 /// Pause between two attacks of the kind that is over at once.
 const PAUSE: Duration = Duration::from_millis(250);
 /// What an attack may take to fill the buffers on its way.
-const BEGUN: Duration = Duration::from_secs(1);
+const BEGUN: Duration = Duration::from_secs(3);
 /// Peers that hold connections.
 const PEERS: usize = 64;
 /// A slow reader takes this much at a time, of each answer.

@@ -118,14 +118,16 @@ const BROKEN_CHUNKS: [&str; 6] = [
     ";\r\n\r\n",
 ];
 
-/// More fields than `limits.rs` allows: 431, and the connection is over.
+/// More fields than `HTTP_HEADERS` of docs/limits.md: 431, and the connection is over.
 #[test]
 fn too_many_fields_are_refused() {
     let stage = Stage::with_nginx();
-    for fields in [
-        (0..200).map(|number| format!("X-{number}: v\r\n")).collect::<String>(),
-        format!("X-Long: {}\r\n", "v".repeat(100 * 1024)),
-    ] {
+    let many = |count: usize| (0..count).map(|number| format!("X-{number}: v\r\n")).collect::<String>();
+    // With Host a hundred.
+    let mut wire = stage.dial(stage.far(), HTTP1);
+    wire.send(format!("GET /name HTTP/1.1\r\nHost: a\r\n{}\r\n", many(99)));
+    assert_eq!(wire.head().status(), 200);
+    for fields in [many(100), many(200), format!("X-Long: {}\r\n", "v".repeat(100 * 1024))] {
         let mut wire = stage.dial(stage.far(), HTTP1);
         wire.send(format!("GET /name HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
         assert_eq!(wire.head().status(), 431);
