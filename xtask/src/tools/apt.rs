@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 use crate::child::{self, Failure, Outcome};
 
 /// Real clients and servers for the suites, and what building needs.
-const PACKAGES: [&str; 24] = [
+const PACKAGES: [&str; 25] = [
     "ca-certificates",
     "cmake",
     "curl",
@@ -16,6 +16,8 @@ const PACKAGES: [&str; 24] = [
     "libnginx-mod-stream",
     "make",
     "ncat",
+    // /etc/services: wrk asks for the port of "http".
+    "netbase",
     "nftables",
     "nghttp2-client",
     "nghttp2-proxy",
