@@ -8,7 +8,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -75,23 +75,43 @@ struct Idle {
 pub struct Http2 {
     /// Sends requests; cheap to clone.
     pub sender: http2::SendRequest<Body>,
-    streams: Arc<AtomicUsize>,
-    idle_since: Arc<Mutex<Instant>>,
+    shared: Arc<Http2State>,
+}
+
+struct Http2State {
+    streams: AtomicUsize,
+    idle_since: Mutex<Instant>,
+    /// The server takes no more streams on it; hyper says so only once the connection's own task has run.
+    leaving: AtomicBool,
 }
 
 impl Http2 {
     /// A new connection without streams.
     pub fn new(sender: http2::SendRequest<Body>) -> Http2 {
-        Http2 { sender, streams: Arc::new(AtomicUsize::new(0)), idle_since: Arc::new(Mutex::new(Instant::now())) }
+        let state = Http2State {
+            streams: AtomicUsize::new(0),
+            idle_since: Mutex::new(Instant::now()),
+            leaving: AtomicBool::new(false),
+        };
+        Http2 { sender, shared: Arc::new(state) }
+    }
+
+    /// Hands this connection out no more; the streams that are open on it go on.
+    pub fn leave(&self) {
+        self.shared.leaving.store(true, Ordering::Relaxed);
+    }
+
+    fn is_open(&self) -> bool {
+        !self.sender.is_closed() && !self.shared.leaving.load(Ordering::Relaxed)
     }
 
     fn is_idle_for(&self, now: Instant, over: Duration) -> bool {
-        self.streams.load(Ordering::Relaxed) == 0 && now.duration_since(*self.idle_since.lock()) >= over
+        self.shared.streams.load(Ordering::Relaxed) == 0 && now.duration_since(*self.shared.idle_since.lock()) >= over
     }
 
     /// Counts one stream until the guard is dropped.
     pub fn stream(&self) -> StreamGuard {
-        self.streams.fetch_add(1, Ordering::Relaxed);
+        self.shared.streams.fetch_add(1, Ordering::Relaxed);
         StreamGuard(self.clone())
     }
 }
@@ -101,8 +121,8 @@ pub struct StreamGuard(Http2);
 
 impl Drop for StreamGuard {
     fn drop(&mut self) {
-        if self.0.streams.fetch_sub(1, Ordering::Relaxed) == 1 {
-            *self.0.idle_since.lock() = Instant::now();
+        if self.0.shared.streams.fetch_sub(1, Ordering::Relaxed) == 1 {
+            *self.0.shared.idle_since.lock() = Instant::now();
         }
     }
 }
@@ -154,16 +174,20 @@ impl Pool {
     pub fn http2(&self, key: &PoolKey) -> Option<Http2> {
         let mut guard = self.inner.lock();
         let open = guard.http2.get_mut(key)?;
-        open.retain(|connection| !connection.sender.is_closed());
-        let load = |connection: &Http2| connection.streams.load(Ordering::Relaxed);
+        open.retain(Http2::is_open);
+        let load = |connection: &Http2| connection.shared.streams.load(Ordering::Relaxed);
         let least = open.iter().min_by_key(|connection| load(connection))?;
         let room = limits::HTTP2_STREAMS as usize;
         (load(least) < room || open.len() >= limits::HTTP2_PER_ENDPOINT).then(|| least.clone())
     }
 
-    /// Shares a new HTTP/2 connection.
+    /// Shares a new HTTP/2 connection, unless there are enough.
     pub fn put_http2(&self, key: &Arc<PoolKey>, connection: Http2) {
-        self.inner.lock().http2.entry(Arc::clone(key)).or_default().push(connection);
+        let mut inner = self.inner.lock();
+        let open = inner.http2.entry(Arc::clone(key)).or_default();
+        if open.len() < limits::HTTP2_PER_ENDPOINT {
+            open.push(connection);
+        }
     }
 
     /// Whoever holds this lock dials for all that wait: a burst of requests opens one connection, not one each.
@@ -190,7 +214,7 @@ impl Pool {
         });
         inner.http2.retain(|key, open| {
             let over = key.idle();
-            open.retain(|connection| !connection.sender.is_closed() && !connection.is_idle_for(now, over));
+            open.retain(|connection| connection.is_open() && !connection.is_idle_for(now, over));
             !open.is_empty()
         });
         inner.dialling.retain(|_key, lock| Arc::strong_count(lock) > 1);

@@ -91,8 +91,8 @@ async fn send_http1(
     mut request: Request<Body>,
     meter: OpenMeter<'_>,
 ) -> Result<(Response<Incoming>, Held), Unsent> {
-    for _ in 0..limits::POOL_RETRIES {
-        let mut sender = match worker.pool.take_http1(key) {
+    for left in (0..limits::POOL_RETRIES).rev() {
+        let mut sender = match worker.pool.take_http1(key).filter(|_| left > 0) {
             Some(sender) => sender,
             // Cold: boxed, so that requests over pooled connections do not carry the handshake's state.
             None => match Box::pin(open_http1(worker, workload, key, meter)).await {
@@ -124,28 +124,38 @@ async fn send_http2(
     mut request: Request<Body>,
     meter: OpenMeter<'_>,
 ) -> Result<(Response<Incoming>, Held), Unsent> {
-    for _ in 0..limits::POOL_RETRIES {
-        let mut connection = match worker.pool.http2(key) {
-            Some(connection) => connection,
-            None => match Box::pin(open_http2(worker, workload, key, meter)).await {
-                Ok(connection) => connection,
-                Err(error) => return Err(Unsent { error: error.into(), request: Some(request) }),
-            },
+    for left in (0..limits::POOL_RETRIES).rev() {
+        let shared = worker.pool.http2(key).filter(|_| left > 0);
+        let connection = match shared {
+            Some(connection) => Ok(connection),
+            None if left > 0 => Box::pin(shared_http2(worker, workload, key, meter)).await,
+            // Others would use a shared one up again: this request is the first on its own, shared afterwards.
+            None => Box::pin(open_http2(worker, workload, key, meter)).await,
+        };
+        let mut connection = match connection {
+            Ok(connection) => connection,
+            Err(error) => return Err(Unsent { error: error.into(), request: Some(request) }),
         };
         let stream = connection.stream();
         let copy = copy_of(&request);
         match connection.sender.try_send_request(request).await {
-            Ok(response) => return Ok((response, Held::Http2(stream))),
-            Err(mut failed) => match failed.take_message() {
-                Some(unsent) => request = unsent,
-                None => {
-                    let source = failed.into_error();
-                    match copy.filter(|_| is_unprocessed(&source)) {
-                        Some(copy) => request = copy,
-                        None => return Err(Unsent { error: SendError::Broken { to: key.to, source }, request: None }),
-                    }
+            Ok(response) => {
+                if left == 0 {
+                    worker.pool.put_http2(key, connection);
                 }
-            },
+                return Ok((response, Held::Http2(stream)));
+            }
+            Err(mut failed) => {
+                let unsent = failed.take_message();
+                let source = failed.into_error();
+                match unsent.or_else(|| copy.filter(|_| is_unprocessed(&source))) {
+                    Some(unsent) => request = unsent,
+                    None => return Err(Unsent { error: SendError::Broken { to: key.to, source }, request: None }),
+                }
+                if !is_refused(&source) {
+                    connection.leave();
+                }
+            }
         }
     }
     Err(Unsent { error: SendError::KeepsClosing { to: key.to }, request: Some(request) })
@@ -165,12 +175,20 @@ fn copy_of(request: &Request<Body>) -> Option<Request<Body>> {
 
 /// Whether the server said that it did not begin with the request (RFC 9113 8.7): servers go away every so many requests.
 fn is_unprocessed(error: &hyper::Error) -> bool {
-    let cause = error.source().and_then(|cause| cause.downcast_ref::<h2::Error>());
-    cause.is_some_and(|cause| {
-        let refused = cause.is_reset() && cause.reason() == Some(h2::Reason::REFUSED_STREAM);
-        let left = cause.is_go_away() && cause.reason() == Some(h2::Reason::NO_ERROR);
-        cause.is_remote() && (refused || left)
-    })
+    let left =
+        |cause: &h2::Error| cause.is_remote() && cause.is_go_away() && cause.reason() == Some(h2::Reason::NO_ERROR);
+    is_refused(error) || h2_cause(error).is_some_and(left)
+}
+
+/// Whether the server refused this one stream; its connection serves others.
+fn is_refused(error: &hyper::Error) -> bool {
+    let refused =
+        |cause: &h2::Error| cause.is_remote() && cause.is_reset() && cause.reason() == Some(h2::Reason::REFUSED_STREAM);
+    h2_cause(error).is_some_and(refused)
+}
+
+fn h2_cause(error: &hyper::Error) -> Option<&h2::Error> {
+    error.source().and_then(|cause| cause.downcast_ref())
 }
 
 async fn open_http1(
@@ -193,7 +211,8 @@ async fn open_http1(
     Ok(sender)
 }
 
-async fn open_http2(
+/// A connection that others use as well: a burst of requests dials one.
+async fn shared_http2(
     worker: &Arc<Worker>,
     workload: &Workload,
     key: &Arc<PoolKey>,
@@ -205,6 +224,17 @@ async fn open_http2(
     if let Some(connection) = worker.pool.http2(key) {
         return Ok(connection);
     }
+    let connection = open_http2(worker, workload, key, meter).await?;
+    worker.pool.put_http2(key, connection.clone());
+    Ok(connection)
+}
+
+async fn open_http2(
+    worker: &Arc<Worker>,
+    workload: &Workload,
+    key: &Arc<PoolKey>,
+    meter: OpenMeter<'_>,
+) -> Result<Http2, DialError> {
     let io = Metered { io: connect(worker, workload, key, SessionProtocol::Http2).await?, meter: Meter::new(meter()) };
     let (sender, connection) = http2::Builder::new(TokioExecutor::new())
         .initial_stream_window_size(limits::HTTP2_STREAM_WINDOW)
@@ -223,9 +253,7 @@ async fn open_http2(
             tracing::debug!(%error, "HTTP/2 connection to a server ended");
         }
     }));
-    let connection = Http2::new(sender);
-    worker.pool.put_http2(key, connection.clone());
-    Ok(connection)
+    Ok(Http2::new(sender))
 }
 
 async fn connect(
