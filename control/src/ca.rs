@@ -4,6 +4,7 @@
 
 mod files;
 mod issuer;
+mod made;
 #[cfg(test)]
 mod tests;
 
@@ -12,9 +13,12 @@ use std::{io, path::PathBuf, sync::Arc, time::Duration};
 use parking_lot::RwLock;
 use weir_core::identity::Identity;
 
+use self::files::Paths;
 pub use self::files::write as write_private;
-use self::files::{Given, Paths};
-pub use self::issuer::{Issued, Issuer};
+pub use self::{
+    issuer::{Issued, Issuer},
+    made::{Made, is_ending},
+};
 
 /// Where anchors and issuer come from.
 #[derive(Clone, Debug, clap::Args)]
@@ -33,6 +37,13 @@ pub struct CaArgs {
     pub certificate_hours: u16,
 }
 
+impl CaArgs {
+    /// Life of workload certificates.
+    pub fn life(&self) -> Duration {
+        Duration::from_secs(u64::from(self.certificate_hours) * 3_600)
+    }
+}
+
 /// Why there is no authority, or no certificate.
 #[derive(Debug, thiserror::Error)]
 pub enum CaError {
@@ -44,11 +55,11 @@ pub enum CaError {
         /// Why.
         source: io::Error,
     },
-    /// A file's content.
-    #[error("{path}: {reason}")]
+    /// The content of a file, Secret or ConfigMap.
+    #[error("{origin}: {reason}")]
     Content {
         /// Which.
-        path: PathBuf,
+        origin: String,
         /// What is wrong and what is expected.
         reason: String,
     },
@@ -60,10 +71,37 @@ pub enum CaError {
     Make(#[from] rcgen::Error),
 }
 
-/// The authority in use; its files are looked at again and again.
+/// Anchors and issuer as they were given, all PEM.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Material {
+    /// Trust anchors.
+    pub anchors: Vec<u8>,
+    /// The issuer's certificate, then any intermediates.
+    pub issuer: Vec<u8>,
+    /// The issuer's key.
+    pub key: Vec<u8>,
+}
+
+impl std::fmt::Debug for Material {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Material").finish_non_exhaustive()
+    }
+}
+
+/// What errors call anchors and issuer.
+#[derive(Clone, Debug)]
+pub struct Origins {
+    /// Where the anchors are.
+    pub anchors: String,
+    /// Where the issuer's certificate and key are.
+    pub issuer: String,
+}
+
+/// The authority in use. Its files are looked at again and again; without files, whoever made it replaces its material.
 #[derive(Debug)]
 pub struct Authority {
-    paths: Paths,
+    paths: Option<Paths>,
+    origins: Origins,
     life: Duration,
     current: RwLock<Arc<Current>>,
 }
@@ -75,7 +113,7 @@ pub struct Current {
     pub anchors: Vec<Vec<u8>>,
     /// Signs.
     pub issuer: Issuer,
-    given: Given,
+    given: Material,
 }
 
 impl Authority {
@@ -88,8 +126,26 @@ impl Authority {
         if args.trust_anchors.is_none() {
             files::ensure(&paths, trust_domain)?;
         }
-        let current = RwLock::new(Arc::new(load(&paths)?));
-        Ok(Authority { paths, life: Duration::from_secs(u64::from(args.certificate_hours) * 3_600), current })
+        let given = paths.read()?;
+        Authority::with(paths.origins(), Some(paths), given, args.life())
+    }
+
+    /// An authority from what somebody else keeps and watches.
+    ///
+    /// # Errors
+    /// See [`CaError`].
+    pub fn given(origins: Origins, given: Material, life: Duration) -> Result<Authority, CaError> {
+        Authority::with(origins, None, given, life)
+    }
+
+    fn with(origins: Origins, paths: Option<Paths>, given: Material, life: Duration) -> Result<Authority, CaError> {
+        let current = RwLock::new(Arc::new(load(&origins, given)?));
+        Ok(Authority { paths, origins, life, current })
+    }
+
+    /// Life of workload certificates.
+    pub fn life(&self) -> Duration {
+        self.life
     }
 
     /// What is in use now.
@@ -102,11 +158,21 @@ impl Authority {
     /// # Errors
     /// The new content cannot be used; the old stays.
     pub fn reload(&self) -> Result<bool, CaError> {
-        let given = self.paths.read()?;
+        match &self.paths {
+            Some(paths) => self.replace(paths.read()?),
+            None => Ok(false),
+        }
+    }
+
+    /// Takes new material. Says whether it is another one than before.
+    ///
+    /// # Errors
+    /// It cannot be used; the old stays.
+    pub fn replace(&self, given: Material) -> Result<bool, CaError> {
         if given == self.current.read().given {
             return Ok(false);
         }
-        let new = Arc::new(load(&self.paths)?);
+        let new = Arc::new(load(&self.origins, given)?);
         *self.current.write() = new;
         Ok(true)
     }
@@ -133,12 +199,17 @@ pub fn unix_now() -> i64 {
     issuer::unix(std::time::SystemTime::now())
 }
 
-fn load(paths: &Paths) -> Result<Current, CaError> {
-    let given = paths.read()?;
-    let anchors = files::certificates(&paths.anchors, &given.anchors)?;
-    let chain = files::certificates(&paths.issuer, &given.issuer)?;
+fn load(origins: &Origins, given: Material) -> Result<Current, CaError> {
+    let anchors = files::certificates(&origins.anchors, &given.anchors)?;
+    let chain = files::certificates(&origins.issuer, &given.issuer)?;
     let issuer = Issuer::new(chain, &given.key, &anchors)
-        .map_err(|reason| CaError::Content { path: paths.issuer.clone(), reason })?;
-    let anchors = anchors.into_iter().map(|der| der.to_vec()).collect();
-    Ok(Current { anchors, issuer, given })
+        .map_err(|reason| CaError::Content { origin: origins.issuer.clone(), reason })?;
+    // A bundle that is the union of two may name one twice.
+    let mut unique: Vec<Vec<u8>> = Vec::with_capacity(anchors.len());
+    for anchor in anchors {
+        if !unique.iter().any(|known| known[..] == anchor[..]) {
+            unique.push(anchor.to_vec());
+        }
+    }
+    Ok(Current { anchors: unique, issuer, given })
 }

@@ -8,14 +8,13 @@ use crate::{limits, plane::Plane};
 
 const CONTROL: &str = "weir-control";
 const PODS: &str = "weir-data-plane";
-/// Below this, a given issuer should have been replaced.
-const ISSUER_WARNING: Duration = Duration::from_secs(7 * 86_400);
 
 /// Everything.
 pub fn all(plane: &Plane, reports: &[v1::Report], missing: &[String]) -> Vec<CheckResult> {
-    let mut results = vec![manifests(plane), issuer(plane), nodes(reports, missing)];
+    let mut results = vec![manifests(plane), authority(plane), issuer(plane), nodes(reports, missing)];
     results.push(rejections(plane));
     results.push(pods(plane));
+    results.push(refused(plane));
     for report in reports {
         results.extend(report.checks.iter().cloned().map(|found| of_node(&report.node_name, found)));
     }
@@ -47,13 +46,18 @@ fn manifests(plane: &Plane) -> CheckResult {
     judged(CONTROL, "all manifests are valid", CheckOutcome::Error, findings)
 }
 
+fn authority(plane: &Plane) -> CheckResult {
+    let wrong = plane.authority_problem().map(|problem| format!("{problem}; what was used before stays in use"));
+    judged(CONTROL, "trust anchors and issuer as given are in use", CheckOutcome::Error, wrong.into_iter().collect())
+}
+
 fn issuer(plane: &Plane) -> CheckResult {
     let left = plane.issuer_left();
     let days = left.as_secs() / 86_400;
     let hint = format!("replace issuer certificate and key; {days} days are left");
     let outcome = match left {
         Duration::ZERO => CheckOutcome::Error,
-        left if left < ISSUER_WARNING => CheckOutcome::Warning,
+        left if left < limits::ISSUER_ENDING => CheckOutcome::Warning,
         _enough => {
             return result(
                 CONTROL,
@@ -111,4 +115,14 @@ fn pods(plane: &Plane) -> CheckResult {
         .collect();
     wrong.sort();
     judged(PODS, "pods that are opted in are captured and have certificates", CheckOutcome::Error, wrong)
+}
+
+fn refused(plane: &Plane) -> CheckResult {
+    let index = plane.index();
+    let refused = index.pods().filter(|pod| index.is_refused(pod));
+    let mut wrong: Vec<String> = refused
+        .filter_map(|pod| Some(format!("{}/{}: {}", pod.reference.namespace, pod.reference.name, pod.unfit?.reason())))
+        .collect();
+    wrong.sort();
+    judged(PODS, "pods that are opted in can be meshed", CheckOutcome::Warning, wrong)
 }

@@ -13,13 +13,15 @@ use std::{
     sync::Arc,
 };
 
-use crate::objects::{Event, Kind, Name, Namespace, ObjectName, Pod, Service, Slice};
+use crate::objects::{Event, Kind, Name, Namespace, ObjectName, Pod, Service, Slice, Unfit};
 
 /// Resources that events may have changed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Changed {
-    /// Workloads: node and pod uid.
+    /// Workloads and plain pods: node and pod uid.
     pub workloads: HashSet<(Arc<str>, Arc<str>)>,
+    /// Namespaces whose opting in may have changed.
+    pub namespaces: HashSet<Arc<str>>,
     /// Destinations at any port of these addresses.
     pub addresses: HashSet<IpAddr>,
     /// Endpoints, by name of their slice.
@@ -32,6 +34,7 @@ impl Changed {
     /// Adds what `other` names.
     pub fn merge(&mut self, other: &Changed) {
         self.workloads.extend(other.workloads.iter().cloned());
+        self.namespaces.extend(other.namespaces.iter().cloned());
         self.addresses.extend(other.addresses.iter().copied());
         self.endpoints.extend(other.endpoints.iter().cloned());
         self.trust |= other.trust;
@@ -39,7 +42,11 @@ impl Changed {
 
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
-        self.workloads.is_empty() && self.addresses.is_empty() && self.endpoints.is_empty() && !self.trust
+        self.workloads.is_empty()
+            && self.namespaces.is_empty()
+            && self.addresses.is_empty()
+            && self.endpoints.is_empty()
+            && !self.trust
     }
 }
 
@@ -59,6 +66,8 @@ pub struct Index {
     slices_by_address: HashMap<IpAddr, BTreeSet<Name>>,
     // Peers send mTLS to these pods: their nodes said once that they are captured and have a certificate.
     serving: HashSet<Arc<str>>,
+    // Marks of pods that were opted out after they had been set: they say nothing about the time after.
+    spent: HashMap<Arc<str>, Arc<str>>,
 }
 
 impl Index {
@@ -97,9 +106,45 @@ impl Index {
 
     /// Opted in, by its own label or its namespace's, and able to be a workload.
     pub fn is_enabled(&self, pod: &Pod) -> bool {
+        pod.unfit.is_none() && self.is_opted_in(pod)
+    }
+
+    /// Opted in, by its own label or its namespace's; it may still be unfit.
+    pub fn is_opted_in(&self, pod: &Pod) -> bool {
         let namespace =
             || self.namespaces.get(pod.reference.namespace.as_str()).and_then(|namespace| namespace.enabled);
-        pod.unfit.is_none() && pod.enabled.or_else(namespace).unwrap_or(false)
+        pod.enabled.or_else(namespace).unwrap_or(false)
+    }
+
+    /// Opted in, running, and unable to be a workload.
+    pub fn is_refused(&self, pod: &Pod) -> bool {
+        pod.unfit.is_some_and(|unfit| unfit != Unfit::Ended) && self.is_opted_in(pod)
+    }
+
+    /// Has a network namespace of its own and is not in the mesh: nothing is done to it.
+    pub fn is_plain(&self, pod: &Pod) -> bool {
+        pod.unfit.is_none_or(Unfit::has_network) && !self.is_enabled(pod)
+    }
+
+    /// Namespaces whose pods are opted in unless they say otherwise.
+    pub fn meshed_namespaces(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.namespaces.iter().filter(|(_, namespace)| namespace.enabled == Some(true)).map(|(name, _)| name)
+    }
+
+    /// Pods that serve mTLS and do not carry a mark that says so.
+    pub fn unmarked(&self) -> impl Iterator<Item = (&Name, &Arc<Pod>)> {
+        let names = self.serving.iter().filter_map(|uid| self.pods_by_uid.get(uid));
+        names.filter_map(|name| Some((name, self.pods.get(name)?))).filter(|(_, pod)| !self.has_valid_mark(pod))
+    }
+
+    /// Pods that carry a mark and were opted out.
+    pub fn wrongly_marked(&self) -> impl Iterator<Item = (&Name, &Arc<Pod>)> {
+        let ended = |pod: &Pod| pod.unfit == Some(Unfit::Ended);
+        self.pods.iter().filter(move |(_, pod)| pod.mark.is_some() && !ended(pod) && !self.is_enabled(pod))
+    }
+
+    fn has_valid_mark(&self, pod: &Pod) -> bool {
+        pod.mark.is_some() && self.spent.get(&pod.uid) != pod.mark.as_ref()
     }
 
     /// Opted in, and its node has said that it is ready for mTLS.

@@ -3,14 +3,18 @@
 //! Must never be needed for a request: nodes serve on without it.
 
 pub mod admin;
+pub mod audit;
 pub mod ca;
 pub mod checks;
+mod directory;
 pub mod index;
+pub mod kubernetes;
 pub mod limits;
 pub mod manifests;
 pub mod mesh;
 pub mod metrics;
 pub mod nodes;
+pub mod notices;
 pub mod objects;
 pub mod parse;
 pub mod plane;
@@ -28,39 +32,27 @@ use clap::Parser;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
-    sync::mpsc,
 };
 use weir_core::identity::Identity;
 
-use crate::{
-    ca::{Authority, CaArgs},
-    manifests::Manifests,
-    plane::Plane,
-    tokens::Tokens,
-};
+use crate::{admin::Health, ca::CaArgs, parse::Options};
 
 /// Weir's control plane.
 #[derive(Debug, Parser)]
 #[command(name = "weir-control", version)]
 pub struct Args {
-    /// Folder of Kubernetes manifests (Namespace, Pod, Service, EndpointSlice, ServiceAccount), watched for change
-    #[arg(long)]
-    pub manifests: PathBuf,
+    /// Read objects, tokens and the authority from the API server: by KUBECONFIG, else as the pod that this runs in
+    #[arg(long, conflicts_with_all = ["manifests", "node_tokens", "api_token", "trust_anchors"])]
+    pub kubernetes: bool,
+    /// Where objects and tokens come from without an API server
+    #[command(flatten)]
+    pub directory: DirectoryArgs,
     /// Address of the gRPC server for nodes and for `weir`
     #[arg(long, default_value = "0.0.0.0:8086")]
     pub listen: SocketAddr,
     /// Address of health and metrics
     #[arg(long, default_value = "0.0.0.0:9990")]
     pub admin_listen: SocketAddr,
-    /// Folder for the self-made authority and what a restart must know
-    #[arg(long, default_value = "/var/lib/weir-control")]
-    pub state_dir: PathBuf,
-    /// Folder with one token file for each node, named as the node
-    #[arg(long)]
-    pub node_tokens: PathBuf,
-    /// File with the token of `weir` and other programs of people
-    #[arg(long)]
-    pub api_token: PathBuf,
     /// Trust domain of the mesh's identities
     #[arg(long, default_value = "cluster.local")]
     pub trust_domain: String,
@@ -73,6 +65,23 @@ pub struct Args {
     /// Log filter, as in `info,weir_control=debug`
     #[arg(long, env = "WEIR_LOG", default_value = "info")]
     pub log: String,
+}
+
+/// Where objects and tokens come from without an API server.
+#[derive(Clone, Debug, clap::Args)]
+pub struct DirectoryArgs {
+    /// Folder of Kubernetes manifests (Namespace, Pod, Service, EndpointSlice, ServiceAccount), watched for change
+    #[arg(long, required_unless_present = "kubernetes")]
+    pub manifests: Option<PathBuf>,
+    /// Folder with one token file for each node, named as the node
+    #[arg(long, required_unless_present = "kubernetes")]
+    pub node_tokens: Option<PathBuf>,
+    /// File with the token of `weir` and other programs of people
+    #[arg(long, required_unless_present = "kubernetes")]
+    pub api_token: Option<PathBuf>,
+    /// Folder for the self-made authority and what a restart must know
+    #[arg(long, default_value = "/var/lib/weir-control")]
+    pub state_dir: PathBuf,
 }
 
 impl Args {
@@ -93,6 +102,12 @@ pub enum ControlError {
         /// What the system said.
         source: io::Error,
     },
+    /// No source of objects.
+    #[error("either --kubernetes, or --manifests with --node-tokens and --api-token")]
+    NoSource,
+    /// No API server.
+    #[error("--kubernetes: {0}; outside a pod, set KUBECONFIG")]
+    Kubernetes(#[from] kubernetes::Failure),
     /// No valid domain.
     #[error("--trust-domain: {0}")]
     TrustDomain(#[from] weir_core::identity::InvalidIdentity),
@@ -114,54 +129,52 @@ fn setup(what: impl Into<String>) -> impl FnOnce(io::Error) -> ControlError {
 /// See [`ControlError`].
 pub fn run(args: Args) -> Result<(), ControlError> {
     let identity = Identity::of("weir", "weir-control", &args.trust_domain)?;
-    std::fs::create_dir_all(&args.state_dir).map_err(setup(format!("--state-dir {}", args.state_dir.display())))?;
-    let authority = Authority::open(&args.ca, &args.state_dir, &args.trust_domain)?;
-    let tokens = Tokens::open(args.node_tokens.clone(), args.api_token.clone()).map_err(setup("tokens"))?;
-    let plane = Arc::new(Plane::new(args.trust_domain.clone(), authority, args.state_dir.join("serving")));
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(setup("starting the event loop"))?;
-    let ended = runtime.block_on(control(args, plane, Arc::new(tokens), identity));
+    let ended = runtime.block_on(control(args, identity));
     runtime.shutdown_timeout(limits::SHUTDOWN);
     ended
 }
 
-async fn control(args: Args, plane: Arc<Plane>, tokens: Arc<Tokens>, identity: Identity) -> Result<(), ControlError> {
+async fn control(args: Args, identity: Identity) -> Result<(), ControlError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(setup("listening for SIGTERM"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(setup("listening for SIGINT"))?;
-    let listener = TcpListener::bind(args.listen).await.map_err(setup(format!("--listen {}", args.listen)))?;
-    let admin =
-        TcpListener::bind(args.admin_listen).await.map_err(setup(format!("--admin-listen {}", args.admin_listen)))?;
-    let options = parse::Options { trust_domain: args.trust_domain.clone(), linkerd_inject: args.linkerd_inject };
-    let manifests = Manifests::new(args.manifests, options);
-    let (scans, mut found) = mpsc::channel(1);
-    std::thread::Builder::new()
-        .name("manifests".to_owned())
-        .spawn(move || manifests.follow(&scans))
-        .map_err(setup("starting the watch of manifests"))?;
-    let taker = Arc::clone(&plane);
-    tokio::spawn(async move {
-        while let Some(scan) = found.recv().await {
-            taker.take(scan);
-        }
-    });
-    let follower = Arc::clone(&plane);
-    tokio::spawn(async move { follower.follow_authority().await });
-    tokio::spawn(admin::serve(admin, Arc::clone(&plane)));
-    tracing::info!(listen = %args.listen, admin = %args.admin_listen, %identity, "control ready");
-    let stop = async move {
+    let mut stop = std::pin::pin!(async move {
         tokio::select! {
             _signal = terminate.recv() => {}
             _signal = interrupt.recv() => {}
         }
-    };
-    let (stopping, stopped) = tokio::sync::oneshot::channel();
-    let served = serve::serve(plane, tokens, identity, listener, async move {
-        stop.await;
-        let _gone = stopping.send(());
     });
+    let listener = TcpListener::bind(args.listen).await.map_err(setup(format!("--listen {}", args.listen)))?;
+    let admin =
+        TcpListener::bind(args.admin_listen).await.map_err(setup(format!("--admin-listen {}", args.admin_listen)))?;
+    let health = Arc::new(Health::default());
+    tokio::spawn(admin::serve(admin, Arc::clone(&health)));
+    let options = Options { trust_domain: args.trust_domain.clone(), linkerd_inject: args.linkerd_inject };
+    let (plane, tokens, running) = if args.kubernetes {
+        let started = tokio::select! {
+            started = kubernetes::start(options, args.ca.life(), &health) => started?,
+            () = &mut stop => return Ok(()),
+        };
+        (Arc::clone(&started.plane), Arc::clone(&started.tokens), Some(started))
+    } else {
+        let (plane, tokens) = directory::start(args.directory, &args.ca, options)?;
+        (plane, tokens, None)
+    };
+    health.set_plane(Arc::clone(&plane));
+    tracing::info!(listen = %args.listen, admin = %args.admin_listen, %identity, "control ready");
+    let (stopping, stopped) = tokio::sync::oneshot::channel::<()>();
+    let served = serve::serve(plane, tokens, identity, listener, async move { drop(stopped.await) });
+    let mut served = std::pin::pin!(served);
     tokio::select! {
-        ended = served => Ok(ended?),
-        // Streams of nodes never end by themselves: nodes reconnect to a successor.
-        () = async { let _stopped = stopped.await; tokio::time::sleep(limits::SHUTDOWN / 10).await } => Ok(()),
+        ended = &mut served => return Ok(ended?),
+        () = stop => {}
     }
+    drop(stopping);
+    if let Some(running) = running {
+        running.release().await;
+    }
+    // Streams of nodes never end by themselves: nodes reconnect to a successor.
+    let _cut = tokio::time::timeout(limits::SHUTDOWN / 10, served).await;
+    Ok(())
 }

@@ -103,3 +103,68 @@ pub const QUERY_WITHIN: Duration = Duration::from_secs(2);
 pub const WINDOW_SECONDS: u32 = 300;
 /// Shortest token: half of what `openssl rand -hex 16` prints; an empty file must not let everybody in.
 pub const TOKEN_LEAST: usize = 16;
+
+// API server
+
+/// Objects of one page of a first list: a page of pods is some megabytes, and is the most that is held of Kubernetes' own types.
+pub const LIST_PAGE: u32 = 250;
+/// News of watches that wait for the index, and are taken at once: the watches wait while it is full.
+pub const WATCHED_QUEUE: usize = 1_024;
+/// Findings kept of the whole cluster: enough to fix, not enough to fill memory.
+pub const FINDINGS_IN_CLUSTER: usize = 1_000;
+/// One call to the API server: it answers in milliseconds, or something is wrong.
+pub const API_WITHIN: Duration = Duration::from_secs(5);
+/// Pause after a first failure; it doubles with each further one.
+pub const API_PAUSE_FIRST: Duration = Duration::from_millis(200);
+/// Longest pause: an API server that is back is used within so long.
+pub const API_PAUSE_LONGEST: Duration = Duration::from_secs(10);
+/// After so long without a failure, pauses begin small again.
+pub const API_CALM: Duration = Duration::from_secs(60);
+/// Tokens that are asked about at a time: all nodes reconnect after a restart of control.
+pub const REVIEWS_AT_ONCE: usize = 32;
+/// Answers about tokens kept: every node's, its successor's, and some people's.
+pub const REVIEWS_KEPT: usize = 2 * NODES;
+/// How long the API server's word for a token is believed: a token that was taken back is of use for so long at most.
+pub const REVIEW_KEPT: Duration = Duration::from_secs(60);
+/// How long its refusal is believed: a caller that tries again and again costs one question in so long.
+pub const REFUSED_REVIEW_KEPT: Duration = Duration::from_secs(5);
+/// A service account's token is one kilobyte.
+pub const REVIEWED_TOKEN_BYTES: usize = 16 * 1024;
+/// Life of the status writer's lease (client-go's default).
+pub const LEASE: Duration = Duration::from_secs(15);
+/// The writer stops writing when it could not renew for so long; a write in flight then still ends before another may lead.
+pub const LEASE_RENEW_WITHIN: Duration = Duration::from_secs(10);
+/// How often the lease is renewed, or looked at (client-go's default).
+pub const LEASE_RETRY: Duration = Duration::from_secs(2);
+/// Notices that wait to become events: two per pod of the largest node at once.
+pub const NOTICES_QUEUE: usize = 1_024;
+/// Events at once: a namespace of some hundred pods that is opted in.
+pub const EVENTS_BURST: f64 = 300.0;
+/// Events per second in the long run (what client-go lets a component write is less).
+pub const EVENTS_PER_SECOND: f64 = 10.0;
+/// Names of events that were written, so as not to write them again.
+pub const EVENTS_REMEMBERED: usize = 4_096;
+/// What the API server takes as an event's note.
+pub const EVENT_NOTE_BYTES: usize = 1_024;
+/// Pods that one refused certificate is noted on: they share a service account on one node.
+pub const PODS_PER_REFUSAL: usize = 8;
+/// Conditions of pods that are set at a time.
+pub const CONDITIONS_AT_ONCE: usize = 16;
+/// A condition that was set and that the watch does not show after so long is set again.
+pub const CONDITION_RETRY: Duration = Duration::from_secs(5);
+/// Least time between two looks at all pods: 100,000 of them cost milliseconds.
+pub const PODS_PAUSE: Duration = Duration::from_millis(100);
+/// Look at all pods without an event: certificates become late by time alone.
+pub const PODS_RESCAN: Duration = Duration::from_secs(5);
+/// A captured pod has its certificate a second later; after so long people should look.
+pub const CERTIFICATE_WITHIN: Duration = Duration::from_secs(10);
+/// Nodes renew at seven tenths of a certificate's life: one with less than this part (a tenth) left is late.
+pub const CERTIFICATE_LATE_PART: u32 = 10;
+/// Least time between two writes of the status.
+pub const STATUS_PAUSE: Duration = Duration::from_secs(2);
+/// Look at the status without an event.
+pub const STATUS_RESCAN: Duration = Duration::from_secs(10);
+/// Below this, a given issuer should have been replaced.
+pub const ISSUER_ENDING: Duration = Duration::from_secs(7 * 86_400);
+/// How often a self-made issuer is looked at for its end.
+pub const ISSUER_RESCAN: Duration = Duration::from_secs(3_600);

@@ -10,10 +10,10 @@ use crate::{
     checks,
     index::Index,
     limits,
-    objects::{Name, Pod},
+    objects::{Name, Pod, Unfit},
     plane::Plane,
     snapshot,
-    tokens::Tokens,
+    tokens::{Caller, Tokens},
 };
 
 /// Serves `weir`.
@@ -41,7 +41,7 @@ impl Service {
 #[tonic::async_trait]
 impl Mesh for Service {
     async fn version(&self, request: Request<v1::VersionRequest>) -> Result<Response<v1::VersionResponse>, Status> {
-        self.tokens.api(request.metadata())?;
+        self.tokens.api(&Caller::of(&request)).await?;
         let version = |node: &Arc<crate::plane::Node>| v1::NodeVersion {
             node_name: node.name.to_string(),
             version: node.version.clone(),
@@ -51,7 +51,7 @@ impl Mesh for Service {
     }
 
     async fn observe(&self, request: Request<v1::ObserveRequest>) -> Result<Response<v1::ObserveResponse>, Status> {
-        self.tokens.api(request.metadata())?;
+        self.tokens.api(&Caller::of(&request)).await?;
         let window = request.into_inner().window_seconds;
         if !(1..=limits::WINDOW_SECONDS).contains(&window) {
             return Err(Status::invalid_argument(format!(
@@ -67,7 +67,7 @@ impl Mesh for Service {
         &self,
         request: Request<v1::WorkloadsRequest>,
     ) -> Result<Response<v1::WorkloadsResponse>, Status> {
-        self.tokens.api(request.metadata())?;
+        self.tokens.api(&Caller::of(&request)).await?;
         let namespace = request.into_inner().namespace;
         let statuses = self.plane.statuses();
         let index = self.plane.index();
@@ -83,7 +83,7 @@ impl Mesh for Service {
         &self,
         request: Request<v1::EndpointsRequest>,
     ) -> Result<Response<v1::EndpointsResponse>, Status> {
-        self.tokens.api(request.metadata())?;
+        self.tokens.api(&Caller::of(&request)).await?;
         let (name, port) = authority(&request.into_inner().authority)?;
         let index = self.plane.index();
         let service = index.service(&name).ok_or_else(|| {
@@ -110,7 +110,7 @@ impl Mesh for Service {
     }
 
     async fn check(&self, request: Request<v1::CheckRequest>) -> Result<Response<v1::CheckResponse>, Status> {
-        self.tokens.api(request.metadata())?;
+        self.tokens.api(&Caller::of(&request)).await?;
         let (reports, missing) = self.reports(1).await?;
         Ok(Response::new(v1::CheckResponse { results: checks::all(&self.plane, &reports, &missing) }))
     }
@@ -124,7 +124,7 @@ fn pod_status(index: &Index, pod: &Pod, statuses: &HashMap<String, v1::WorkloadS
         (None, true) => format!("node {} has not said anything about it", pod.reference.node_name),
         (None, false) => pod
             .unfit
-            .unwrap_or("not opted in: neither the pod nor its namespace has label weir.mesh/enabled=true")
+            .map_or("not opted in: neither the pod nor its namespace has label weir.mesh/enabled=true", Unfit::reason)
             .to_owned(),
     };
     v1::PodStatus {

@@ -15,11 +15,14 @@ use weir_api::v1::{self, control_message, node_message, nodes_server::Nodes};
 use weir_core::identity::Identity;
 
 use crate::{
+    audit,
     ca::CaError,
     limits,
+    notices::{Notice, Reason},
+    objects::Pod,
     plane::{Node, Plane},
     session::Session,
-    tokens::Tokens,
+    tokens::{Caller, Tokens},
 };
 
 /// Serves nodes.
@@ -63,12 +66,43 @@ impl Service {
         Ok(())
     }
 
+    fn sign(&self, node: &str, request: &v1::CertifyRequest) -> Result<v1::CertifyResponse, Status> {
+        let identity: Identity =
+            request.identity.parse().map_err(|error| Status::invalid_argument(format!("{error}")))?;
+        if !self.may_have(node, &identity) {
+            let reason = format!("no pod of node {node} that is in the mesh has identity {identity}");
+            return Err(Status::permission_denied(reason));
+        }
+        let signed = self.plane.authority.certify(&identity, &request.certificate_signing_request);
+        let issued = signed.map_err(|error| match &error {
+            CaError::Request(_) => Status::invalid_argument(error.to_string()),
+            _other => {
+                tracing::error!(%error, %identity, "cannot sign");
+                Status::internal("control cannot sign; its log says why")
+            }
+        })?;
+        self.plane.metrics.certificate("issued");
+        tracing::info!(node, %identity, not_after = issued.not_after, "certificate issued");
+        Ok(v1::CertifyResponse { chain: issued.chain, not_after: issued.not_after })
+    }
+
     /// Whether a live, opted-in pod of the node has this identity.
     fn may_have(&self, node: &str, identity: &Identity) -> bool {
         let index = self.plane.index();
-        index
-            .pods_of_node(node)
-            .any(|pod| pod.identity == *identity && !pod.addresses.is_empty() && index.is_enabled(pod))
+        index.pods_of_node(node).any(|pod| pod.identity == *identity && index.is_enabled(pod))
+    }
+
+    /// Pods of the node that wanted the certificate which was refused.
+    fn tell_pods(&self, node: &str, identity: &str, refusal: &Status) {
+        let concerned: Vec<Arc<Pod>> = {
+            let index = self.plane.index();
+            let named = |pod: &&Arc<Pod>| pod.identity.as_str() == identity && index.is_opted_in(pod);
+            index.pods_of_node(node).filter(named).take(limits::PODS_PER_REFUSAL).cloned().collect()
+        };
+        for pod in concerned {
+            let note = format!("control did not sign a certificate for {identity}: {}", refusal.message());
+            self.plane.notify(Notice::of(&pod, Reason::CertificateDenied, note));
+        }
     }
 }
 
@@ -77,16 +111,20 @@ impl Nodes for Service {
     type StreamStream = Messages;
 
     async fn stream(&self, request: Request<Streaming<v1::NodeMessage>>) -> Result<Response<Messages>, Status> {
-        let name = self.tokens.node(request.metadata())?;
+        let caller = Caller::of(&request);
+        let name = self.tokens.node(&caller).await?;
         if !self.plane.is_loaded() {
-            return Err(Status::unavailable("control has not read its manifests yet"));
+            return Err(Status::unavailable("control has not read all objects yet"));
         }
         let mut incoming = request.into_inner();
         let hello = tokio::time::timeout(limits::HELLO_WITHIN, first(&mut incoming))
             .await
             .map_err(|_elapsed| Status::deadline_exceeded("no hello came"))??;
         if *hello.node_name != *name {
-            return Err(Status::permission_denied(format!("this token is node {name}'s, not {:?}'s", hello.node_name)));
+            let refusal =
+                Status::permission_denied(format!("this token is node {name}'s, not {:?}'s", hello.node_name));
+            audit::refused(audit::Act::Node, &refusal, &hello.node_name, caller.peer);
+            return Err(refusal);
         }
         let (asked, questions) = mpsc::channel(limits::QUERIES_PER_NODE);
         let node = self.plane.join(name, hello.version.clone(), asked)?;
@@ -101,30 +139,23 @@ impl Nodes for Service {
     }
 
     async fn certify(&self, request: Request<v1::CertifyRequest>) -> Result<Response<v1::CertifyResponse>, Status> {
-        let node = self.tokens.node(request.metadata())?;
+        let caller = Caller::of(&request);
+        let node = self.tokens.node(&caller).await?;
         self.allow(&node)?;
-        let request = request.into_inner();
-        let identity: Identity =
-            request.identity.parse().map_err(|error| Status::invalid_argument(format!("{error}")))?;
-        if !self.may_have(&node, &identity) {
-            self.plane.metrics.certificate("refused");
-            let reason = format!("no pod of node {node} that is in the mesh has identity {identity}");
-            return Err(Status::permission_denied(reason));
+        if !self.plane.is_loaded() {
+            return Err(Status::unavailable("control has not read all objects yet"));
         }
-        let issued =
-            self.plane.authority.certify(&identity, &request.certificate_signing_request).map_err(
-                |error| match &error {
-                    CaError::Request(_) => Status::invalid_argument(error.to_string()),
-                    _other => {
-                        tracing::error!(%error, %identity, "cannot sign");
-                        Status::internal("control cannot sign; its log says why")
-                    }
-                },
-            );
-        self.plane.metrics.certificate(if issued.is_ok() { "issued" } else { "refused" });
-        let issued = issued?;
-        tracing::info!(%node, %identity, not_after = issued.not_after, "certificate issued");
-        Ok(Response::new(v1::CertifyResponse { chain: issued.chain, not_after: issued.not_after }))
+        let request = request.into_inner();
+        match self.sign(&node, &request) {
+            Ok(response) => Ok(Response::new(response)),
+            Err(refusal) => {
+                self.plane.metrics.certificate("refused");
+                let claimed = format!("{} on node {node}", request.identity);
+                audit::refused(audit::Act::Certify, &refusal, &claimed, caller.peer);
+                self.tell_pods(&node, &request.identity, &refusal);
+                Err(refusal)
+            }
+        }
     }
 }
 

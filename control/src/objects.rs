@@ -152,7 +152,7 @@ pub struct Pod {
     pub uid: Arc<str>,
     /// Names for labels and people.
     pub reference: v1::PodRef,
-    /// Primary first; empty for pods that share the node's network or have ended.
+    /// Primary first; empty until kubelet says them, for pods that share the node's network and for pods that have ended.
     pub addresses: Vec<IpAddr>,
     /// Of its service account.
     pub identity: Identity,
@@ -162,8 +162,42 @@ pub struct Pod {
     pub settings: Settings,
     /// TCP ports that containers name.
     pub named_ports: Vec<(Arc<str>, u16)>,
-    /// Why this pod can be no workload, for people; `None` when it can.
-    pub unfit: Option<&'static str>,
+    /// Why this pod can be no workload; `None` when it can.
+    pub unfit: Option<Unfit>,
+    /// Of condition `weir.mesh/Meshed`, when it is true: distinguishes it from the pod's next one.
+    pub mark: Option<Arc<str>>,
+}
+
+/// Type of the condition by which pods say that peers speak mTLS to them: known to every replica of control, and after its restart.
+pub const MESHED: &str = "weir.mesh/Meshed";
+
+/// Why a pod can be no workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unfit {
+    /// Shares its node's network.
+    HostNetwork,
+    /// Its containers will not run again.
+    Ended,
+    /// Would not work, with what to do about it.
+    Refused(&'static str),
+}
+
+impl Unfit {
+    /// For people.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Unfit::HostNetwork => {
+                "shares its node's network, where its traffic cannot be told from the node's; remove hostNetwork, or label it weir.mesh/enabled=false"
+            }
+            Unfit::Ended => "has ended",
+            Unfit::Refused(reason) => reason,
+        }
+    }
+
+    /// Whether the pod has a network namespace of its own, now or soon.
+    pub fn has_network(self) -> bool {
+        matches!(self, Unfit::Refused(_))
+    }
 }
 
 /// A service.

@@ -2,6 +2,7 @@
 //!
 //! What cannot be read is named: file, line, object, field. The caller keeps the last good version of it.
 
+mod cluster;
 mod convert;
 mod document;
 mod settings;
@@ -10,6 +11,7 @@ mod tests;
 
 use std::fmt;
 
+pub use self::cluster::Read;
 use crate::{
     limits,
     objects::{Object, ObjectName},
@@ -27,7 +29,7 @@ pub struct Options {
 /// Something that was refused, for the log and for `weir check`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// Relative to the folder of manifests.
+    /// Relative to the folder of manifests; empty for objects of the API server.
     pub file: String,
     /// Line of the file, from 1; 0 when the whole file is meant.
     pub line: usize,
@@ -41,17 +43,20 @@ pub struct Finding {
 
 impl fmt::Display for Finding {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.file)?;
-        if self.line > 0 {
-            write!(formatter, ":{}", self.line)?;
+        if !self.file.is_empty() {
+            formatter.write_str(&self.file)?;
+            if self.line > 0 {
+                write!(formatter, ":{}", self.line)?;
+            }
+            formatter.write_str(": ")?;
         }
         if let Some(object) = &self.object {
-            write!(formatter, ": {object}")?;
+            write!(formatter, "{object}: ")?;
         }
         if !self.field.is_empty() {
-            write!(formatter, ": {}", self.field)?;
+            write!(formatter, "{}: ", self.field)?;
         }
-        write!(formatter, ": {}", self.reason)
+        formatter.write_str(&self.reason)
     }
 }
 

@@ -4,14 +4,14 @@ use std::{
     collections::{BTreeMap, HashMap},
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use weir_api::v1;
 
 use crate::{
@@ -20,6 +20,7 @@ use crate::{
     limits,
     manifests::Scan,
     metrics::Metrics,
+    notices::Notice,
     parse::Finding,
 };
 
@@ -36,9 +37,13 @@ pub struct Plane {
     findings: RwLock<Vec<Finding>>,
     nodes: Mutex<BTreeMap<Arc<str>, Arc<Node>>>,
     loaded: std::sync::atomic::AtomicBool,
-    serving_file: PathBuf,
+    serving_file: Option<PathBuf>,
+    // Why new anchors or a new issuer are not in use.
+    authority_problem: RwLock<Option<String>>,
     queries: AtomicU64,
     answers: Mutex<HashMap<u64, mpsc::Sender<v1::Report>>>,
+    changes: watch::Sender<u64>,
+    notices: OnceLock<mpsc::Sender<Notice>>,
 }
 
 /// One connected node.
@@ -63,10 +68,10 @@ pub struct Node {
 }
 
 impl Plane {
-    /// Before the first scan.
-    pub fn new(trust_domain: String, authority: Authority, serving_file: PathBuf) -> Plane {
+    /// Before the first scan. `serving_file`: remembers which pods speak mTLS, where nothing else does.
+    pub fn new(trust_domain: String, authority: Authority, serving_file: Option<PathBuf>) -> Plane {
         let mut index = Index::default();
-        let text = std::fs::read_to_string(&serving_file).unwrap_or_default();
+        let text = serving_file.as_ref().and_then(|file| std::fs::read_to_string(file).ok()).unwrap_or_default();
         index.restore_serving(text.lines().map(Arc::from));
         Plane {
             trust_domain,
@@ -77,8 +82,11 @@ impl Plane {
             nodes: Mutex::default(),
             loaded: false.into(),
             serving_file,
+            authority_problem: RwLock::default(),
             queries: AtomicU64::new(1),
             answers: Mutex::default(),
+            changes: watch::Sender::new(0),
+            notices: OnceLock::new(),
         }
     }
 
@@ -87,7 +95,7 @@ impl Plane {
         self.index.read()
     }
 
-    /// Whether the manifests were read once: before that, nodes would be told that everything is gone.
+    /// Whether all objects were read once: before that, nodes would be told that everything is gone.
     pub fn is_loaded(&self) -> bool {
         self.loaded.load(Ordering::Acquire)
     }
@@ -115,6 +123,46 @@ impl Plane {
         self.metrics.findings(scan.findings.len());
         *self.findings.write() = scan.findings;
         self.tell(&changed);
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    /// Counts up when objects or statuses of pods may have changed.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Where notices go from now on; before that, nobody hears them.
+    pub fn set_notices(&self, notices: mpsc::Sender<Notice>) {
+        if self.notices.set(notices).is_err() {
+            tracing::error!("notices of pods go somewhere already");
+        }
+    }
+
+    /// People should hear this.
+    pub fn notify(&self, notice: Notice) {
+        let Some(notices) = self.notices.get() else { return };
+        if let Err(mpsc::error::TrySendError::Full(notice)) = notices.try_send(notice) {
+            tracing::warn!(?notice, "too many events at a time; this one is only in the log");
+        }
+    }
+
+    /// Anchors or issuer were looked at: why what was found is not in use, if it is not.
+    pub fn set_authority_problem(&self, problem: Option<String>) {
+        let mut known = self.authority_problem.write();
+        if *known == problem {
+            return;
+        }
+        if let Some(problem) = &problem {
+            tracing::error!(problem, "new trust anchors or issuer cannot be used; the old ones stay");
+        }
+        *known = problem;
+        drop(known);
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    /// Why new anchors or a new issuer are not in use.
+    pub fn authority_problem(&self) -> Option<String> {
+        self.authority_problem.read().clone()
     }
 
     /// A node says what became of a pod.
@@ -138,10 +186,12 @@ impl Plane {
         }
         drop(statuses);
         self.tell(&changed);
+        self.changes.send_modify(|count| *count += 1);
     }
 
     /// Anchors changed.
     pub fn trust_changed(&self) {
+        tracing::info!(anchors = self.authority.current().anchors.len(), "trust anchors or issuer changed");
         self.tell(&Changed { trust: true, ..Changed::default() });
     }
 
@@ -157,8 +207,9 @@ impl Plane {
 
     // A restart of control must not turn the traffic of meshed pods to plaintext until their nodes are back.
     fn save_serving(&self, index: &Index) {
+        let Some(file) = &self.serving_file else { return };
         let text: String = index.serving().flat_map(|uid| [uid, "\n"]).collect();
-        if let Err(error) = ca::write_private(&self.serving_file, text.as_bytes()) {
+        if let Err(error) = ca::write_private(file, text.as_bytes()) {
             tracing::warn!(%error, "which pods are in the mesh could not be written down");
         }
     }
@@ -189,6 +240,7 @@ impl Plane {
         });
         nodes.insert(name, Arc::clone(&node));
         self.metrics.nodes(nodes.len());
+        self.changes.send_modify(|count| *count += 1);
         Ok(node)
     }
 
@@ -198,6 +250,7 @@ impl Plane {
         if nodes.get(&node.name).is_some_and(|current| current.connection == node.connection) {
             nodes.remove(&node.name);
             self.metrics.nodes(nodes.len());
+            self.changes.send_modify(|count| *count += 1);
         }
     }
 
@@ -256,23 +309,12 @@ impl Plane {
 
     /// Looks at the authority's files until control ends.
     pub async fn follow_authority(&self) {
-        let mut told = String::new();
         loop {
             tokio::time::sleep(limits::CA_RESCAN).await;
-            match self.authority.reload() {
-                Ok(false) => {}
-                Ok(true) => {
-                    tracing::info!(anchors = self.authority.current().anchors.len(), "trust anchors or issuer changed");
-                    told.clear();
-                    self.trust_changed();
-                }
-                Err(error) => {
-                    let error = error.to_string();
-                    if error != told {
-                        tracing::error!(error, "new trust anchors or issuer cannot be used; the old ones stay");
-                        told = error;
-                    }
-                }
+            let reloaded = self.authority.reload();
+            self.set_authority_problem(reloaded.as_ref().err().map(ToString::to_string));
+            if matches!(reloaded, Ok(true)) {
+                self.trust_changed();
             }
         }
     }

@@ -61,7 +61,8 @@ impl Session {
                 session.has.insert(key, known.version);
             }
         }
-        session.dirty.extend(index.pods_of_node(&session.node).map(|pod| Key::Workload(Arc::clone(&pod.uid))));
+        session.dirty.extend(index.meshed_namespaces().cloned().map(Key::MeshedNamespace));
+        session.dirty.extend(index.pods_of_node(&session.node).flat_map(|pod| keys_of_pod(&pod.uid)));
         session.subscribe(&hello.destinations, index);
         session
     }
@@ -122,17 +123,13 @@ impl Session {
         if changed.trust {
             self.dirty.insert(Key::TrustBundle);
         }
-        let own = changed.workloads.iter().filter(|(node, _)| *node == self.node);
-        self.dirty.extend(own.map(|(_, uid)| Key::Workload(Arc::clone(uid))));
-        // Workloads that moved away are asked for by the key that the node has.
-        let had = |uid: &Arc<str>| self.has.contains_key(&Key::Workload(Arc::clone(uid)));
-        let moved: Vec<Key> = changed
-            .workloads
-            .iter()
-            .filter(|(_, uid)| had(uid))
-            .map(|(_, uid)| Key::Workload(Arc::clone(uid)))
-            .collect();
-        self.dirty.extend(moved);
+        self.dirty.extend(changed.namespaces.iter().cloned().map(Key::MeshedNamespace));
+        for (node, uid) in &changed.workloads {
+            // What moved away is asked for by the key that the node has.
+            let own = *node == self.node;
+            let concerned = keys_of_pod(uid).into_iter().filter(|key| own || self.has.contains_key(key));
+            self.dirty.extend(concerned);
+        }
         self.dirty.extend(
             changed.endpoints.iter().filter(|name| self.referred.contains_key(*name)).cloned().map(Key::Endpoints),
         );
@@ -223,6 +220,9 @@ impl Session {
         }
         self.leaving.remove(&key);
         self.has.remove(&key);
+        if let Key::Workload(uid) = &key {
+            self.dirty.insert(Key::PlainPod(Arc::clone(uid)));
+        }
         update.removals.push(key.to_api(&self.trust_domain));
     }
 
@@ -232,7 +232,11 @@ impl Session {
                 trust_domain: self.trust_domain.clone(),
                 anchors: anchors.to_vec(),
             })),
+            Key::MeshedNamespace(name) => snapshot::meshed_namespace(index, name).map(Body::MeshedNamespace),
             Key::Workload(uid) => snapshot::workload(index, uid, &self.node).map(Body::Workload),
+            // Not before it was taken away as a workload: it would be both.
+            Key::PlainPod(uid) if self.has.contains_key(&Key::Workload(Arc::clone(uid))) => None,
+            Key::PlainPod(uid) => snapshot::plain_pod(index, uid, &self.node).map(Body::PlainPod),
             Key::Endpoints(name) => {
                 let wanted = self.referred.contains_key(name);
                 wanted.then(|| snapshot::endpoints(index, name)).flatten().map(Body::Endpoints)
@@ -243,4 +247,9 @@ impl Session {
             }
         }
     }
+}
+
+/// A pod is the one or the other.
+fn keys_of_pod(uid: &Arc<str>) -> [Key; 2] {
+    [Key::Workload(Arc::clone(uid)), Key::PlainPod(Arc::clone(uid))]
 }

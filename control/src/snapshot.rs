@@ -29,8 +29,12 @@ const DEFAULT_SKIP: (u16, u16) = (4567, 4568);
 pub enum Key {
     /// The anchors.
     TrustBundle,
+    /// A namespace whose pods are opted in.
+    MeshedNamespace(Arc<str>),
     /// A pod, by uid.
     Workload(Arc<str>),
+    /// A pod that is not in the mesh, by uid.
+    PlainPod(Arc<str>),
     /// A slice.
     Endpoints(Name),
     /// A dialled address.
@@ -48,6 +52,8 @@ impl Key {
                 let (namespace, name) = key.name.split_once('/')?;
                 Some(Key::Endpoints(Name::new(namespace, name)))
             }
+            v1::ResourceKind::PlainPod => Some(Key::PlainPod(Arc::from(key.name.as_str()))),
+            v1::ResourceKind::MeshedNamespace => Some(Key::MeshedNamespace(Arc::from(key.name.as_str()))),
             v1::ResourceKind::Unspecified => None,
         }
     }
@@ -56,7 +62,9 @@ impl Key {
     pub fn to_api(&self, trust_domain: &str) -> v1::ResourceKey {
         let (kind, name) = match self {
             Key::TrustBundle => (v1::ResourceKind::TrustBundle, trust_domain.to_owned()),
+            Key::MeshedNamespace(name) => (v1::ResourceKind::MeshedNamespace, name.to_string()),
             Key::Workload(uid) => (v1::ResourceKind::Workload, uid.to_string()),
+            Key::PlainPod(uid) => (v1::ResourceKind::PlainPod, uid.to_string()),
             Key::Endpoints(name) => (v1::ResourceKind::Endpoints, name.to_string()),
             Key::Destination(address) => (v1::ResourceKind::Destination, address.to_string()),
         };
@@ -74,10 +82,10 @@ pub fn resource(key: &Key, trust_domain: &str, body: Body) -> v1::Resource {
     resource
 }
 
-/// A pod of the node, when it is opted in and has an address.
+/// A pod of the node, when it is opted in; the node finds one without addresses in the pod's own namespace.
 pub fn workload(index: &Index, uid: &str, node: &str) -> Option<v1::Workload> {
     let pod = index.pod_by_uid(uid)?;
-    if pod.reference.node_name != node || pod.addresses.is_empty() || !index.is_enabled(pod) {
+    if pod.reference.node_name != node || !index.is_enabled(pod) {
         return None;
     }
     let setting = Inherited::of(index, pod);
@@ -100,6 +108,17 @@ pub fn workload(index: &Index, uid: &str, node: &str) -> Option<v1::Workload> {
         ports: setting.port_protocols(),
         access_log: setting.get(|settings| settings.access_log).unwrap_or(v1::AccessLog::Off).into(),
     })
+}
+
+/// A pod of the node that is not in the mesh, so that it may start without being captured.
+pub fn plain_pod(index: &Index, uid: &str, node: &str) -> Option<v1::PlainPod> {
+    let pod = index.pod_by_uid(uid)?;
+    (pod.reference.node_name == node && index.is_plain(pod)).then_some(v1::PlainPod {})
+}
+
+/// A namespace that is opted in.
+pub fn meshed_namespace(index: &Index, name: &str) -> Option<v1::MeshedNamespace> {
+    (index.namespace(name)?.enabled == Some(true)).then_some(v1::MeshedNamespace {})
 }
 
 /// A pod's settings: its own, then its namespace's.

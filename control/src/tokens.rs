@@ -1,160 +1,78 @@
-//! Bearer tokens: one for each node, one for people's programs. Must never log one, and never compare one byte by byte.
+//! Bearer tokens: who may talk to control. Must never log one.
 
-use std::{
-    collections::HashMap,
-    fs, io,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Instant,
-};
+mod files;
+mod reviews;
+
+use std::{net::SocketAddr, sync::Arc};
 
 use aws_lc_rs::digest::{SHA256, SHA256_OUTPUT_LEN};
-use parking_lot::Mutex;
-use tonic::{Status, metadata::MetadataMap};
+use tonic::{Request, Status};
 
-use crate::limits;
+pub use self::{files::Files, reviews::Reviews};
+use crate::audit;
 
 /// Who may talk to control.
 #[derive(Debug)]
-pub struct Tokens {
-    nodes: PathBuf,
-    api: PathBuf,
-    known: Mutex<Known>,
+pub enum Tokens {
+    /// Those that are in files.
+    Files(Files),
+    /// Those that the API server vouches for.
+    Reviews(Box<Reviews>),
 }
 
-#[derive(Debug)]
-struct Known {
-    read: Instant,
-    // By digest: looking one up tells nothing about the others.
-    nodes: HashMap<Digest, Arc<str>>,
-    api: Option<Digest>,
+/// Who calls, before anybody believes it.
+pub struct Caller {
+    token: Option<String>,
+    /// Where the connection comes from.
+    pub peer: Option<SocketAddr>,
 }
 
-type Digest = [u8; SHA256_OUTPUT_LEN];
-
-impl Tokens {
-    /// `nodes`: a folder with one file for each node, named as the node. `api`: a file.
-    ///
-    /// # Errors
-    /// They cannot be read.
-    pub fn open(nodes: PathBuf, api: PathBuf) -> io::Result<Tokens> {
-        let known = read(&nodes, &api)?;
-        Ok(Tokens { nodes, api, known: Mutex::new(known) })
+impl Caller {
+    /// The caller of a request.
+    pub fn of<T>(request: &Request<T>) -> Caller {
+        let header = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
+        let token = header.and_then(|value| value.strip_prefix("Bearer ")).map(|token| token.trim().to_owned());
+        Caller { token, peer: request.remote_addr() }
     }
 
+    fn token(&self) -> Result<&str, Status> {
+        let given = self.token.as_deref().filter(|token| !token.is_empty());
+        given.ok_or_else(|| Status::unauthenticated("no bearer token came with the call"))
+    }
+}
+
+impl Tokens {
     /// The node that a call comes from.
     ///
     /// # Errors
-    /// `UNAUTHENTICATED`, saying what to check.
-    pub fn node(&self, metadata: &MetadataMap) -> Result<Arc<str>, Status> {
-        let token = bearer(metadata)?;
-        let known = self.fresh(|known| known.nodes.contains_key(&token));
-        let found = known.nodes.get(&token).map(Arc::clone);
-        found.ok_or_else(|| {
-            Status::unauthenticated(
-                "no node has this token; compare the node's --token-file with control's --node-tokens",
-            )
-        })
+    /// `UNAUTHENTICATED`, saying what to check; `UNAVAILABLE` while nobody can vouch for it.
+    pub async fn node(&self, caller: &Caller) -> Result<Arc<str>, Status> {
+        let found = match (caller.token(), self) {
+            (Err(status), _) => Err(status),
+            (Ok(token), Tokens::Files(files)) => files.node(token),
+            (Ok(token), Tokens::Reviews(reviews)) => reviews.node(token).await,
+        };
+        found.inspect_err(|status| audit::refused(audit::Act::Node, status, "", caller.peer))
     }
 
     /// Lets people's programs in.
     ///
     /// # Errors
-    /// `UNAUTHENTICATED`, saying what to check.
-    pub fn api(&self, metadata: &MetadataMap) -> Result<(), Status> {
-        let token = bearer(metadata)?;
-        let known = self.fresh(|known| known.api == Some(token));
-        if known.api == Some(token) {
-            return Ok(());
-        }
-        Err(Status::unauthenticated("this is not the API token; compare --token-file with control's --api-token"))
-    }
-
-    /// A token that is not known is looked for on disk, but not more often than every few seconds.
-    fn fresh(&self, knows: impl Fn(&Known) -> bool) -> parking_lot::MutexGuard<'_, Known> {
-        let mut known = self.known.lock();
-        let old = known.read.elapsed() > limits::TOKEN_RESCAN;
-        if old || (!knows(&known) && known.read.elapsed() > limits::TOKEN_RESCAN / 4) {
-            match read(&self.nodes, &self.api) {
-                Ok(read) => *known = read,
-                Err(error) => {
-                    known.read = Instant::now();
-                    tracing::warn!(%error, "tokens cannot be read; the known ones stay");
-                }
-            }
-        }
-        known
+    /// `UNAUTHENTICATED`, saying what to check; `UNAVAILABLE` while nobody can vouch for it.
+    pub async fn api(&self, caller: &Caller) -> Result<(), Status> {
+        let found = match (caller.token(), self) {
+            (Err(status), _) => Err(status),
+            (Ok(token), Tokens::Files(files)) => files.api(token),
+            (Ok(token), Tokens::Reviews(reviews)) => reviews.api(token).await,
+        };
+        found.inspect_err(|status| audit::refused(audit::Act::Api, status, "", caller.peer))
     }
 }
 
-fn bearer(metadata: &MetadataMap) -> Result<Digest, Status> {
-    let header = metadata.get("authorization").and_then(|value| value.to_str().ok());
-    let token = header.and_then(|value| value.strip_prefix("Bearer "));
-    token.map(|token| digest(token.trim())).ok_or_else(|| Status::unauthenticated("no bearer token came with the call"))
-}
+type Digest = [u8; SHA256_OUTPUT_LEN];
 
 fn digest(token: &str) -> Digest {
     let mut digest = [0; SHA256_OUTPUT_LEN];
     digest.copy_from_slice(aws_lc_rs::digest::digest(&SHA256, token.as_bytes()).as_ref());
     digest
-}
-
-fn read(nodes: &Path, api: &Path) -> io::Result<Known> {
-    let named = |path: &Path, error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-    let mut found = HashMap::new();
-    for entry in fs::read_dir(nodes).map_err(|error| named(nodes, error))? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let Some(name) = name.to_str().filter(|name| !name.starts_with('.')) else { continue };
-        match token(&entry.path()) {
-            Ok(token) => {
-                if let Some(other) = found.insert(digest(&token), Arc::from(name)) {
-                    tracing::warn!(node = name, %other, "two nodes have one token");
-                }
-            }
-            Err(error) => tracing::warn!(node = name, %error, "the token of a node cannot be used"),
-        }
-    }
-    let api = token(api).map_err(|error| named(api, error))?;
-    Ok(Known { read: Instant::now(), nodes: found, api: Some(digest(&api)) })
-}
-
-fn token(path: &Path) -> io::Result<String> {
-    if fs::metadata(path)?.len() > limits::TOKEN_BYTES {
-        return Err(io::Error::other("larger than any token"));
-    }
-    let token = fs::read_to_string(path)?.trim().to_owned();
-    if token.len() < limits::TOKEN_LEAST {
-        return Err(io::Error::other(format!("a token needs at least {} characters", limits::TOKEN_LEAST)));
-    }
-    Ok(token)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn call(token: &str) -> MetadataMap {
-        let mut metadata = MetadataMap::new();
-        metadata.insert("authorization", format!("Bearer {token}").parse().unwrap());
-        metadata
-    }
-
-    #[test]
-    fn each_token_opens_its_own_door_only() {
-        let folder = tempfile::tempdir().unwrap();
-        let (nodes, api) = (folder.path().join("nodes"), folder.path().join("api"));
-        fs::create_dir(&nodes).unwrap();
-        fs::write(nodes.join("a"), "0123456789abcdef-a\n").unwrap();
-        fs::write(nodes.join("b"), "0123456789abcdef-b").unwrap();
-        fs::write(nodes.join("weak"), "").unwrap();
-        fs::write(&api, "0123456789abcdef-api").unwrap();
-        let tokens = Tokens::open(nodes, api).unwrap();
-        assert_eq!(&*tokens.node(&call("0123456789abcdef-b")).unwrap(), "b");
-        assert!(tokens.node(&call("0123456789abcdef-api")).is_err());
-        assert!(tokens.node(&call("")).is_err());
-        assert!(tokens.api(&call("0123456789abcdef-a")).is_err());
-        assert!(tokens.api(&call("0123456789abcdef-api")).is_ok());
-        assert!(tokens.api(&MetadataMap::new()).is_err());
-    }
 }

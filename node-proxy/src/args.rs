@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Parser, Subcommand};
 
-use crate::{cleanup::CleanupArgs, holder::HolderArgs};
+use crate::{cleanup::CleanupArgs, holder::HolderArgs, installed::InstalledArgs};
 
 /// Weir's data plane on one node.
 #[derive(Debug, Parser)]
@@ -24,6 +24,9 @@ pub enum Command {
     Proxy(ProxyArgs),
     /// Removes every rule, route, program, map and pin of Weir's from this node.
     Cleanup(CleanupArgs),
+    /// Says by its exit code whether the holder's DaemonSet is still there; the holder runs this when it ends.
+    #[command(hide = true)]
+    Installed(InstalledArgs),
 }
 
 /// Arguments of the proxy. All are the operator's; none comes from the network.

@@ -4,7 +4,11 @@ use std::{io, path::PathBuf};
 
 use weir_ebpf_loader::{LoadError, Place, directories};
 
-use crate::holder::{inside, namespace, state::StateDirectory};
+use crate::holder::{
+    chain::{Chain, ChainError},
+    inside, namespace,
+    state::StateDirectory,
+};
 
 /// Arguments of `weir-node cleanup`.
 #[derive(Clone, Debug, clap::Args)]
@@ -18,6 +22,12 @@ pub struct CleanupArgs {
     /// Directory of pods, whose namespaces are cleaned too
     #[arg(long)]
     pub pods: Option<PathBuf>,
+    /// The node's directory of CNI plugins, if ours was put there
+    #[arg(long, requires = "cni_conf_dir")]
+    pub cni_bin_dir: Option<PathBuf>,
+    /// The node's directory of network configurations, if our plugin was chained
+    #[arg(long, requires = "cni_bin_dir")]
+    pub cni_conf_dir: Option<PathBuf>,
     /// Remove the pins of every node that shares this kernel, not only of this one
     #[arg(long)]
     pub all: bool,
@@ -32,6 +42,9 @@ pub enum CleanupError {
     /// The BPF file system.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// The CNI plugin.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
     /// Something else.
     #[error("{what}: {source}")]
     Step {
@@ -74,6 +87,11 @@ fn clean(args: CleanupArgs) -> Result<Vec<String>, CleanupError> {
         None
     };
     let mut done = Vec::new();
+    if let (Some(binaries), Some(configurations)) = (args.cni_bin_dir, args.cni_conf_dir)
+        && (Chain { binaries, configurations }).leave()?
+    {
+        done.push("removed the CNI plugin".to_owned());
+    }
     let places = if args.all { directories(&args.bpffs)? } else { vec![Place::of(&args.bpffs, node)] };
     for place in places {
         if place.directory().exists() {

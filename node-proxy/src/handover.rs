@@ -11,7 +11,7 @@ use std::{io, net::IpAddr, path::PathBuf, sync::Arc};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-pub use client::HolderClient;
+pub use client::{Expected, HolderClient};
 
 /// What is to be captured of one pod, and how.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,6 +107,46 @@ pub enum Request {
     Keep,
     /// What can this kernel do?
     Features,
+    /// What control said of pods that are not captured: whether a new one may start. Comes in parts.
+    Expect {
+        /// Forget what this proxy said before: the first part of a whole.
+        begin: bool,
+        /// Control is connected and has told everything: what it has not named it will name soon.
+        current: bool,
+        /// Uids of pods that start uncaptured.
+        plain: Vec<String>,
+        /// Namespaces whose pods are captured unless they say otherwise.
+        meshed_namespaces: Vec<String>,
+    },
+    /// From the CNI plugin: a pod has its network and no process of its own yet. Answered by `Arrived` when it may start.
+    Arrive {
+        /// Pod uid.
+        uid: String,
+        /// Namespace of the pod.
+        namespace: String,
+        /// File of its network namespace.
+        netns: PathBuf,
+    },
+    /// From the CNI plugin: the pod's network goes away.
+    Depart {
+        /// Pod uid.
+        uid: String,
+    },
+}
+
+/// What became of a pod that arrived.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum Arrival {
+    /// Captured: it may start.
+    Captured,
+    /// Not opted in: it may start.
+    Plain,
+    /// It may not start now; the container runtime tries again.
+    NotYet {
+        /// Why, for the pod's events.
+        reason: String,
+    },
 }
 
 /// From holder to proxy.
@@ -167,6 +207,11 @@ pub enum Reply {
     Features {
         /// One by one.
         features: Vec<FeatureReport>,
+    },
+    /// Answers `Arrive` and `Depart`.
+    Arrived {
+        /// What became of it.
+        arrival: Arrival,
     },
 }
 

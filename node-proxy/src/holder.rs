@@ -2,16 +2,20 @@
 //!
 //! Must never parse a byte that came from the network, and never read what it keeps for the proxy.
 
+mod arrivals;
+pub(crate) mod chain;
 mod diag;
 mod directory;
 mod error;
 mod foreign;
 pub(crate) mod inside;
 mod keeper;
+mod leaving;
 mod monitor;
 pub(crate) mod namespace;
 mod netlink;
 mod pod;
+mod processes;
 pub(crate) mod routing;
 mod server;
 mod settings;
@@ -32,12 +36,15 @@ use tokio::{
 use weir_ebpf_loader::{LoadError, Place, Programs};
 
 use self::{
+    chain::Chain,
     keeper::Keeper,
     pod::Machine,
+    processes::Processes,
     server::{Client, Server},
     state::StateDirectory,
 };
 use crate::{
+    cni::PluginConfig,
     handover::{FeatureReport, Request},
     limits,
 };
@@ -48,7 +55,7 @@ pub struct HolderArgs {
     /// Unix socket at which the proxy connects
     #[arg(long, default_value = "/run/weir/holder.sock")]
     pub socket: PathBuf,
-    /// Cgroup (version 2) whose processes are captured; default: the mount point of the hierarchy
+    /// Cgroup (version 2) whose processes are captured, or a directory with it as `unified`; default: the mount point of the hierarchy
     #[arg(long)]
     pub cgroup: Option<PathBuf>,
     /// BPF file system in which programs and maps are pinned; mounted if need be
@@ -57,6 +64,24 @@ pub struct HolderArgs {
     /// Directory of pods: JSON files with uid, netns and, if wanted, `"enrol": true` and settings
     #[arg(long)]
     pub pods: Option<PathBuf>,
+    /// Find pods that run already by kubelet's cgroups of their processes; needs the node's process list (hostPID)
+    #[arg(long)]
+    pub processes: bool,
+    /// Directory in which the CNI names network namespaces
+    #[arg(long, default_value = "/run/netns")]
+    pub netns_dir: PathBuf,
+    /// The node's directory of CNI plugins: the holder's own is put there, so that new pods are captured before they start
+    #[arg(long, requires = "cni_conf_dir")]
+    pub cni_bin_dir: Option<PathBuf>,
+    /// The node's directory of network configurations: the plugin is chained into the first
+    #[arg(long, requires = "cni_bin_dir")]
+    pub cni_conf_dir: Option<PathBuf>,
+    /// Namespaces whose new pods never wait for the mesh: those that it needs to come up itself
+    #[arg(long, value_delimiter = ',', default_value = "kube-system,weir")]
+    pub cni_exclude_namespaces: Vec<String>,
+    /// DaemonSet (namespace/name) that this holder belongs to: when it is deleted, a holder that ends takes the node out of the mesh
+    #[arg(long)]
+    pub installed_as: Option<String>,
     /// Directory for what a successor needs; must be emptied by a reboot; default: /run/weir/<inode of the node's network namespace>
     #[arg(long)]
     pub state: Option<PathBuf>,
@@ -131,30 +156,79 @@ async fn hold(args: HolderArgs) -> Result<(), HolderError> {
     let failed = HolderError::setup(format!("state directory {}", path.display()));
     let state = StateDirectory::open(&path, true).map_err(failed)?;
     let cgroup = match &args.cgroup {
-        Some(cgroup) => cgroup.clone(),
+        Some(given) => cgroup_at(given)?,
         None => cgroup_mount()?,
     };
     let programs = Programs::load(Place::prepare(&args.bpffs, node)?, &cgroup)?;
     let (events, mut heard) = mpsc::channel(limits::HOLDER_REQUESTS);
     let machine = Machine { programs, state, events: events.clone(), node };
-    let mut keeper = Keeper::new(machine, features());
+    let processes = args.processes.then(|| Processes::new(PathBuf::from("/proc"), args.netns_dir.clone()));
+    let mut keeper = Keeper::new(machine, features(), processes);
     keeper.resume().map_err(HolderError::setup(format!("state directory {}", path.display())))?;
     let failed = HolderError::setup(format!("socket {}", args.socket.display()));
+    let chain = args.cni_bin_dir.zip(args.cni_conf_dir);
+    let chain = chain.map(|(binaries, configurations)| Chain { binaries, configurations });
     let server = Server::bind(&args.socket, args.proxy_uid).map_err(failed)?;
     tokio::spawn(server.run(events.clone()));
+    let chaining = chain.clone().map(|chain| {
+        let plugin = PluginConfig::new(&args.socket, args.cni_exclude_namespaces);
+        tokio::spawn(chain.keep(plugin))
+    });
     if let Some(directory) = args.pods {
         tokio::spawn(directory::watch(directory, events));
     }
     tracing::info!(node, cgroup = %cgroup.display(), socket = %args.socket.display(), "holder ready");
+    let stop = async {
+        tokio::select! {
+            _signal = terminate.recv() => {}
+            _signal = interrupt.recv() => {}
+        }
+    };
+    tokio::pin!(stop);
     loop {
         let due = tokio::time::Instant::from_std(keeper.due());
         tokio::select! {
             Some(event) = heard.recv() => keeper.hear(event),
             () = tokio::time::sleep_until(due) => keeper.tick(),
-            _signal = terminate.recv() => return Ok(()),
-            _signal = interrupt.recv() => return Ok(()),
+            () = &mut stop => break,
         }
     }
+    let Some(daemonset) = args.installed_as else { return Ok(()) };
+    if leaving::is_uninstalled(&daemonset).await {
+        // Before pods are let go: none that starts from now on waits for us.
+        if let Some(chaining) = chaining {
+            chaining.abort();
+        }
+        if let Some(Err(error)) = chain.map(|chain| chain.leave()) {
+            tracing::error!(%error, "the CNI plugin is still chained; remove its entry by hand");
+        }
+        uninstall(keeper, &mut heard).await?;
+    }
+    Ok(())
+}
+
+/// Lets every pod go in order, then whatever is left, then programs, maps and state.
+async fn uninstall(mut keeper: Keeper, heard: &mut mpsc::Receiver<Event>) -> Result<(), HolderError> {
+    let deadline = tokio::time::Instant::now() + limits::UNINSTALL_WITHIN;
+    keeper.release_all();
+    while !keeper.is_empty() {
+        let due = tokio::time::Instant::from_std(keeper.due());
+        tokio::select! {
+            Some(event) = heard.recv() => keeper.hear(event),
+            () = tokio::time::sleep_until(due) => keeper.tick(),
+            () = tokio::time::sleep_until(deadline) => break,
+        }
+    }
+    keeper.destroy()
+}
+
+/// The cgroup v2 hierarchy at a path, or below it beside version 1.
+fn cgroup_at(given: &Path) -> Result<PathBuf, HolderError> {
+    // linux/magic.h: CGROUP2_SUPER_MAGIC
+    let is_two = |path: &Path| rustix::fs::statfs(path).is_ok_and(|found| found.f_type == 0x6367_7270);
+    let below = given.join("unified");
+    let found = [given, &below].into_iter().find(|path| is_two(path));
+    found.map(Path::to_owned).ok_or(HolderError::NoCgroup)
 }
 
 /// Mount point of the cgroup v2 hierarchy.

@@ -40,4 +40,6 @@ pub mod report;
 pub mod telemetry;
 
 pub mod cleanup;
+pub mod cni;
 pub mod holder;
+pub mod installed;

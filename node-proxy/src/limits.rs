@@ -241,6 +241,44 @@ pub const PODS_RESCAN: Duration = Duration::from_secs(5);
 pub const POD_FILES: usize = 2_048;
 /// Bytes of one file in the directory of pods.
 pub const POD_FILE_BYTES: u64 = 64 * 1024;
+/// A pod that is not found among the processes is looked for again after this: one look costs some milliseconds.
+pub const PROCESSES_RESCAN: Duration = Duration::from_millis(20);
+
+/// Bytes of a ServiceAccount's token: a kilobyte or two, more with many audiences.
+pub const TOKEN_BYTES: u64 = 64 * 1024;
+/// The API server has this long to say whether the holder's DaemonSet is there.
+pub const INSTALLED_WITHIN: Duration = Duration::from_secs(5);
+/// Bytes of that answer: a DaemonSet is some kilobytes, etcd takes no object above 1.5 MiB.
+pub const INSTALLED_BYTES: usize = 2 << 20;
+/// Open connections have this long to end when Weir is uninstalled; a little less than the holder's grace period.
+pub const UNINSTALL_WITHIN: Duration = Duration::from_secs(45);
+
+// ---- CNI plugin ----
+
+/// A new pod waits this long for control's word; then the container runtime tries again. kubelet gives the runtime two minutes.
+pub const CNI_WAIT: Duration = Duration::from_secs(20);
+/// With control away, a new pod waits this long before its namespace decides: a stream that broke is back in less.
+pub const CNI_AWAY: Duration = Duration::from_secs(3);
+/// A pod that cannot be captured waits this long before that is said: a sandbox of the same uid may be on its way out.
+pub const CNI_REFUSED: Duration = Duration::from_secs(2);
+/// The plugin waits this long for the holder to hear that a pod leaves.
+pub const CNI_DEPART: Duration = Duration::from_secs(1);
+/// Pods that wait at once: kubelet starts ten or so at a time.
+pub const CNI_WAITING: usize = 256;
+/// Announced pods whose networks are remembered: several times those of a full node.
+pub const CNI_NETWORKS: usize = 4_096;
+/// Connections of plugins at once: one for each pod that waits.
+pub const CNI_PLUGINS: usize = CNI_WAITING;
+/// Bytes of a network configuration.
+pub const CNI_CONFIG_BYTES: u64 = 1 << 20;
+/// Files in the directory of network configurations that are looked at.
+pub const CNI_CONFIGS: usize = 64;
+/// How late the end of a wait may be noticed.
+pub const CNI_LOOK: Duration = Duration::from_millis(250);
+/// How often the chain is looked at without being told that it changed.
+pub const CNI_RECHECK: Duration = Duration::from_secs(10);
+/// Names in one message about pods that are not captured: 253 bytes each at most, a quarter of a message.
+pub const EXPECT_NAMES: usize = 64;
 /// Bytes of one netlink datagram: the kernel sends at most 32 KiB at once.
 pub const NETLINK_BYTES: usize = 32 * 1024;
 

@@ -1,6 +1,7 @@
 //! Sends one request over a pooled or a new connection.
 //!
-//! Must never send a request twice unless not one byte of it had left.
+//! Must never send a request twice unless not one byte of it had left, the server says that it did nothing with it, or it is a
+//! safe one that a kept connection died under (RFC 9110 9.2.2).
 
 use std::{error::Error as _, sync::Arc};
 
@@ -92,7 +93,9 @@ async fn send_http1(
     meter: OpenMeter<'_>,
 ) -> Result<(Response<Incoming>, Held), Unsent> {
     for left in (0..limits::POOL_RETRIES).rev() {
-        let mut sender = match worker.pool.take_http1(key).filter(|_| left > 0) {
+        let kept = if left > 0 { worker.pool.take_http1(key) } else { None };
+        let is_kept = kept.is_some();
+        let mut sender = match kept {
             Some(sender) => sender,
             // Cold: boxed, so that requests over pooled connections do not carry the handshake's state.
             None => match Box::pin(open_http1(worker, workload, key, meter)).await {
@@ -103,18 +106,28 @@ async fn send_http1(
         if !sender.is_ready() && sender.ready().await.is_err() {
             continue;
         }
+        let copy = if is_kept && request.method().is_safe() { copy_of(&request) } else { None };
         match sender.try_send_request(request).await {
             Ok(response) => return Ok((response, Held::Http1(Arc::clone(worker), Arc::clone(key), sender))),
-            Err(mut failed) => match failed.take_message() {
-                Some(unsent) => request = unsent,
-                None => {
-                    let error = SendError::Broken { to: key.to, source: failed.into_error() };
-                    return Err(Unsent { error, request: None });
+            Err(mut failed) => {
+                let unsent = failed.take_message();
+                let source = failed.into_error();
+                match unsent.or_else(|| copy.filter(|_| is_left(&source))) {
+                    Some(unsent) => request = unsent,
+                    None => return Err(Unsent { error: SendError::Broken { to: key.to, source }, request: None }),
                 }
-            },
+            }
         }
     }
     Err(Unsent { error: SendError::KeepsClosing { to: key.to }, request: Some(request) })
+}
+
+/// Whether the server left without a word: it closed a kept connection while the request was on its way.
+fn is_left(error: &hyper::Error) -> bool {
+    let gone = |cause: &std::io::Error| {
+        matches!(cause.kind(), std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe)
+    };
+    error.is_incomplete_message() || error.source().and_then(|cause| cause.downcast_ref()).is_some_and(gone)
 }
 
 async fn send_http2(
@@ -125,7 +138,7 @@ async fn send_http2(
     meter: OpenMeter<'_>,
 ) -> Result<(Response<Incoming>, Held), Unsent> {
     for left in (0..limits::POOL_RETRIES).rev() {
-        let shared = worker.pool.http2(key).filter(|_| left > 0);
+        let shared = if left > 0 { worker.pool.http2(key) } else { None };
         let connection = match shared {
             Some(connection) => Ok(connection),
             None if left > 0 => Box::pin(shared_http2(worker, workload, key, meter)).await,

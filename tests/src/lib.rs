@@ -6,6 +6,7 @@
 
 pub mod attack;
 pub mod bench;
+pub mod cluster;
 pub mod daemon;
 pub mod demo;
 pub mod fabric;

@@ -2,8 +2,10 @@
 
 mod cache;
 mod child;
+mod cluster;
 mod codegen;
 mod ebpf;
+mod images;
 mod programs;
 mod test;
 mod tidy;
@@ -26,7 +28,14 @@ struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Installs and builds what the other commands need, only where it is missing.
-    Tools,
+    Tools {
+        /// Also what a Kubernetes cluster needs: its programs are built from source.
+        #[arg(long)]
+        cluster: bool,
+        /// Also Helm.
+        #[arg(long)]
+        helm: bool,
+    },
     /// Builds the kernel programs.
     Ebpf,
     /// Checks the house rules: sizes, module docs, arrows between crates, unused dependencies, generated code.
@@ -41,6 +50,10 @@ enum Command {
     Test(test::TestArgs),
     /// Two nodes with real pods on this machine: a tour of the mesh. Needs root.
     Demo(programs::Passed),
+    /// A Kubernetes of one control plane and two nodes on this machine. Needs root.
+    Cluster(cluster::ClusterArgs),
+    /// Builds container images out of local files, with a list of what is linked into the product.
+    Images(images::ImagesArgs),
     /// Measures Weir beside nginx and HAProxy and writes docs/measurements.md. Needs root.
     Bench(programs::Passed),
 }
@@ -57,14 +70,29 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> Outcome<ExitCode> {
+    if let Command::Cluster(args) = &command
+        && args.is_inside_a_machine()
+    {
+        return cluster::machine(args);
+    }
     let cache = Cache::locate()?;
     child::enter_checkout()?;
     match command {
-        Command::Tools => tools::run(&cache)?,
+        Command::Tools { cluster, helm } => {
+            tools::run(&cache)?;
+            if cluster {
+                tools::for_cluster(&cache)?;
+            }
+            if helm {
+                tools::kubernetes::ensure_helm(&cache)?;
+            }
+        }
         Command::Ebpf => ebpf::run(&cache)?,
         Command::Tidy => tidy::run(&cache)?,
         Command::Codegen { check } => codegen::run(check)?,
         Command::Test(args) => return test::run(&cache, &args),
+        Command::Cluster(args) => return cluster::run(&cache, &args),
+        Command::Images(args) => images::run(&cache, &args)?,
         Command::Demo(passed) => return programs::run(&cache, "weir-demo", programs::Profile::Release, &passed),
         Command::Bench(passed) => return programs::run(&cache, "weir-bench", programs::Profile::Dist, &passed),
     }

@@ -1,6 +1,7 @@
 //! Everything that the other commands need and the checkout does not hold. Must never install what is there already.
 
 mod apt;
+pub(crate) mod kubernetes;
 pub(crate) mod linker;
 mod python;
 
@@ -9,7 +10,7 @@ use crate::{
     child::{self, Outcome},
 };
 
-/// Installs and builds what is missing.
+/// Installs and builds what the suites without a cluster need, where missing.
 ///
 /// # Errors
 /// Something cannot be installed; the text says by what command it could be done by hand.
@@ -18,6 +19,18 @@ pub(crate) fn run(cache: &Cache) -> Outcome {
     apt::ensure()?;
     linker::ensure(cache)?;
     python::ensure(cache)?;
+    child::say("tools: all there");
+    Ok(())
+}
+
+/// Installs and builds what a cluster and images need, where missing.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn for_cluster(cache: &Cache) -> Outcome {
+    child::say("tools: Debian's programs; Kubernetes (17 minutes the first time, on two cores)");
+    apt::ensure()?;
+    kubernetes::ensure(cache)?;
     child::say("tools: all there");
     Ok(())
 }

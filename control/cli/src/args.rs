@@ -1,17 +1,24 @@
 //! Command line arguments. Must never hold a default that is not shown by `--help`.
 
+pub(crate) mod install;
+
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+use self::install::{InstallArgs, PruneArgs, RenderArgs, UninstallArgs};
 use crate::{
-    client::Settings,
+    chart::Stage,
     duration, limits,
     output::{ColorChoice, Format},
 };
 
-/// See and check a Weir service mesh.
+/// Install, see and check a Weir service mesh.
+///
+/// It reaches the mesh through Kubernetes, with the rights of the kubeconfig's user; or, with --control, control itself.
+///
+/// Exit codes: 0 done (`check`: no errors), 1 failed (`check`: errors found), 2 wrong arguments.
 #[derive(Debug, Parser)]
 #[command(name = "weir", version, max_term_width = 120)]
 pub(crate) struct Arguments {
@@ -25,26 +32,40 @@ pub(crate) struct Arguments {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
-    /// URL of control: https://HOST:PORT, or http:// towards this machine
+    /// Namespace of the pods to look at (default: the context's, or `default`)
+    #[arg(short, long, global = true, env = "WEIR_NAMESPACE", value_name = "NAME")]
+    pub(crate) namespace: Option<String>,
+    /// Kubeconfig file (default: KUBECONFIG, or ~/.kube/config)
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig (default: its current one)
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) context: Option<String>,
+    /// User to impersonate towards Kubernetes
+    #[arg(long = "as", global = true, value_name = "USER")]
+    pub(crate) impersonate: Option<String>,
+    /// Group to impersonate; may be given several times
+    #[arg(long = "as-group", global = true, value_name = "GROUP", requires = "impersonate")]
+    pub(crate) impersonate_groups: Vec<String>,
+    /// Namespace in which the mesh is installed
+    #[arg(long, global = true, default_value = "weir", value_name = "NAME")]
+    pub(crate) weir_namespace: String,
+    /// URL of control, instead of Kubernetes: https://HOST:PORT, or http:// towards this machine
     #[arg(long, global = true, env = "WEIR_CONTROL", value_name = "URL")]
     pub(crate) control: Option<String>,
-    /// PEM file with the trust anchors of the mesh
+    /// PEM file with the trust anchors of the mesh, for --control
     #[arg(long, global = true, env = "WEIR_TRUST_ANCHORS", value_name = "FILE")]
     pub(crate) trust_anchors: Option<PathBuf>,
-    /// Identity that control must prove
-    #[arg(
-        long,
-        global = true,
-        value_name = "NAME",
-        default_value = "weir-control.weir.serviceaccount.identity.linkerd.cluster.local"
-    )]
-    pub(crate) control_identity: String,
-    /// File with control's API token
+    /// Identity that control must prove (default: weir-control.weir.serviceaccount.identity.linkerd.cluster.local, with the
+    /// installed namespace and trust domain where there is Kubernetes to ask)
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) control_identity: Option<String>,
+    /// File with control's API token, for --control
     #[arg(long, global = true, env = "WEIR_TOKEN_FILE", value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
-    /// Form of the answer
-    #[arg(short, long, global = true, value_enum, default_value = "table")]
-    pub(crate) output: Format,
+    /// Form of the answer (default: yaml for manifests, else table)
+    #[arg(short, long, global = true, value_enum)]
+    pub(crate) output: Option<Format>,
     /// Colours; `auto` honours NO_COLOR
     #[arg(long, global = true, value_enum, default_value = "auto", value_name = "WHEN")]
     pub(crate) color: ColorChoice,
@@ -53,22 +74,17 @@ pub(crate) struct Global {
     pub(crate) timeout: Duration,
 }
 
-impl Global {
-    /// How to reach control.
-    pub(crate) fn settings(&self) -> Settings {
-        Settings {
-            url: self.control.clone(),
-            trust_anchors: self.trust_anchors.clone(),
-            identity: self.control_identity.clone(),
-            token_file: self.token_file.clone(),
-            within: self.timeout,
-        }
-    }
-}
-
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Manifests of an installation: `weir install | kubectl apply -f -`
+    Install(InstallArgs),
+    /// Manifests of an upgrade, with the values of the installation that runs: `weir upgrade | kubectl apply -f -`
+    Upgrade(InstallArgs),
+    /// Objects of the installation, to delete it: `weir uninstall | kubectl delete -f -`
+    Uninstall(UninstallArgs),
+    /// Objects that an older version left, to delete them: `weir prune | kubectl delete -f -`
+    Prune(PruneArgs),
     /// Success rate, request rate, latencies and connections of resources
     Stat(StatArgs),
     /// Who talks to whom, with which identities, and whether it is secured
@@ -88,12 +104,27 @@ pub(crate) enum Command {
     },
 }
 
+impl Command {
+    /// Forms of its answer, the default first.
+    pub(crate) fn formats(&self) -> &'static [Format] {
+        match self {
+            Command::Install(_) | Command::Upgrade(_) | Command::Uninstall(_) | Command::Prune(_) => {
+                &[Format::Yaml, Format::Json]
+            }
+            Command::Check(_) => &[Format::Table, Format::Json, Format::Short],
+            Command::Completions { .. } => &[Format::Table, Format::Json],
+            Command::Stat(_)
+            | Command::Edges(_)
+            | Command::Identity(_)
+            | Command::Endpoints(_)
+            | Command::Version(_) => &[Format::Table, Format::Json, Format::Wide],
+        }
+    }
+}
+
 /// Which namespaces.
 #[derive(Debug, Args)]
 pub(crate) struct Place {
-    /// Namespace
-    #[arg(short, long, env = "WEIR_NAMESPACE", default_value = "default")]
-    namespace: String,
     /// All namespaces
     #[arg(short = 'A', long)]
     all_namespaces: bool,
@@ -101,8 +132,8 @@ pub(crate) struct Place {
 
 impl Place {
     /// The namespace; `None` for all.
-    pub(crate) fn namespace(&self) -> Option<String> {
-        (!self.all_namespaces).then(|| self.namespace.clone())
+    pub(crate) fn namespace(&self, chosen: &str) -> Option<String> {
+        (!self.all_namespaces).then(|| chosen.to_owned())
     }
 }
 
@@ -171,9 +202,17 @@ pub(crate) struct EndpointsArgs {
 /// `weir check`.
 #[derive(Debug, Args)]
 pub(crate) struct CheckArgs {
-    /// Try again for so long while there are errors
-    #[arg(long, default_value = "0s", value_parser = check_wait, value_name = "DURATION")]
-    pub(crate) wait: Duration,
+    /// Whether this cluster is fit for an installation, and its user may make one
+    #[arg(long)]
+    pub(crate) pre: bool,
+    /// With --pre: what one stage of the installation needs
+    #[arg(long, value_enum, requires = "pre")]
+    pub(crate) stage: Option<Stage>,
+    /// Try again for so long while there are errors (default: 5m for what comes by itself after an installation, else none)
+    #[arg(long, value_parser = check_wait, value_name = "DURATION")]
+    pub(crate) wait: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) render: RenderArgs,
 }
 
 /// `weir version`.

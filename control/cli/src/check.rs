@@ -1,211 +1,105 @@
 //! `weir check`: everything that is wrong, with what to do about it. Must never say that all is well about what it could not ask.
 
+mod certificates;
+mod control;
+mod finding;
+mod installation;
+mod kubernetes;
+mod objects;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt::Write as _, io::Write, time::Instant};
-
-use serde::Serialize;
-use weir_api::v1::{CheckOutcome, CheckResult, VersionResponse};
-
-use crate::{
-    args::CheckArgs,
-    client::Client,
-    error::CliError,
-    limits,
-    output::{Format, Tone, json, name, sentence},
-    session::{Outcome, Session},
-    version,
+use std::{
+    io::Write,
+    time::{Duration, Instant},
 };
 
-const API: &str = "weir-control-api";
-const VERSION: &str = "weir-version";
-/// Nodes named in one hint: the first few tell the story of a thousand.
-const NAMED: usize = 8;
-
-/// How a check ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Verdict {
-    Success,
-    Warning,
-    Error,
-}
-
-/// Field names are Linkerd's where Linkerd has one.
-#[derive(Debug, PartialEq, Eq, Serialize)]
-struct Finding {
-    description: String,
-    result: Verdict,
-    /// What is wrong and what to do; empty on success. May have several lines.
-    hint: String,
-    /// How many said exactly this: nodes that are alike make one line.
-    count: u64,
-}
-
-#[derive(Debug, PartialEq, Eq, Serialize)]
-struct Category {
-    #[serde(rename = "categoryName")]
-    name: String,
-    checks: Vec<Finding>,
-}
-
-impl Category {
-    fn add(&mut self, finding: Finding) {
-        let same = |held: &&mut Finding| {
-            (&held.description, held.result, &held.hint) == (&finding.description, finding.result, &finding.hint)
-        };
-        match self.checks.iter_mut().find(same) {
-            Some(held) => held.count += finding.count,
-            None => self.checks.push(finding),
-        }
-    }
-}
-
-#[derive(Debug, PartialEq, Eq, Serialize)]
-struct Summary {
-    success: bool,
-    categories: Vec<Category>,
-}
-
-impl Summary {
-    fn new(findings: Vec<(String, Finding)>) -> Summary {
-        let success = findings.iter().all(|(_, finding)| finding.result != Verdict::Error);
-        let mut categories: Vec<Category> = Vec::new();
-        for (name, finding) in findings {
-            match categories.iter_mut().find(|category| category.name == name) {
-                Some(category) => category.add(finding),
-                None => categories.push(Category { name, checks: vec![finding] }),
-            }
-        }
-        Summary { success, categories }
-    }
-}
+use self::finding::{Finding, Summary, text};
+use crate::{
+    args::CheckArgs,
+    chart::{self, Object},
+    cluster::Cluster,
+    error::CliError,
+    install, limits,
+    output::{Format, json, note},
+    session::{Outcome, Reach, Session},
+};
 
 /// Checks, again while there are errors and time to wait for their end.
 pub(crate) async fn run(arguments: &CheckArgs, session: &Session, out: &mut dyn Write) -> Result<Outcome, CliError> {
     let begin = Instant::now();
+    let mut said = false;
     let summary = loop {
-        let summary = Summary::new(findings(session).await);
-        if summary.success || begin.elapsed() >= arguments.wait {
+        let summary = Summary::new(findings(arguments, session).await?);
+        let waits = match arguments.wait {
+            Some(wait) => !summary.success && begin.elapsed() < wait,
+            None => patient(session) && summary.may_heal() && begin.elapsed() < limits::CHECK_WAIT_DEFAULT,
+        };
+        if !waits {
             break summary;
+        }
+        if !said && begin.elapsed() > Duration::from_secs(2) {
+            let first = summary.first_error().unwrap_or("the mesh");
+            note(&format!("waiting, as this is not so yet: {first} (give --wait 0s to see all of it now)"));
+            said = true;
         }
         tokio::time::sleep(limits::CHECK_AGAIN).await;
     };
-    if session.format == Format::Json {
-        json(out, &summary)?;
-    } else {
-        write!(out, "{}", text(&summary, session.color))?;
+    match session.format {
+        Format::Json => json(out, &summary)?,
+        format => write!(out, "{}", text(&summary, session.color, format != Format::Short))?,
     }
     out.flush()?;
     Ok(if summary.success { Outcome::Good } else { Outcome::Bad })
 }
 
-async fn findings(session: &Session) -> Vec<(String, Finding)> {
-    let mut findings = Vec::new();
-    let client = match Client::connect(&session.settings).await {
-        Ok(client) => client,
-        Err(error) => {
-            findings.push(failed("control can be reached and proves its identity", &error));
-            return findings;
+/// What control cannot be asked yet may come; with an address given by hand it is wrong or right at once.
+fn patient(session: &Session) -> bool {
+    matches!(session.reach, Reach::Kubernetes(_))
+}
+
+async fn findings(arguments: &CheckArgs, session: &Session) -> Result<Vec<(String, Finding)>, CliError> {
+    let Reach::Kubernetes(access) = &session.reach else {
+        if arguments.pre {
+            return Err(CliError::Argument("--pre asks Kubernetes: leave out --control".to_owned()));
         }
+        return Ok(control::findings(session).await);
     };
-    findings.push(found(API, "control can be reached and proves its identity", None));
-    match client.version().await {
-        Ok(versions) => {
-            findings.push(found(API, "control accepts the token", None));
-            findings.extend(compare(&versions));
-        }
-        Err(error) => {
-            findings.push(failed("control accepts the token", &error));
-            return findings;
-        }
-    }
-    match client.check().await {
-        Ok(answer) => findings.extend(answer.results.into_iter().map(foreign)),
-        Err(error) => findings.push(failed("control tells its findings", &error)),
-    }
-    findings
-}
-
-fn failed(description: &str, error: &CliError) -> (String, Finding) {
-    found(API, description, Some((Verdict::Error, error.line())))
-}
-
-/// `None`: success.
-fn found(category: &str, description: &str, problem: Option<(Verdict, String)>) -> (String, Finding) {
-    let (result, hint) = problem.unwrap_or((Verdict::Success, String::new()));
-    (category.to_owned(), Finding { description: description.to_owned(), result, hint, count: 1 })
-}
-
-fn foreign(result: CheckResult) -> (String, Finding) {
-    let verdict = match result.outcome() {
-        CheckOutcome::Success => Verdict::Success,
-        CheckOutcome::Error => Verdict::Error,
-        // A newer control's word for something that this program cannot judge.
-        CheckOutcome::Warning | CheckOutcome::Unspecified => Verdict::Warning,
+    let cluster = match access.connect().await {
+        Ok(cluster) => cluster,
+        Err(error) => return Ok(vec![kubernetes::unusable(&error)]),
     };
-    let CheckResult { category, description, outcome: _, hint } = result;
-    (category, Finding { description, result: verdict, hint, count: 1 })
+    let (mut found, reached) = kubernetes::findings(&cluster).await;
+    if !reached {
+        return Ok(found);
+    }
+    if arguments.pre {
+        found.extend(installation::before(&cluster, &objects(arguments, session)?).await);
+        return Ok(found);
+    }
+    found.extend(after(&cluster, session).await);
+    Ok(found)
 }
 
-fn compare(versions: &VersionResponse) -> Vec<(String, Finding)> {
-    let warning = |wrong: bool, hint: String| wrong.then_some((Verdict::Warning, hint));
-    let control = &versions.control;
-    let own = version::CLIENT;
-    let others: Vec<String> = versions
-        .nodes
-        .iter()
-        .filter(|node| node.version != *control)
-        .map(|node| format!("{} ({})", node.node_name, node.version))
-        .collect();
-    let more = others.len().saturating_sub(NAMED);
-    let mut list = others.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
-    if more > 0 {
-        let _ = write!(list, " and {more} more");
+/// Of an installation that is there, or should be.
+async fn after(cluster: &Cluster, session: &Session) -> Vec<(String, Finding)> {
+    let (mut found, installed) = installation::config(cluster).await;
+    let Some(overrides) = installed else { return found };
+    match chart::render(&overrides, &session.weir_namespace) {
+        Ok(wanted) => found.extend(objects::findings(cluster, &wanted).await),
+        Err(error) => found.push(installation::unreadable(&error)),
     }
-    vec![
-        found(
-            VERSION,
-            "this program is of control's version",
-            warning(
-                control != own,
-                format!("this program is {own}, control is {control}: use the one of control's version"),
-            ),
-        ),
-        found(
-            VERSION,
-            "nodes are of control's version",
-            warning(
-                !others.is_empty(),
-                format!("control is {control}, but not: {list}; finish the upgrade of the nodes"),
-            ),
-        ),
-    ]
+    found.extend(installation::workloads(cluster).await);
+    found.extend(certificates::findings(cluster).await);
+    found.extend(installation::status(cluster).await);
+    found.extend(control::findings(session).await);
+    found
 }
 
-fn text(summary: &Summary, color: bool) -> String {
-    let mut text = String::new();
-    for category in &summary.categories {
-        let title = name(&category.name);
-        let _ = writeln!(text, "{title}\n{}", "-".repeat(title.chars().count()));
-        for check in &category.checks {
-            let mark = match check.result {
-                Verdict::Success => Tone::Good.paint("√", color),
-                Verdict::Warning => Tone::Warn.paint("‼", color),
-                Verdict::Error => Tone::Bad.paint("×", color),
-            };
-            let times = if check.count > 1 { format!(" ({} times)", check.count) } else { String::new() };
-            let _ = writeln!(text, "{mark} {}{times}", sentence(&check.description));
-            if check.result != Verdict::Success {
-                for line in check.hint.lines() {
-                    let _ = writeln!(text, "    {}", sentence(line));
-                }
-            }
-        }
-        text.push('\n');
-    }
-    let mark = if summary.success { Tone::Good.paint("√", color) } else { Tone::Bad.paint("×", color) };
-    let _ = writeln!(text, "Status check results are {mark}");
-    text
+/// What would be installed.
+fn objects(arguments: &CheckArgs, session: &Session) -> Result<Vec<Object>, CliError> {
+    let overrides = install::overrides(chart::Overrides::default(), &arguments.render)?;
+    let mut objects = chart::render(&overrides, &session.weir_namespace)?;
+    objects.retain(|object| arguments.stage.is_none_or(|stage| stage == object.stage));
+    Ok(objects)
 }

@@ -10,11 +10,13 @@ use std::{
     fs::File,
     future::Future,
     io::{self, Read as _},
-    path::{Path, PathBuf},
+    path::Path,
     time::Duration,
 };
 
 use http::Uri;
+use hyper_util::rt::TokioIo;
+use tokio::io::DuplexStream;
 use tonic::{
     Code, Request, Response, Status,
     metadata::{Ascii, MetadataValue},
@@ -23,29 +25,23 @@ use tonic::{
 };
 use weir_api::v1::{self, mesh_client::MeshClient};
 
-use crate::{error::CliError, limits};
+use crate::{
+    cluster::{self, Access, Route, VIEWER},
+    error::CliError,
+    limits,
+    session::{Direct, Reach, Session},
+};
 
-/// Where control is and how both sides prove who they are.
-#[derive(Clone, Debug)]
-pub(crate) struct Settings {
-    /// `https://host:port`; `http://` on loopback only.
-    pub(crate) url: Option<String>,
-    /// PEM file.
-    pub(crate) trust_anchors: Option<PathBuf>,
-    /// DNS name that control's certificate must carry.
-    pub(crate) identity: String,
-    /// File with the API token.
-    pub(crate) token_file: Option<PathBuf>,
-    /// For the connection, and for each call.
-    pub(crate) within: Duration,
-}
+/// What control's certificate names where nothing else is said.
+const IDENTITY: &str = "weir-control.weir.serviceaccount.identity.linkerd.cluster.local";
 
 /// A connection to control.
 pub(crate) struct Client {
     mesh: MeshClient<InterceptedService<Channel, Bearer>>,
     url: String,
     within: Duration,
-    token_file: Option<PathBuf>,
+    /// What to do when the token is refused.
+    advice: String,
 }
 
 /// Adds the token to each call.
@@ -63,34 +59,70 @@ impl Interceptor for Bearer {
 
 impl Client {
     /// Connects, so that what is wrong with the address or the certificate shows at once.
-    pub(crate) async fn connect(settings: &Settings) -> Result<Client, CliError> {
-        let url = settings.url.clone().ok_or(CliError::NoControl)?;
+    pub(crate) async fn connect(session: &Session) -> Result<Client, CliError> {
+        match &session.reach {
+            Reach::Direct(direct) => Client::direct(direct, session).await,
+            Reach::Kubernetes(access) => Client::through(access, session).await,
+        }
+    }
+
+    async fn direct(direct: &Direct, session: &Session) -> Result<Client, CliError> {
+        let url = direct.url.clone().ok_or(CliError::NoControl)?;
+        let identity = session.control_identity.as_deref().unwrap_or(IDENTITY);
         let secure = is_secure(&url)?;
-        let token = settings.token_file.as_deref().map(token).transpose()?;
-        let unusable =
-            |_: tonic::transport::Error| CliError::Url { url: url.clone(), reason: "not usable as an address" };
-        let mut endpoint = Endpoint::from_shared(url.clone()).map_err(unusable)?.connect_timeout(settings.within);
+        let token = direct.token_file.as_deref().map(token).transpose()?;
+        let mut endpoint = endpoint(&url, session.within)?;
         if secure {
-            let anchors = settings.trust_anchors.as_deref().ok_or(CliError::NoTrustAnchors)?;
-            let tls = ClientTlsConfig::new()
-                .ca_certificate(Certificate::from_pem(trust_anchors(anchors)?))
-                .domain_name(&settings.identity);
+            let anchors = direct.trust_anchors.as_deref().ok_or(CliError::NoTrustAnchors)?;
+            let tls = tls(trust_anchors(anchors)?, identity);
             endpoint = endpoint.tls_config(tls).map_err(|error| CliError::File {
                 what: "trust anchors",
                 path: anchors.to_owned(),
                 reason: format!("{}; or --control-identity is no DNS name", deepest(&error)),
             })?;
         }
-        let channel = tokio::time::timeout(settings.within, endpoint.connect())
-            .await
-            .map_err(|_elapsed| CliError::Unreachable {
-                url: url.clone(),
-                reason: format!("no connection within {:?}", settings.within),
-            })?
-            .map_err(|error| unreachable(&error, &url, &settings.identity))?;
+        let channel = within(session.within, &url, identity, endpoint.connect()).await?;
+        let advice = match &direct.token_file {
+            Some(path) => format!("check that {} holds the API token of this control, not a node's", path.display()),
+            None => "give --token-file FILE, or set WEIR_TOKEN_FILE, to a file with control's API token".to_owned(),
+        };
+        Ok(Client::new(channel, token, url, session.within, advice))
+    }
+
+    async fn through(access: &Access, session: &Session) -> Result<Client, CliError> {
+        let cluster = access.connect().await?;
+        let route = cluster::route(&cluster).await?;
+        let domain = route.trust_domain.as_deref().unwrap_or("cluster.local");
+        let default = format!("weir-control.{}.serviceaccount.identity.linkerd.{domain}", cluster.mesh);
+        let identity = session.control_identity.as_deref().unwrap_or(&default);
+        let token = header(route.token.as_bytes()).map_err(|reason| CliError::Kubernetes {
+            doing: format!("asking for a token of service account {VIEWER}"),
+            reason: reason.to_owned(),
+        })?;
+        let shown = format!("pod {}/{}", cluster.mesh, route.pod);
+        // The name is for HTTP only: the connection is the forwarded one, and the certificate must be control's.
+        let endpoint = endpoint(&format!("https://weir-control.{}", cluster.mesh), session.within)?
+            .tls_config(tls(route.anchors.clone().into_bytes(), identity))
+            .map_err(|error| {
+                CliError::Argument(format!("the cluster's trust anchors, or --control-identity: {}", deepest(&error)))
+            })?;
+        let connector = tower::service_fn(move |_uri: Uri| open(route.clone()));
+        let channel = within(session.within, &shown, identity, endpoint.connect_with_connector(connector)).await?;
+        let advice =
+            format!("check that weir-control of namespace {} and this program are of one version", cluster.mesh);
+        Ok(Client::new(channel, Some(token), shown, session.within, advice))
+    }
+
+    fn new(
+        channel: Channel,
+        token: Option<MetadataValue<Ascii>>,
+        url: String,
+        within: Duration,
+        advice: String,
+    ) -> Client {
         let mesh =
             MeshClient::with_interceptor(channel, Bearer(token)).max_decoding_message_size(limits::MESSAGE_BYTES);
-        Ok(Client { mesh, url, within: settings.within, token_file: settings.token_file.clone() })
+        Client { mesh, url, within, advice }
     }
 
     /// Versions of control and of its nodes.
@@ -138,17 +170,9 @@ impl Client {
         let message =
             || if status.message().is_empty() { status.code().to_string() } else { status.message().to_owned() };
         match status.code() {
-            Code::Unauthenticated | Code::PermissionDenied => CliError::Token {
-                reason: message(),
-                advice: match &self.token_file {
-                    Some(path) => {
-                        format!("check that {} holds the API token of this control, not a node's", path.display())
-                    }
-                    None => {
-                        "give --token-file FILE, or set WEIR_TOKEN_FILE, to a file with control's API token".to_owned()
-                    }
-                },
-            },
+            Code::Unauthenticated | Code::PermissionDenied => {
+                CliError::Token { reason: message(), advice: self.advice.clone() }
+            }
             Code::Unimplemented => CliError::OldControl { client: env!("CARGO_PKG_VERSION") },
             Code::DeadlineExceeded => CliError::Slow { url: self.url.clone(), within: self.within },
             Code::Unavailable | Code::Unknown if status.source().is_some() => {
@@ -157,6 +181,31 @@ impl Client {
             _ => CliError::Refused(message()),
         }
     }
+}
+
+fn endpoint(url: &str, within: Duration) -> Result<Endpoint, CliError> {
+    let unusable =
+        |_: tonic::transport::Error| CliError::Url { url: url.to_owned(), reason: "not usable as an address" };
+    Ok(Endpoint::from_shared(url.to_owned()).map_err(unusable)?.connect_timeout(within))
+}
+
+fn tls(anchors: Vec<u8>, identity: &str) -> ClientTlsConfig {
+    ClientTlsConfig::new().ca_certificate(Certificate::from_pem(anchors)).domain_name(identity)
+}
+
+async fn within(
+    within: Duration,
+    url: &str,
+    identity: &str,
+    connecting: impl Future<Output = Result<Channel, tonic::transport::Error>>,
+) -> Result<Channel, CliError> {
+    let slow =
+        |_elapsed| CliError::Unreachable { url: url.to_owned(), reason: format!("no connection within {within:?}") };
+    tokio::time::timeout(within, connecting).await.map_err(slow)?.map_err(|error| unreachable(&error, url, identity))
+}
+
+async fn open(route: Route) -> io::Result<TokioIo<DuplexStream>> {
+    route.open().await.map(TokioIo::new).map_err(|error| io::Error::other(error.line()))
 }
 
 /// Whether the URL asks for TLS. Plain text only towards this machine: the token would be readable on the way.
@@ -198,12 +247,16 @@ fn trust_anchors(path: &Path) -> Result<Vec<u8>, CliError> {
 fn token(path: &Path) -> Result<MetadataValue<Ascii>, CliError> {
     let failed = |reason: &str| CliError::File { what: "token file", path: path.to_owned(), reason: reason.to_owned() };
     let content = read("token file", path, limits::TOKEN_BYTES)?;
-    let token = content.trim_ascii();
+    header(content.trim_ascii()).map_err(failed)
+}
+
+/// A token as the header that carries it.
+fn header(token: &[u8]) -> Result<MetadataValue<Ascii>, &'static str> {
     if token.is_empty() || !token.iter().all(u8::is_ascii_graphic) {
-        return Err(failed("not one line of printable characters: is this the right file?"));
+        return Err("not one line of printable characters: is this the right file?");
     }
     let header = [b"Bearer ", token].concat();
-    let mut value = MetadataValue::try_from(header.as_slice()).map_err(|_invalid| failed("not usable as a token"))?;
+    let mut value = MetadataValue::try_from(header.as_slice()).map_err(|_invalid| "not usable as a token")?;
     value.set_sensitive(true);
     Ok(value)
 }

@@ -46,8 +46,8 @@ pub(crate) async fn run(arguments: &EdgesArgs, session: &Session, out: &mut dyn 
             "edges run between owners, pods and services: use -n or -A for namespaces".into(),
         ));
     }
-    let selector = Selector { resources, namespace: arguments.place.namespace() };
-    let client = Client::connect(&session.settings).await?;
+    let selector = Selector { resources, namespace: arguments.place.namespace(&session.namespace()) };
+    let client = Client::connect(session).await?;
     let answer = client.observe(arguments.time_window).await?;
     for node in &answer.missing_nodes {
         note(&format!("node {node} did not answer in time: its edges are missing here"));

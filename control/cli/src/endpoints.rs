@@ -34,7 +34,7 @@ pub(crate) async fn run(
     for authority in &arguments.authorities {
         check(authority)?;
     }
-    let client = Client::connect(&session.settings).await?;
+    let client = Client::connect(session).await?;
     let mut lines = Vec::new();
     for authority in &arguments.authorities {
         let endpoints = client.endpoints(authority).await?.endpoints;

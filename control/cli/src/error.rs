@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf, time::Duration};
 
-use crate::output::sentence;
+use crate::{chart::ChartError, output::sentence};
 
 /// Why a command did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +37,36 @@ pub(crate) enum CliError {
     OldControl { client: &'static str },
     #[error("control cannot answer: {0}")]
     Refused(String),
+    #[error("kubeconfig: {reason}; {advice}")]
+    Kubeconfig { reason: String, advice: &'static str },
+    #[error(
+        "the API server at {url} cannot be reached: {reason}; check --context and --kubeconfig, and that this machine may connect there"
+    )]
+    ApiServer { url: String, reason: String },
+    #[error(
+        "{doing}: Kubernetes forbids it: {reason}; ask for the rule it names, or for Role weir-user in namespace {namespace}, which has all that looking at the mesh takes"
+    )]
+    Forbidden { doing: String, reason: String, namespace: String },
+    #[error(
+        "{doing}: not there: {reason}; is the mesh installed in namespace {namespace}? (`weir check`, `weir install`, --weir-namespace)"
+    )]
+    Missing { doing: String, reason: String, namespace: String },
+    #[error("{doing}: Kubernetes says: {reason}")]
+    Kubernetes { doing: String, reason: String },
+    #[error(
+        "no mesh is installed in namespace {namespace} of this cluster: run `weir install`, or give another --context or --weir-namespace"
+    )]
+    NotInstalled { namespace: String },
+    #[error(
+        "no replica of weir-control is ready ({pods} pods): see `weir check`, and `kubectl -n {namespace} describe pods -l app.kubernetes.io/name=weir-control`"
+    )]
+    NoReadyControl { pods: usize, namespace: String },
+    #[error(
+        "control has published no trust anchors yet (ConfigMap weir-trust-anchors in namespace {namespace}): it does when it is ready; see `kubectl -n {namespace} logs deploy/weir-control`"
+    )]
+    NoAnchors { namespace: String },
+    #[error(transparent)]
+    Chart(#[from] ChartError),
     #[error("{0}")]
     Argument(String),
     #[error("cannot write the answer: {0}")]

@@ -42,14 +42,14 @@ struct PodIdentity {
 
 /// Shows an overview, or named pods in full.
 pub(crate) async fn run(arguments: &IdentityArgs, session: &Session, out: &mut dyn Write) -> Result<Outcome, CliError> {
-    let client = Client::connect(&session.settings).await?;
+    let client = Client::connect(session).await?;
     let (least, _) = limits::WINDOW_SECONDS;
     let answer = client.observe(std::time::Duration::from_secs(least)).await?;
     for node in &answer.missing_nodes {
         note(&format!("node {node} did not answer in time: its pods are missing here"));
     }
     let wanted: Vec<&str> = arguments.pods.iter().map(|pod| bare(pod)).collect::<Result<_, _>>()?;
-    let pods = pods(&answer.reports, arguments.place.namespace().as_deref(), &wanted);
+    let pods = pods(&answer.reports, arguments.place.namespace(&session.namespace()).as_deref(), &wanted);
     let missing: Vec<&str> = wanted.iter().filter(|name| !pods.iter().any(|pod| pod.pod == **name)).copied().collect();
     if session.format == Format::Json {
         json(out, &pods)?;

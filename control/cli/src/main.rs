@@ -1,9 +1,11 @@
-//! The `weir` command: what people see of the mesh. It asks control's API only; must never read files of control or nodes.
+//! The `weir` command: what people install and see of the mesh. It asks the API server and control's API; must never read files of control or nodes.
 
 mod args;
 mod certificate;
+mod chart;
 mod check;
 mod client;
+mod cluster;
 mod duration;
 mod edges;
 mod endpoints;
@@ -11,6 +13,7 @@ mod error;
 mod flows;
 mod histogram;
 mod identity;
+mod install;
 mod limits;
 mod output;
 mod resource;
@@ -21,19 +24,21 @@ mod version;
 
 use std::{
     io::{self, Write},
+    path::Path,
     process::ExitCode,
 };
 
-use clap::{CommandFactory as _, Parser as _};
+use clap::{CommandFactory as _, FromArgMatches as _};
 
 use crate::{
     args::{Arguments, Command},
     error::CliError,
+    output::Format,
     session::{Outcome, Session},
 };
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = arguments();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let outcome = match runtime {
         Ok(runtime) => runtime.block_on(run(&arguments, &mut io::stdout().lock())),
@@ -50,21 +55,42 @@ fn main() -> ExitCode {
     }
 }
 
+/// By the name `kubectl-weir` this is a plugin of kubectl, and its help says so.
+fn arguments() -> Arguments {
+    let called = std::env::args_os().next().unwrap_or_default();
+    let plugin = Path::new(&called).file_stem().is_some_and(|name| name == "kubectl-weir");
+    let mut command = Arguments::command();
+    if plugin {
+        command = command.bin_name("kubectl weir").display_name("kubectl weir");
+    }
+    let matches = command.get_matches();
+    Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}
+
 async fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<Outcome, CliError> {
-    let global = &arguments.global;
-    let session = Session { settings: global.settings(), format: global.output, color: global.color.on() };
+    let session = Session::new(&arguments.global, &arguments.command)?;
+    let session = &session;
     match &arguments.command {
-        Command::Stat(stat) => stat::run(stat, &session, out).await,
-        Command::Edges(edges) => edges::run(edges, &session, out).await,
-        Command::Identity(identity) => identity::run(identity, &session, out).await,
-        Command::Endpoints(endpoints) => endpoints::run(endpoints, &session, out).await,
-        Command::Check(check) => check::run(check, &session, out).await,
-        Command::Version(version) => version::run(version, &session, out).await,
+        Command::Install(chosen) => install::install(chosen, session, out),
+        Command::Upgrade(chosen) => install::upgrade(chosen, session, out).await,
+        Command::Uninstall(chosen) => install::uninstall(chosen, session, out).await,
+        Command::Prune(_) => install::prune(session, out).await,
+        Command::Stat(stat) => stat::run(stat, session, out).await,
+        Command::Edges(edges) => edges::run(edges, session, out).await,
+        Command::Identity(identity) => identity::run(identity, session, out).await,
+        Command::Endpoints(endpoints) => endpoints::run(endpoints, session, out).await,
+        Command::Check(check) => check::run(check, session, out).await,
+        Command::Version(version) => version::run(version, session, out).await,
         Command::Completions { shell } => {
             // Into memory first: the generator panics when its reader leaves.
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Arguments::command(), "weir", &mut script);
-            out.write_all(&script)?;
+            if session.format == Format::Json {
+                let text = String::from_utf8_lossy(&script);
+                output::json(out, &serde_json::json!({"shell": shell.to_string(), "script": text}))?;
+            } else {
+                out.write_all(&script)?;
+            }
             Ok(Outcome::Good)
         }
     }

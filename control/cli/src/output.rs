@@ -19,6 +19,23 @@ pub(crate) enum Format {
     Json,
     /// A table with more columns.
     Wide,
+    /// Manifests, with their comments.
+    Yaml,
+    /// Only what is wrong.
+    Short,
+}
+
+impl Format {
+    /// As it is written after `-o`.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Format::Table => "table",
+            Format::Json => "json",
+            Format::Wide => "wide",
+            Format::Yaml => "yaml",
+            Format::Short => "short",
+        }
+    }
 }
 
 /// When to colour.

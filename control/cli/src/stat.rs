@@ -42,9 +42,9 @@ struct Query {
 }
 
 impl Query {
-    fn new(arguments: &StatArgs) -> Result<Query, CliError> {
+    fn new(arguments: &StatArgs, session: &Session) -> Result<Query, CliError> {
         let resources = Resource::parse_all(&arguments.resources).map_err(CliError::Argument)?;
-        let namespace = arguments.place.namespace();
+        let namespace = arguments.place.namespace(&session.namespace());
         let other = |resource: &Option<String>, given: &Option<String>| -> Result<Option<Selector>, CliError> {
             if resource.is_none() && given.is_none() {
                 return Ok(None);
@@ -107,8 +107,8 @@ struct Row {
 
 /// Shows the table, once or again and again.
 pub(crate) async fn run(arguments: &StatArgs, session: &Session, out: &mut dyn Write) -> Result<Outcome, CliError> {
-    let query = Query::new(arguments)?;
-    let client = Client::connect(&session.settings).await?;
+    let query = Query::new(arguments, session)?;
+    let client = Client::connect(session).await?;
     if !arguments.watch {
         let rows = ask(&client, &query).await?;
         out.write_all(table::render(&rows, &query, session)?.as_bytes())?;

@@ -45,7 +45,7 @@ pub(crate) async fn run(arguments: &VersionArgs, session: &Session, out: &mut dy
 }
 
 async fn ask(session: &Session) -> Result<VersionResponse, CliError> {
-    Client::connect(&session.settings).await?.version().await
+    Client::connect(session).await?.version().await
 }
 
 fn versions(answer: Option<&VersionResponse>) -> Versions {

@@ -5,17 +5,12 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
-    time::{Duration, SystemTime},
 };
 
-use rcgen::{
-    BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType, IsCa, KeyPair, KeyUsagePurpose,
-    PKCS_ECDSA_P256_SHA256,
-};
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use super::{CaArgs, CaError};
+use super::{CaArgs, CaError, Made, Material, Origins};
 use crate::limits;
 
 /// Where the files are.
@@ -25,20 +20,6 @@ pub(super) struct Paths {
     pub(super) issuer: PathBuf,
     pub(super) key: PathBuf,
     anchor_key: PathBuf,
-}
-
-/// Their content.
-#[derive(PartialEq, Eq)]
-pub(super) struct Given {
-    pub(super) anchors: Vec<u8>,
-    pub(super) issuer: Vec<u8>,
-    pub(super) key: Vec<u8>,
-}
-
-impl std::fmt::Debug for Given {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Given").finish_non_exhaustive()
-    }
 }
 
 impl Paths {
@@ -52,8 +33,13 @@ impl Paths {
         }
     }
 
-    pub(super) fn read(&self) -> Result<Given, CaError> {
-        Ok(Given { anchors: bounded(&self.anchors)?, issuer: bounded(&self.issuer)?, key: bounded(&self.key)? })
+    /// What errors call them.
+    pub(super) fn origins(&self) -> Origins {
+        Origins { anchors: self.anchors.display().to_string(), issuer: self.issuer.display().to_string() }
+    }
+
+    pub(super) fn read(&self) -> Result<Material, CaError> {
+        Ok(Material { anchors: bounded(&self.anchors)?, issuer: bounded(&self.issuer)?, key: bounded(&self.key)? })
     }
 }
 
@@ -66,9 +52,9 @@ fn bounded(path: &Path) -> Result<Vec<u8>, CaError> {
     fs::read(path).map_err(failed)
 }
 
-/// All certificates of a PEM file, at least one.
-pub(super) fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, CaError> {
-    let wrong = |reason: String| CaError::Content { path: path.to_owned(), reason };
+/// All certificates of a PEM text, at least one.
+pub(super) fn certificates(origin: &str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, CaError> {
+    let wrong = |reason: String| CaError::Content { origin: origin.to_owned(), reason };
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let found = found.map_err(|error| wrong(format!("not PEM: {error}")))?;
     if found.is_empty() {
@@ -84,52 +70,25 @@ pub(super) fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer
 /// Makes what is missing of a self-made authority, and a new issuer when the old one is about to end.
 pub(super) fn ensure(paths: &Paths, trust_domain: &str) -> Result<(), CaError> {
     if !paths.anchors.exists() {
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-        let params = authority(&format!("root.linkerd.{trust_domain}"), limits::ANCHOR_LIFETIME, 1);
-        let anchor = params.self_signed(&key)?;
-        write(&paths.anchor_key, key.serialize_pem().as_bytes())?;
-        write(&paths.anchors, anchor.pem().as_bytes())?;
+        let anchor = Made::anchor(trust_domain)?;
+        write(&paths.anchor_key, anchor.key.as_bytes())?;
+        write(&paths.anchors, anchor.certificate.as_bytes())?;
     }
     if !paths.issuer.exists() || !paths.key.exists() || is_ending(&paths.issuer)? {
-        let (key, issuer) = issuer(paths, trust_domain)?;
-        write(&paths.key, key.serialize_pem().as_bytes())?;
-        write(&paths.issuer, issuer.pem().as_bytes())?;
+        let anchor = Made { certificate: text(&paths.anchors)?, key: text(&paths.anchor_key)? };
+        let issuer = anchor.issuer(&paths.anchors.display().to_string(), trust_domain)?;
+        write(&paths.key, issuer.key.as_bytes())?;
+        write(&paths.issuer, issuer.certificate.as_bytes())?;
     }
     Ok(())
 }
 
-fn issuer(paths: &Paths, trust_domain: &str) -> Result<(KeyPair, Certificate), CaError> {
-    let wrong = |path: &Path, reason: String| CaError::Content { path: path.to_owned(), reason };
-    let anchor_key = String::from_utf8_lossy(&bounded(&paths.anchor_key)?).into_owned();
-    let anchor_key =
-        KeyPair::from_pem(&anchor_key).map_err(|error| wrong(&paths.anchor_key, format!("not a key: {error}")))?;
-    let anchors = certificates(&paths.anchors, &bounded(&paths.anchors)?)?;
-    let anchor = rcgen::Issuer::from_ca_cert_der(&anchors[0], anchor_key)
-        .map_err(|error| wrong(&paths.anchors, format!("not an authority's certificate: {error}")))?;
-    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-    let params = authority(&format!("identity.linkerd.{trust_domain}"), limits::ISSUER_LIFETIME, 0);
-    let certificate = params.signed_by(&key, &anchor)?;
-    Ok((key, certificate))
-}
-
-fn authority(name: &str, life: Duration, below: u8) -> CertificateParams {
-    let mut params = CertificateParams::default();
-    params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, name);
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(below));
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    params.use_authority_key_identifier_extension = true;
-    let now = SystemTime::now();
-    params.not_before = (now - limits::CLOCK_SKEW).into();
-    params.not_after = (now + life).into();
-    params
+fn text(path: &Path) -> Result<String, CaError> {
+    Ok(String::from_utf8_lossy(&bounded(path)?).into_owned())
 }
 
 fn is_ending(path: &Path) -> Result<bool, CaError> {
-    let certificates = certificates(path, &bounded(path)?)?;
-    let soon = super::issuer::unix(SystemTime::now() + limits::ISSUER_RENEWAL);
-    Ok(X509Certificate::from_der(&certificates[0])
-        .is_ok_and(|(_, parsed)| parsed.validity().not_after.timestamp() < soon))
+    super::made::is_ending(&path.display().to_string(), &bounded(path)?)
 }
 
 /// Writes a file whole, readable by the owner alone.

@@ -45,10 +45,11 @@ impl Index {
         if before.as_ref() == self.namespaces.get(name) {
             return;
         }
+        changed.namespaces.insert(Arc::clone(name));
         let pods = self.pods.iter().filter(|(pod, _)| pod.namespace == *name);
         let pods: Vec<(Name, Arc<Pod>)> = pods.map(|(name, pod)| (name.clone(), Arc::clone(pod))).collect();
         for (name, pod) in pods {
-            self.forget_serving_unless_enabled(&pod);
+            self.settle_serving(&pod);
             self.touch_pod(&name, &pod, changed);
         }
         for (_, service) in self.services.iter().filter(|(service, _)| service.namespace == *name) {
@@ -56,10 +57,18 @@ impl Index {
         }
     }
 
-    /// An opt-out is the only way back to plaintext.
-    fn forget_serving_unless_enabled(&mut self, pod: &Pod) {
-        if !self.is_enabled(pod) {
-            self.serving.remove(&pod.uid);
+    /// A mark says what another run or replica of control heard. An opt-out is the only way back to plaintext.
+    fn settle_serving(&mut self, pod: &Pod) {
+        if self.is_enabled(pod) {
+            if self.has_valid_mark(pod) {
+                self.serving.insert(Arc::clone(&pod.uid));
+            }
+            return;
+        }
+        if self.serving.remove(&pod.uid)
+            && let Some(mark) = &pod.mark
+        {
+            self.spent.insert(Arc::clone(&pod.uid), Arc::clone(mark));
         }
     }
 
@@ -79,6 +88,7 @@ impl Index {
             }
             if pod.as_ref().is_none_or(|pod| pod.uid != before.uid) {
                 self.serving.remove(&before.uid);
+                self.spent.remove(&before.uid);
             }
             self.pods.remove(name);
         }
@@ -89,7 +99,10 @@ impl Index {
             link(&mut self.pods_by_address, *address, name);
         }
         self.pods.insert(name.clone(), Arc::clone(&pod));
-        self.forget_serving_unless_enabled(&pod);
+        if self.spent.get(&pod.uid).is_some_and(|spent| pod.mark.as_ref() != Some(spent)) {
+            self.spent.remove(&pod.uid);
+        }
+        self.settle_serving(&pod);
         self.touch_pod(name, &pod, changed);
     }
 

@@ -57,3 +57,82 @@ fn an_address_that_was_reused_belongs_to_the_pod_that_has_it_now() {
     assert!(index.pod_by_uid("uid-old").is_none());
     assert_eq!(index.pods_of_node("node-1").count(), 0);
 }
+
+fn marked(mark: &str) -> String {
+    let condition = format!("  conditions: [{{type: weir.mesh/Meshed, status: \"True\", message: {mark}}}]\n---\n");
+    pod("web", "node-1", "10.0.0.1", "").replace("---\n", &condition)
+}
+
+fn is_serving(index: &Index) -> bool {
+    index.is_serving(index.pod_by_uid("uid-web").unwrap())
+}
+
+fn marks(index: &Index) -> (usize, usize) {
+    (index.unmarked().count(), index.wrongly_marked().count())
+}
+
+#[test]
+fn what_another_replica_or_run_heard_counts_whichever_object_comes_first() {
+    for texts in [[NAMESPACE.to_owned(), marked("a")], [marked("a"), NAMESPACE.to_owned()]] {
+        let mut index = Index::default();
+        for text in texts {
+            upsert(&mut index, &text);
+        }
+        assert!(is_serving(&index));
+        assert_eq!(marks(&index), (0, 0));
+    }
+}
+
+#[test]
+fn a_mark_from_before_an_opt_out_says_nothing_about_the_time_after() {
+    let mut index = Index::default();
+    upsert(&mut index, &format!("{NAMESPACE}{}", marked("a")));
+    upsert(&mut index, &NAMESPACE.replace("true", "false"));
+    assert_eq!(marks(&index), (0, 1), "to be taken off");
+    upsert(&mut index, NAMESPACE);
+    assert!(!is_serving(&index), "opted in again before the mark was taken off");
+    index.mark_serving("uid-web");
+    assert_eq!(marks(&index), (1, 0), "its node spoke anew: to be marked anew");
+    upsert(&mut index, &pod("web", "node-1", "10.0.0.1", ""));
+    assert!(is_serving(&index), "the old mark that goes takes nothing with it");
+    assert_eq!(marks(&index), (1, 0));
+    upsert(&mut index, &marked("b"));
+    assert_eq!(marks(&index), (0, 0));
+    let mut other = Index::default();
+    upsert(&mut other, &format!("{NAMESPACE}{}", marked("a")));
+    upsert(&mut other, &NAMESPACE.replace("true", "false"));
+    upsert(&mut other, NAMESPACE);
+    upsert(&mut other, &marked("b"));
+    assert!(is_serving(&other), "a new mark is news, wherever it was made");
+}
+
+#[test]
+fn a_pod_that_is_opted_in_is_one_of_workload_plain_and_neither() {
+    let kinds = |text: &str| {
+        let mut index = Index::default();
+        upsert(&mut index, &format!("{NAMESPACE}{text}"));
+        let pod = index.pods().next().unwrap();
+        (index.is_enabled(pod), index.is_plain(pod), index.is_refused(pod))
+    };
+    let web = pod("web", "node-1", "10.0.0.1", "");
+    assert_eq!(kinds(&web), (true, false, false));
+    assert_eq!(kinds(&web.replace("  podIPs: [{ip: 10.0.0.1}]\n", "")), (true, false, false), "without an address");
+    let opted_out = pod("web", "node-1", "10.0.0.1", "  labels: {weir.mesh/enabled: \"false\"}");
+    assert_eq!(kinds(&opted_out), (false, true, false));
+    assert_eq!(kinds(&web.replace("spec:\n", "spec:\n  hostNetwork: true\n")), (false, false, true));
+    assert_eq!(kinds(&web.replace("Running", "Succeeded")), (false, false, false));
+    let sidecar = "  initContainers: [{name: istio-proxy, restartPolicy: Always}]\n";
+    assert_eq!(kinds(&web.replace("status:\n", &format!("{sidecar}status:\n"))), (false, true, true));
+    assert_eq!(kinds(&web.replace("name: app", "name: linkerd-proxy")), (false, true, true));
+    assert_eq!(kinds(&web.replace("spec:\n", "spec:\n  runtimeClassName: kata-qemu\n")), (false, true, true));
+}
+
+#[test]
+fn a_namespace_that_is_opted_in_or_out_is_news_itself() {
+    let mut index = Index::default();
+    assert!(upsert(&mut index, NAMESPACE).namespaces.contains("demo"));
+    assert_eq!(index.meshed_namespaces().count(), 1);
+    assert!(upsert(&mut index, NAMESPACE).is_empty());
+    assert!(upsert(&mut index, &NAMESPACE.replace("true", "false")).namespaces.contains("demo"));
+    assert_eq!(index.meshed_namespaces().count(), 0);
+}

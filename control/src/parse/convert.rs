@@ -13,12 +13,19 @@ use weir_api::v1;
 use weir_core::identity::Identity;
 
 use super::{FieldError, Options, quoted, settings};
-use crate::objects::{Name, Namespace, Object, Pod, Service, ServicePort, Settings, Slice, SliceEndpoint};
+use crate::objects::{
+    MESHED, Name, Namespace, Object, Pod, Service, ServicePort, Settings, Slice, SliceEndpoint, Unfit,
+};
 
 type Outcome = Result<Option<Object>, Vec<FieldError>>;
 
 const TEMPLATE_HASH: &str = "pod-template-hash";
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// Runtime classes whose pods have a network stack that the node's kernel does not see.
+const SANDBOXES: [&str; 3] = ["gvisor", "runsc", "kata"];
+const SANDBOXED: &str = "its runtime class gives it a network stack of its own (gVisor, Kata), where nothing can be captured; run it with the default runtime class, or label it weir.mesh/enabled=false";
+const LINKERD: &str = "has a Linkerd sidecar, which handles its traffic already; restart it with annotation linkerd.io/inject=disabled, or label it weir.mesh/enabled=false";
+const ISTIO: &str = "has an Istio sidecar, which handles its traffic already; restart it with label sidecar.istio.io/inject=false, or label it weir.mesh/enabled=false";
 
 fn checked(object: Object, errors: Vec<FieldError>) -> Outcome {
     if errors.is_empty() { Ok(Some(object)) } else { Err(errors) }
@@ -44,21 +51,18 @@ pub(super) fn pod(pod: &core::Pod, options: &Options) -> Outcome {
     let Some(node_name) = spec.node_name.clone().filter(|name| !name.is_empty()) else { return Ok(None) };
     let mut errors = Vec::new();
     let (enabled, settings) = opted_in(&pod.metadata, options, &mut errors);
+    let unfit = unfit(spec, pod.status.as_ref());
+    if matches!(unfit, Some(Unfit::Ended | Unfit::HostNetwork)) {
+        // Its settings do not matter any more, but that its addresses are free does.
+        errors.clear();
+    }
     let reference = reference(&pod.metadata, spec, node_name);
     let uid = pod.metadata.uid.clone().unwrap_or_default();
     if uid.is_empty() {
         errors.push(FieldError::new("metadata.uid", "missing: it names the pod's network namespace on its node"));
     }
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default();
-    let unfit = if spec.host_network == Some(true) {
-        Some("shares its node's network")
-    } else if matches!(phase, "Succeeded" | "Failed") {
-        Some("has ended")
-    } else {
-        None
-    };
     let mut addresses = addresses(pod.status.as_ref(), &mut errors);
-    if unfit.is_some() {
+    if unfit.is_some_and(|unfit| !unfit.has_network()) {
         addresses.clear();
     }
     let identity = match Identity::of(&reference.namespace, &reference.service_account, &options.trust_domain) {
@@ -69,8 +73,36 @@ pub(super) fn pod(pod: &core::Pod, options: &Options) -> Outcome {
         }
     };
     let named_ports = named_ports(spec);
-    let pod = Pod { uid: Arc::from(uid), reference, addresses, identity, enabled, settings, named_ports, unfit };
+    let (uid, mark) = (Arc::from(uid), pod.status.as_ref().and_then(mark));
+    let pod = Pod { uid, reference, addresses, identity, enabled, settings, named_ports, unfit, mark };
     checked(Object::Pod(Arc::new(pod)), errors)
+}
+
+fn unfit(spec: &core::PodSpec, status: Option<&core::PodStatus>) -> Option<Unfit> {
+    let phase = status.and_then(|status| status.phase.as_deref()).unwrap_or_default();
+    if matches!(phase, "Succeeded" | "Failed") {
+        return Some(Unfit::Ended);
+    }
+    if spec.host_network == Some(true) {
+        return Some(Unfit::HostNetwork);
+    }
+    let class = spec.runtime_class_name.as_deref().unwrap_or_default();
+    if SANDBOXES.iter().any(|sandbox| class.contains(sandbox)) {
+        return Some(Unfit::Refused(SANDBOXED));
+    }
+    let mut containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    containers.find_map(|container| match container.name.as_str() {
+        "linkerd-proxy" => Some(Unfit::Refused(LINKERD)),
+        "istio-proxy" => Some(Unfit::Refused(ISTIO)),
+        _ => None,
+    })
+}
+
+/// Of the condition that says that peers may speak mTLS to the pod.
+fn mark(status: &core::PodStatus) -> Option<Arc<str>> {
+    let mut conditions = status.conditions.iter().flatten();
+    let condition = conditions.find(|condition| condition.type_ == MESHED && condition.status == "True")?;
+    Some(Arc::from(condition.message.as_deref().unwrap_or_default()))
 }
 
 fn addresses(status: Option<&core::PodStatus>, errors: &mut Vec<FieldError>) -> Vec<IpAddr> {

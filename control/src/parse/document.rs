@@ -255,3 +255,27 @@ where
     };
     converted.map_err(|errors| errors.into_iter().map(Failure::of).collect())
 }
+
+/// Reads an object of the API server, of which no file and no line is known.
+pub(super) fn object_of(
+    name: &ObjectName,
+    value: serde_json::Value,
+    options: &Options,
+) -> Result<Option<Object>, Vec<Finding>> {
+    let named = |failures: Vec<Failure>| {
+        let finding = |Failure { error: FieldError { field, reason }, .. }| Finding {
+            file: String::new(),
+            line: 0,
+            object: Some(name.to_string()),
+            field,
+            reason,
+        };
+        failures.into_iter().map(finding).collect()
+    };
+    // By way of the form that manifests have: one way to read each kind, compiled once.
+    let value = match serde_yaml_ng::to_value(value) {
+        Ok(value) => value,
+        Err(error) => return Err(named(vec![Failure::of(FieldError::new("", error.to_string()))])),
+    };
+    object(name.kind, options, || value.clone()).map_err(named)
+}

@@ -1,6 +1,6 @@
 use crate::{
     fixtures::{NAMESPACE, SERVICE, objects, options, pod, slice},
-    objects::{Kind, Object, PortSpec},
+    objects::{Kind, Object, PortSpec, Unfit},
     parse::{Parsed, manifest},
 };
 
@@ -95,5 +95,31 @@ fn odd_texts_are_refused_and_never_end_the_process() {
     ] {
         let parsed = parse(text);
         assert!(parsed.objects.is_empty(), "{text:?}");
+    }
+}
+
+#[test]
+fn a_pod_that_has_ended_is_read_whatever_its_annotations_say() {
+    let bad = "  annotations: {config.linkerd.io/opaque-ports: \"0\"}";
+    let ended = pod("web", "node-1", "10.0.0.1", bad).replace("Running", "Succeeded");
+    let Object::Pod(read) = &objects(&ended)[0].1 else { panic!("not a pod") };
+    assert!(read.addresses.is_empty(), "its address may be another pod's by now");
+}
+
+#[test]
+fn reasons_say_what_to_do() {
+    let unfit = |text: &str| {
+        let Object::Pod(read) = &objects(text)[0].1 else { panic!("not a pod") };
+        read.unfit.map(Unfit::reason).unwrap_or_default()
+    };
+    let web = pod("web", "node-1", "10.0.0.1", "");
+    assert_eq!(unfit(&web), "");
+    for (text, part) in [
+        (web.replace("name: app", "name: linkerd-proxy"), "linkerd.io/inject=disabled"),
+        (web.replace("name: app", "name: istio-proxy"), "sidecar.istio.io/inject=false"),
+        (web.replace("spec:\n", "spec:\n  runtimeClassName: gvisor\n"), "runtime class"),
+        (web.replace("spec:\n", "spec:\n  hostNetwork: true\n"), "hostNetwork"),
+    ] {
+        assert!(unfit(&text).contains(part), "{part} in {}", unfit(&text));
     }
 }

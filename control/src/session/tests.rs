@@ -41,7 +41,7 @@ fn a_node_gets_its_own_pods_and_what_it_asks_for() {
     let index = cluster();
     let mut session = begin(&index, &v1::Hello::default());
     let first = session.next(&index, ANCHORS, Instant::now()).unwrap();
-    assert_eq!(keys(&first), ["+TRUST_BUNDLE:cluster.local", "+WORKLOAD:uid-web"]);
+    assert_eq!(keys(&first), ["+TRUST_BUNDLE:cluster.local", "+MESHED_NAMESPACE:demo", "+WORKLOAD:uid-web"]);
     assert!(first.synced);
     session.subscribe(&web(), &index);
     let second = session.next(&index, ANCHORS, Instant::now()).unwrap();
@@ -101,9 +101,72 @@ fn a_pod_that_is_opted_out_is_taken_away_after_its_peers_know() {
     let changed = upsert(&mut index, &NAMESPACE.replace("true", "false"));
     session.touch(&changed, &index);
     let now = Instant::now();
+    let update = session.next(&index, ANCHORS, now).unwrap();
+    assert_eq!(keys(&update), ["-MESHED_NAMESPACE:demo"], "new pods are plain at once, but not a running one");
+    acknowledge(&mut session, &update);
     assert!(session.next(&index, ANCHORS, now).is_none());
     let due = session.due().unwrap();
     assert!(due > now);
     let update = session.next(&index, ANCHORS, due).unwrap();
-    assert_eq!(keys(&update), ["-WORKLOAD:uid-web"]);
+    assert_eq!(keys(&update), ["+PLAIN_POD:uid-web", "-WORKLOAD:uid-web"], "never both, and never neither");
+    acknowledge(&mut session, &update);
+    let changed = upsert(&mut index, NAMESPACE);
+    session.touch(&changed, &index);
+    let update = session.next(&index, ANCHORS, due).unwrap();
+    assert_eq!(keys(&update), ["+MESHED_NAMESPACE:demo", "+WORKLOAD:uid-web", "-PLAIN_POD:uid-web"]);
+}
+
+#[test]
+fn a_pod_is_told_before_it_has_an_address() {
+    let mut index = cluster();
+    let mut session = begin(&index, &v1::Hello::default());
+    let first = session.next(&index, ANCHORS, Instant::now()).unwrap();
+    acknowledge(&mut session, &first);
+    let early = pod("new", "node-1", "10.0.0.7", "").replace("  podIPs: [{ip: 10.0.0.7}]\n", "");
+    let changed = upsert(&mut index, &early);
+    session.touch(&changed, &index);
+    let update = session.next(&index, ANCHORS, Instant::now()).unwrap();
+    assert_eq!(keys(&update), ["+WORKLOAD:uid-new"]);
+    let Some(Body::Workload(workload)) = &update.upserts[0].body else { panic!("not a workload") };
+    assert!(workload.addresses.is_empty());
+    acknowledge(&mut session, &update);
+    let changed = upsert(&mut index, &pod("new", "node-1", "10.0.0.7", ""));
+    session.touch(&changed, &index);
+    assert_eq!(keys(&session.next(&index, ANCHORS, Instant::now()).unwrap()), ["+WORKLOAD:uid-new"]);
+    let changed = index
+        .apply(vec![crate::objects::Event::Remove(ObjectName { kind: Kind::Pod, name: Name::new("demo", "new") })]);
+    session.touch(&changed, &index);
+    assert_eq!(keys(&session.next(&index, ANCHORS, Instant::now()).unwrap()), ["-WORKLOAD:uid-new"], "gone at once");
+}
+
+#[test]
+fn plain_pods_are_told_to_their_own_node_and_namespaces_to_all() {
+    let mut index = cluster();
+    let plain = |name: &str, node: &str| pod(name, node, "10.0.2.1", "").replace("namespace: demo", "namespace: other");
+    upsert(&mut index, &format!("{}{}", plain("here", "node-1"), plain("there", "node-3")));
+    let told = |node: &str| {
+        let mut session = Session::new(node.into(), "cluster.local".into(), &v1::Hello::default(), &index);
+        keys(&session.next(&index, ANCHORS, Instant::now()).unwrap())
+    };
+    let common = ["+TRUST_BUNDLE:cluster.local", "+MESHED_NAMESPACE:demo"];
+    assert_eq!(told("node-1"), [&common[..], &["+WORKLOAD:uid-web", "+PLAIN_POD:uid-here"]].concat());
+    assert_eq!(told("node-9"), common);
+}
+
+#[test]
+fn a_node_that_resumes_hears_what_became_of_plain_pods_and_namespaces() {
+    let index = cluster();
+    let known = [
+        (v1::ResourceKind::PlainPod, "uid-web"),
+        (v1::ResourceKind::PlainPod, "uid-gone"),
+        (v1::ResourceKind::MeshedNamespace, "gone"),
+    ];
+    let known = known.map(|(kind, name)| v1::ResourceVersion {
+        key: Some(v1::ResourceKey { kind: kind.into(), name: name.to_owned() }),
+        version: 1,
+    });
+    let mut session = begin(&index, &v1::Hello { known: known.to_vec(), ..v1::Hello::default() });
+    let update = session.next(&index, ANCHORS, Instant::now()).unwrap();
+    let removals = ["-MESHED_NAMESPACE:gone", "-PLAIN_POD:uid-gone", "-PLAIN_POD:uid-web"];
+    assert_eq!(keys(&update)[3..], removals);
 }

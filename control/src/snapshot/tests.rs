@@ -79,6 +79,8 @@ fn versions_depend_on_content_alone() {
     for key in [
         Key::TrustBundle,
         Key::Workload("u".into()),
+        Key::PlainPod("u".into()),
+        Key::MeshedNamespace("n".into()),
         Key::Endpoints(Name::new("n", "s")),
         Key::Destination("[fd00::1]:80".parse().unwrap()),
     ] {

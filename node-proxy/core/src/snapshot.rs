@@ -79,7 +79,7 @@ pub struct Workload {
     pub uid: Arc<str>,
     /// Names.
     pub pod: Arc<PodRef>,
-    /// Its addresses, primary first; at least one.
+    /// Its addresses, primary first; none while only the pod's own namespace knows them.
     pub addresses: Vec<IpAddr>,
     /// Who it is.
     pub identity: Identity,
@@ -199,6 +199,10 @@ pub struct Snapshot {
     destination_resources: Map<SocketAddr, Versioned<Arc<v1::Destination>>>,
     slices: Map<String, Versioned<Arc<v1::Endpoints>>>,
     anchors: Map<String, Versioned<Arc<Vec<Vec<u8>>>>>,
+    /// By uid, with the version.
+    plain_pods: Map<Arc<str>, u64>,
+    /// By name, with the version.
+    meshed_namespaces: Map<Arc<str>, u64>,
 }
 
 impl Snapshot {
@@ -222,6 +226,16 @@ impl Snapshot {
         self.workloads.values().map(|entry| &entry.value)
     }
 
+    /// Uids of the pods of this node that are not opted in.
+    pub fn plain_pods(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.plain_pods.keys()
+    }
+
+    /// Names of the namespaces whose pods are opted in unless they say otherwise.
+    pub fn meshed_namespaces(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.meshed_namespaces.keys()
+    }
+
     /// Destinations that this node has in use.
     pub fn destinations(&self) -> impl Iterator<Item = &Arc<Destination>> {
         self.destinations.values()
@@ -241,13 +255,16 @@ impl Snapshot {
 
     /// Everything held, with its version: what a resuming stream tells control.
     pub fn versions(&self) -> Vec<(v1::ResourceKey, u64)> {
-        use v1::ResourceKind::{Destination, Endpoints, TrustBundle, Workload};
+        use v1::ResourceKind::{Destination, Endpoints, MeshedNamespace, PlainPod, TrustBundle, Workload};
         let key = |kind: v1::ResourceKind, name: String| v1::ResourceKey { kind: kind.into(), name };
         let workloads = self.workloads.iter().map(|(uid, entry)| (key(Workload, uid.to_string()), entry.version));
         let destinations = self.destination_resources.iter();
         let destinations = destinations.map(|(at, entry)| (key(Destination, at.to_string()), entry.version));
         let slices = self.slices.iter().map(|(name, entry)| (key(Endpoints, name.clone()), entry.version));
         let anchors = self.anchors.iter().map(|(name, entry)| (key(TrustBundle, name.clone()), entry.version));
-        workloads.chain(destinations).chain(slices).chain(anchors).collect()
+        let plain = self.plain_pods.iter().map(|(uid, version)| (key(PlainPod, uid.to_string()), *version));
+        let meshed = self.meshed_namespaces.iter();
+        let meshed = meshed.map(|(name, version)| (key(MeshedNamespace, name.to_string()), *version));
+        workloads.chain(destinations).chain(slices).chain(anchors).chain(plain).chain(meshed).collect()
     }
 }

@@ -59,6 +59,7 @@ struct Inner {
     identities: OnceLock<Identities>,
     connected: AtomicBool,
     synced: AtomicBool,
+    current: AtomicBool,
 }
 
 /// The configuration of this node; clones share it.
@@ -80,6 +81,7 @@ impl Store {
             identities: OnceLock::new(),
             connected: AtomicBool::new(false),
             synced: AtomicBool::new(false),
+            current: AtomicBool::new(false),
         };
         (Store(Arc::new(inner)), requests)
     }
@@ -248,10 +250,23 @@ impl Store {
 
     pub(super) fn set_connected(&self, connected: bool) {
         self.0.connected.store(connected, Ordering::Release);
+        self.set_current(false);
     }
 
     pub(super) fn set_synced(&self) {
         self.0.synced.store(true, Ordering::Release);
+        self.set_current(true);
+    }
+
+    fn set_current(&self, current: bool) {
+        if self.0.current.swap(current, Ordering::AcqRel) != current {
+            self.0.changed.send_replace(self.0.generation.load(Ordering::Acquire));
+        }
+    }
+
+    /// Control is connected and has told everything: what it has not named does not exist.
+    pub fn is_current(&self) -> bool {
+        self.0.current.load(Ordering::Acquire)
     }
 
     /// The stream to control is up.

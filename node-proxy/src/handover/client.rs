@@ -35,6 +35,35 @@ struct Shared {
     // What a new holder is told: pods that we want captured, and what it must keep for us.
     declared: Mutex<HashMap<String, PodSpec>>,
     vault: Mutex<Option<Arc<OwnedFd>>>,
+    expected: Mutex<Expected>,
+}
+
+/// What control said of pods that are not captured.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Expected {
+    /// Control is connected and has told everything.
+    pub current: bool,
+    /// Uids of pods that start uncaptured.
+    pub plain: Vec<String>,
+    /// Namespaces whose pods are captured unless they say otherwise.
+    pub meshed_namespaces: Vec<String>,
+}
+
+impl Expected {
+    /// As messages, each within its bound.
+    fn requests(&self) -> Vec<Request> {
+        let part = |plain: &[String], meshed_namespaces: &[String]| Request::Expect {
+            begin: false,
+            current: self.current,
+            plain: plain.to_vec(),
+            meshed_namespaces: meshed_namespaces.to_vec(),
+        };
+        // Nothing is current before all of it is there.
+        let begin = Request::Expect { begin: true, current: false, plain: Vec::new(), meshed_namespaces: Vec::new() };
+        let plain = self.plain.chunks(limits::EXPECT_NAMES).map(|names| part(names, &[]));
+        let meshed = self.meshed_namespaces.chunks(limits::EXPECT_NAMES).map(|names| part(&[], names));
+        std::iter::once(begin).chain(plain).chain(meshed).chain([part(&[], &[])]).collect()
+    }
 }
 
 enum Command {
@@ -48,7 +77,12 @@ impl HolderClient {
     pub async fn start(socket: PathBuf) -> (HolderClient, mpsc::Receiver<HolderEvent>) {
         let (commands, received) = mpsc::channel(limits::HANDOVER_QUEUE);
         let (events, told) = mpsc::channel(limits::HANDOVER_QUEUE);
-        let shared = Arc::new(Shared { stocks: Mutex::default(), declared: Mutex::default(), vault: Mutex::default() });
+        let shared = Arc::new(Shared {
+            stocks: Mutex::default(),
+            declared: Mutex::default(),
+            vault: Mutex::default(),
+            expected: Mutex::default(),
+        });
         let connection = Connection {
             socket,
             shared: Arc::clone(&shared),
@@ -72,6 +106,18 @@ impl HolderClient {
     pub async fn unenrol(&self, uid: &str) {
         self.shared.declared.lock().remove(uid);
         self.command(Command::Send(Request::Unenrol { uid: uid.to_owned() })).await;
+    }
+
+    /// Passes on what control said of pods that are not captured, now and to any later holder.
+    pub async fn expect(&self, expected: Expected) {
+        if *self.shared.expected.lock() == expected {
+            return;
+        }
+        let requests = expected.requests();
+        *self.shared.expected.lock() = expected;
+        for request in requests {
+            self.command(Command::Send(request)).await;
+        }
     }
 
     /// A dial socket out of stock, if there is one.
@@ -248,6 +294,10 @@ impl Connection {
         for spec in declared {
             channel.send(&Request::Enrol { spec }, &[]).await?;
         }
+        let expected = self.shared.expected.lock().requests();
+        for request in expected {
+            channel.send(&request, &[]).await?;
+        }
         if !self.features.is_empty() {
             channel.send(&Request::Features, &[]).await?;
         }
@@ -288,6 +338,8 @@ impl Connection {
                 self.shared.stocks.lock().refuse(&uid, kind, family, reason);
                 return Ok(Ok(()));
             }
+            // Only plugins are answered so.
+            Reply::Arrived { .. } => return Ok(Ok(())),
             Reply::Features { features } => {
                 for answer in self.features.drain(..) {
                     // Who asked may have stopped waiting.

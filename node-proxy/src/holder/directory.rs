@@ -6,6 +6,7 @@ use std::{
     net::IpAddr,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use ipnet::IpNet;
@@ -110,18 +111,24 @@ pub(super) async fn watch(directory: PathBuf, events: mpsc::Sender<Event>) {
                 return;
             }
         }
-        let rescan = tokio::time::sleep(limits::PODS_RESCAN);
-        match &watcher {
-            Ok(watcher) => tokio::select! {
-                () = changed(watcher) => {}
-                () = rescan => {}
-            },
-            Err(_told) => rescan.await,
-        }
+        changed_or(watcher.as_ref().ok(), limits::PODS_RESCAN).await;
     }
 }
 
-fn watcher(directory: &Path) -> io::Result<AsyncFd<OwnedFd>> {
+/// Until a directory changes, at most for so long.
+pub(super) async fn changed_or(watcher: Option<&AsyncFd<OwnedFd>>, longest: Duration) {
+    let rescan = tokio::time::sleep(longest);
+    match watcher {
+        Some(watcher) => tokio::select! {
+            () = changed(watcher) => {}
+            () = rescan => {}
+        },
+        None => rescan.await,
+    }
+}
+
+/// Tells of files that come, change and go.
+pub(super) fn watcher(directory: &Path) -> io::Result<AsyncFd<OwnedFd>> {
     let watcher = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
     let changes = inotify::WatchFlags::CLOSE_WRITE
         | inotify::WatchFlags::MOVED_TO

@@ -3,11 +3,11 @@
 //! Must never wait: what takes time is a later step with its own time.
 
 mod clients;
+mod newcomers;
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
     io,
-    path::PathBuf,
     time::Instant,
 };
 
@@ -15,10 +15,12 @@ use weir_ebpf_common::MAX_PODS;
 
 use self::clients::Clients;
 use super::{
-    Event,
+    Event, HolderError,
+    arrivals::Arrivals,
     directory::PodFile,
     error::PodError,
     pod::{self, Left, Machine, Phase, Pod},
+    processes::Processes,
     state::{Marks, key},
 };
 use crate::{
@@ -35,6 +37,10 @@ pub(super) struct Keeper {
     waiting: HashMap<String, (PodSpec, String)>,
     free: BTreeSet<u32>,
     files: HashMap<String, PodFile>,
+    /// New pods that the CNI plugin announces.
+    arrivals: Arrivals,
+    /// Where pods are found that run already; none where there is no kubelet.
+    processes: Option<Processes>,
     /// Uids enrolled because of a file.
     by_file: HashSet<String>,
     /// Changed namespaces, and when to look at them.
@@ -42,10 +48,12 @@ pub(super) struct Keeper {
     /// When listeners that were not returned are opened anew.
     give_up: Option<Instant>,
     retry: Instant,
+    /// The node leaves the mesh.
+    closing: bool,
 }
 
 impl Keeper {
-    pub(super) fn new(machine: Machine, features: Vec<FeatureReport>) -> Keeper {
+    pub(super) fn new(machine: Machine, features: Vec<FeatureReport>, processes: Option<Processes>) -> Keeper {
         Keeper {
             machine,
             clients: Clients::new(features),
@@ -53,10 +61,13 @@ impl Keeper {
             waiting: HashMap::new(),
             free: (0..MAX_PODS).collect(),
             files: HashMap::new(),
+            arrivals: Arrivals::default(),
+            processes,
             by_file: HashSet::new(),
             changed: HashMap::new(),
             give_up: None,
             retry: Instant::now() + limits::RECHECK,
+            closing: false,
         }
     }
 
@@ -107,20 +118,25 @@ impl Keeper {
     pub(super) fn hear(&mut self, event: Event) {
         match event {
             Event::Connected { id, client } => self.clients.connected(id, client),
-            Event::Gone { id } => self.clients.gone(id),
+            Event::Gone { id } => {
+                self.clients.gone(id);
+                self.arrivals.gone(id);
+            }
             Event::Request { id, request, fds } => self.request(id, request, fds),
             Event::Changed { uid } => {
                 self.changed.entry(uid).or_insert_with(|| Instant::now() + limits::REPAIR_DELAY);
             }
             Event::Files { files } => self.take_files(files),
         }
+        self.answer_newcomers();
     }
 
     /// When [`Keeper::tick`] has something to do.
     pub(super) fn due(&self) -> Instant {
         let pods = self.pods.values().map(Pod::due);
         let all = pods.chain(self.changed.values().copied()).chain(self.give_up).chain([self.retry]);
-        all.min().unwrap_or(self.retry)
+        let newcomers = self.arrivals.is_waiting().then(|| Instant::now() + limits::CNI_LOOK);
+        all.chain(newcomers).min().unwrap_or(self.retry)
     }
 
     /// Does what is due.
@@ -145,6 +161,7 @@ impl Keeper {
             self.retry = now + limits::RECHECK;
             self.try_waiting();
         }
+        self.answer_newcomers();
     }
 
     fn step(&mut self, uid: &str) {
@@ -189,10 +206,7 @@ impl Keeper {
         }
         if !pod.is_alive() {
             tracing::info!(uid, "the pod's network namespace is gone");
-            pod.undo(&mut self.machine);
-            self.by_file.remove(uid);
-            self.clients.unenrolled(uid);
-            self.gone(uid);
+            self.lose(uid);
             return;
         }
         match pod.repair(&mut self.machine) {
@@ -202,8 +216,24 @@ impl Keeper {
         }
     }
 
+    /// A pod's namespace is gone. Kubelet may give the pod another one: it is still wanted until somebody says otherwise.
+    fn lose(&mut self, uid: &str) {
+        let Some(pod) = self.pods.get_mut(uid) else { return };
+        pod.undo(&mut self.machine);
+        let wanted = (pod.phase == Phase::Enrolled).then(|| pod.state.spec.clone());
+        let by_file = self.by_file.remove(uid);
+        self.clients.unenrolled(uid);
+        self.gone(uid);
+        if let Some(spec) = wanted.filter(|_| !by_file && self.processes.is_some()) {
+            self.wait(spec, PodError::NamespaceUnknown.to_string());
+        }
+    }
+
     /// Captures a pod, or applies its changed specification.
     fn enrol(&mut self, spec: PodSpec) {
+        if self.closing {
+            return;
+        }
         let uid = spec.uid.clone();
         if let Some(pod) = self.pods.get_mut(&uid) {
             if pod.phase != Phase::Enrolled {
@@ -230,10 +260,7 @@ impl Keeper {
     }
 
     fn enrol_new(&mut self, spec: PodSpec) -> Result<Pod, PodError> {
-        let netns: PathBuf = match &spec.netns {
-            Some(netns) => netns.clone(),
-            None => self.files.get(&spec.uid).map(|file| file.netns.clone()).ok_or(PodError::NamespaceUnknown)?,
-        };
+        let netns = self.network(&spec).ok_or(PodError::NamespaceUnknown)?;
         if let Ok(inode) = std::fs::metadata(&netns).map(|metadata| std::os::unix::fs::MetadataExt::ino(&metadata))
             && let Some(other) = self.pods.values().find(|pod| pod.state.inode == inode)
         {
@@ -272,7 +299,7 @@ impl Keeper {
     }
 
     fn wait(&mut self, spec: PodSpec, reason: String) {
-        if self.waiting.len() < MAX_PODS as usize || self.waiting.contains_key(&spec.uid) {
+        if !self.closing && (self.waiting.len() < MAX_PODS as usize || self.waiting.contains_key(&spec.uid)) {
             self.waiting.insert(spec.uid.clone(), (spec, reason));
         }
     }
@@ -297,6 +324,30 @@ impl Keeper {
         if let Err(error) = pod.leave(&mut self.machine) {
             tracing::error!(uid, %error, "cannot release a pod; trying again");
         }
+    }
+
+    /// Begins to let all pods go, and takes no more.
+    pub(super) fn release_all(&mut self) {
+        self.closing = true;
+        self.waiting.clear();
+        for uid in self.pods.keys().cloned().collect::<Vec<_>>() {
+            self.unenrol(&uid);
+        }
+    }
+
+    /// Nothing is captured, or still on its way out.
+    pub(super) fn is_empty(&self) -> bool {
+        self.pods.is_empty()
+    }
+
+    /// Removes what is left in the kernel and on disk.
+    pub(super) fn destroy(mut self) -> Result<(), HolderError> {
+        for (uid, mut pod) in std::mem::take(&mut self.pods) {
+            tracing::warn!(uid, "connections of the pod were still open; they break");
+            pod.undo(&mut self.machine);
+        }
+        self.machine.programs.place().remove()?;
+        self.machine.state.destroy().map_err(HolderError::setup("removing the state directory"))
     }
 
     fn take_files(&mut self, files: Vec<PodFile>) {

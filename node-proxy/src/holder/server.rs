@@ -1,4 +1,4 @@
-//! The holder's socket: lets the proxy in, and nobody else. Must never wait for a proxy that does not read.
+//! The holder's socket: lets the proxy and the node's root in, and nobody else. Must never wait for a proxy that does not read.
 
 use std::{
     collections::HashSet,
@@ -24,8 +24,10 @@ use crate::{
 /// A message to a proxy and what goes beside it.
 pub(super) type Outgoing = (Reply, Vec<Arc<OwnedFd>>);
 
-/// One connected proxy.
+/// One connected proxy, or a CNI plugin that announces a pod.
 pub(super) struct Client {
+    /// It runs as the node's root: a plugin.
+    pub(super) is_root: bool,
     sender: mpsc::Sender<Outgoing>,
     reader: JoinHandle<()>,
     /// It has returned what it had, and was told what is held.
@@ -68,7 +70,13 @@ impl Server {
         let socket = seqpacket()?;
         rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-        std::os::unix::fs::chown(path, Some(proxy_uid), None)?;
+        match std::os::unix::fs::chown(path, Some(proxy_uid), None) {
+            // No CAP_CHOWN: then the file lets everybody knock, and the check of who it is does the rest.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
+            }
+            owned => owned?,
+        }
         rustix::net::listen(&socket, 8)?;
         Ok(Server { socket: watched(socket)?, path: path.to_owned(), proxy_uid })
     }
@@ -84,16 +92,16 @@ impl Server {
                     continue;
                 }
             };
-            match channel.peer_uid() {
-                Ok(uid) if uid == self.proxy_uid || uid == 0 => {}
+            let is_root = match channel.peer_uid() {
+                Ok(uid) if uid == self.proxy_uid || uid == 0 => uid != self.proxy_uid,
                 other => {
                     tracing::warn!(?other, "refused a connection that is not the proxy's user's");
                     continue;
                 }
-            }
+            };
             let (sender, outgoing) = mpsc::channel(limits::HANDOVER_QUEUE);
             let reader = tokio::spawn(serve(id, channel, outgoing, events.clone()));
-            let client = Client { sender, reader, ready: false, announced: HashSet::new() };
+            let client = Client { is_root, sender, reader, ready: false, announced: HashSet::new() };
             if events.send(Event::Connected { id, client }).await.is_err() {
                 return;
             }
@@ -133,7 +141,7 @@ async fn serve(id: u64, channel: Channel, mut outgoing: mpsc::Receiver<Outgoing>
         ended = write => ended,
     };
     if let Err(error) = ended {
-        tracing::info!(client = id, %error, "a proxy left");
+        tracing::debug!(client = id, %error, "a client left");
     }
     // Nobody to tell when the holder ends too.
     let _ending = events.send(Event::Gone { id }).await;

@@ -1,6 +1,7 @@
 //! The pods of this node: which are to be captured, which are, and their listeners on the data threads.
 //!
-//! Must never ask the holder to capture a pod whose workload is not in the snapshot.
+//! Must never ask the holder to capture a pod whose workload is not in the snapshot, nor to release one before control has
+//! said everything.
 
 use std::{
     collections::HashMap,
@@ -9,7 +10,10 @@ use std::{
 };
 
 use tokio::sync::{mpsc, watch};
-use weir_core::{identity::Identity, snapshot::Workload};
+use weir_core::{
+    identity::Identity,
+    snapshot::{Snapshot, Workload},
+};
 
 use super::{
     Shared,
@@ -18,7 +22,7 @@ use super::{
 };
 use crate::{
     accept::Stop,
-    handover::{HolderEvent, PodSpec},
+    handover::{Expected, HolderEvent, PodSpec},
     limits,
     telemetry::Direction,
 };
@@ -40,12 +44,15 @@ pub(super) struct Pods {
     certified: mpsc::Receiver<Arc<Workload>>,
     waiting: mpsc::Sender<Arc<Workload>>,
     asked: HashMap<String, Identity>,
+    /// Listeners of pods that control has not named yet: a predecessor's, or captured while control was away.
+    unnamed: HashMap<String, (OwnedFd, OwnedFd)>,
 }
 
 impl Pods {
     pub(super) fn new(shared: Arc<Shared>, state: Arc<State>, workers: Vec<Handle>) -> Pods {
         let (waiting, certified) = mpsc::channel(limits::WORKER_COMMANDS);
-        Pods { shared, state, workers, pods: HashMap::new(), certified, waiting, asked: HashMap::new() }
+        let (pods, asked, unnamed) = (HashMap::new(), HashMap::new(), HashMap::new());
+        Pods { shared, state, workers, pods, certified, waiting, asked, unnamed }
     }
 
     /// Follows the snapshot and the holder until the holder's client ends.
@@ -107,6 +114,24 @@ impl Pods {
                 self.await_certificate(Arc::clone(workload));
             }
         }
+        self.claim(&snapshot).await;
+        self.shared.holder.expect(expected(&snapshot, self.shared.store.is_current())).await;
+    }
+
+    /// Serves pods that are named by now; lets those go that control does not know of.
+    async fn claim(&mut self, snapshot: &Snapshot) {
+        let current = self.shared.store.is_current();
+        let decided: Vec<String> =
+            self.unnamed.keys().filter(|uid| current || snapshot.workload_by_uid(uid).is_some()).cloned().collect();
+        for uid in decided {
+            let Some((outbound, inbound)) = self.unnamed.remove(&uid) else { continue };
+            if snapshot.workload_by_uid(&uid).is_some() {
+                self.serve(&uid, outbound, inbound).await;
+            } else {
+                tracing::warn!(uid, "the holder captures a pod that control does not name; releasing it");
+                self.shared.holder.unenrol(&uid).await;
+            }
+        }
     }
 
     /// A pod is captured once it has its certificate; after the wait it is captured without, and refused with that reason.
@@ -136,7 +161,13 @@ impl Pods {
 
     async fn on_event(&mut self, event: HolderEvent) {
         match event {
-            HolderEvent::Enrolled { uid, outbound, inbound } => self.serve(&uid, outbound, inbound).await,
+            HolderEvent::Enrolled { uid, outbound, inbound } => {
+                self.serve(&uid, outbound, inbound).await;
+                if self.unnamed.contains_key(&uid) {
+                    let snapshot = self.shared.store.snapshot();
+                    self.claim(&snapshot).await;
+                }
+            }
             HolderEvent::Unenrolled { uid } => self.release(&uid),
             HolderEvent::Refused { uid, reason } => {
                 tracing::warn!(uid, reason, "pod not captured");
@@ -160,8 +191,7 @@ impl Pods {
                     stop: None,
                 }),
                 None => {
-                    tracing::warn!(uid, "the holder captures a pod that control does not name; releasing it");
-                    self.shared.holder.unenrol(uid).await;
+                    self.unnamed.insert(uid.to_owned(), (outbound, inbound));
                     return;
                 }
             },
@@ -194,6 +224,7 @@ impl Pods {
     }
 
     fn release(&mut self, uid: &str) {
+        self.unnamed.remove(uid);
         if let Some(pod) = self.pods.remove(uid)
             && let Some(stop) = &pod.stop
         {
@@ -207,6 +238,15 @@ impl Pods {
             Err(error) => tracing::warn!(%error, "keys and state are not kept for a restart of this worker"),
         }
     }
+}
+
+fn expected(snapshot: &Snapshot, current: bool) -> Expected {
+    let mut plain: Vec<String> = snapshot.plain_pods().map(ToString::to_string).collect();
+    let mut meshed_namespaces: Vec<String> = snapshot.meshed_namespaces().map(ToString::to_string).collect();
+    // In order: what is equal must look equal.
+    plain.sort();
+    meshed_namespaces.sort();
+    Expected { current, plain, meshed_namespaces }
 }
 
 fn spec(workload: &Workload) -> PodSpec {

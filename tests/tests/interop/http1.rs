@@ -376,3 +376,35 @@ fn a_server_that_closes_without_a_word_loses_no_request() {
         answering.join().unwrap();
     }
 }
+
+/// A kept connection dies under a request: a safe one is sent again on another (RFC 9110 9.2.2), any other one never.
+#[test]
+fn a_kept_connection_that_dies_under_a_request_is_replaced_for_safe_methods_only() {
+    let stage = Stage::new();
+    for server in &stage.servers {
+        let listener = server.listen(RAW);
+        let answering = std::thread::spawn(move || {
+            let under = ["GET", "POST"].map(|method| {
+                let mut app = Wire::accept(&listener);
+                app.head();
+                app.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+                (method, app.head().0)
+            });
+            (under, listener)
+        });
+        let mut wire = stage.dial(server, RAW);
+        let statuses = ["GET", "GET", "POST"].map(|method| {
+            wire.send(format!("{method} / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"));
+            let head = wire.head();
+            wire.exactly(head.get("content-length").unwrap().parse().unwrap());
+            head.status()
+        });
+        assert_eq!(statuses, [200, 200, 502], "{}", server.way);
+        let (under, listener) = answering.join().unwrap();
+        for (method, head) in under {
+            assert!(head.to_uppercase().starts_with(method), "{}: {head}", server.way);
+        }
+        let again = listener.accept().map(|_| ()).unwrap_err();
+        assert_eq!(again.kind(), std::io::ErrorKind::WouldBlock, "{}: the POST was sent again", server.way);
+    }
+}

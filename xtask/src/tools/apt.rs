@@ -5,9 +5,13 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 use crate::child::{self, Failure, Outcome};
 
 /// Real clients and servers for the suites, and what building needs.
-const PACKAGES: [&str; 25] = [
+const PACKAGES: [&str; 30] = [
+    "busybox-static",
     "ca-certificates",
     "cmake",
+    "conntrack",
+    "containerd",
+    "containernetworking-plugins",
     "curl",
     "g++",
     "gcc",
@@ -28,6 +32,7 @@ const PACKAGES: [&str; 25] = [
     "python3-venv",
     "redis-server",
     "redis-tools",
+    "runc",
     "socat",
     "tcpdump",
     "valgrind",

@@ -12,7 +12,7 @@ pub struct Resource {
     pub key: ::core::option::Option<ResourceKey>,
     #[prost(uint64, tag = "2")]
     pub version: u64,
-    #[prost(oneof = "resource::Body", tags = "3, 4, 5, 6")]
+    #[prost(oneof = "resource::Body", tags = "3, 4, 5, 6, 7, 8")]
     pub body: ::core::option::Option<resource::Body>,
 }
 /// Nested message and enum types in `Resource`.
@@ -27,8 +27,18 @@ pub mod resource {
         Endpoints(super::Endpoints),
         #[prost(message, tag = "6")]
         TrustBundle(super::TrustBundle),
+        #[prost(message, tag = "7")]
+        PlainPod(super::PlainPod),
+        #[prost(message, tag = "8")]
+        MeshedNamespace(super::MeshedNamespace),
     }
 }
+/// Tells the node that a new pod may start without being captured first.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PlainPod {}
+/// What a node does with a new pod that control has not spoken of: captured first where its namespace is meshed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MeshedNamespace {}
 /// A pod of the asking node, opted in to the mesh.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Workload {
@@ -36,7 +46,7 @@ pub struct Workload {
     pub uid: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "2")]
     pub pod: ::core::option::Option<PodRef>,
-    /// Textual IP addresses, primary first.
+    /// Textual IP addresses, primary first; empty while Kubernetes does not know them: the pod's own namespace does.
     #[prost(string, repeated, tag = "3")]
     pub addresses: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// DNS-like identity name.
@@ -212,6 +222,10 @@ pub enum ResourceKind {
     Endpoints = 3,
     /// Trust anchors of the mesh. Named by trust domain.
     TrustBundle = 4,
+    /// A pod of this node that is not opted in. Named by pod uid.
+    PlainPod = 5,
+    /// A namespace whose pods are opted in unless they say otherwise. Named by namespace; every node has all of them.
+    MeshedNamespace = 6,
 }
 impl ResourceKind {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -225,6 +239,8 @@ impl ResourceKind {
             Self::Destination => "DESTINATION",
             Self::Endpoints => "ENDPOINTS",
             Self::TrustBundle => "TRUST_BUNDLE",
+            Self::PlainPod => "PLAIN_POD",
+            Self::MeshedNamespace => "MESHED_NAMESPACE",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -235,6 +251,8 @@ impl ResourceKind {
             "DESTINATION" => Some(Self::Destination),
             "ENDPOINTS" => Some(Self::Endpoints),
             "TRUST_BUNDLE" => Some(Self::TrustBundle),
+            "PLAIN_POD" => Some(Self::PlainPod),
+            "MESHED_NAMESPACE" => Some(Self::MeshedNamespace),
             _ => None,
         }
     }

@@ -1,6 +1,10 @@
-use weir_api::v1::NodeVersion;
+use weir_api::v1::{CheckOutcome, CheckResult, NodeVersion, VersionResponse};
 
-use super::*;
+use super::{
+    control::{compare, foreign},
+    finding::{Finding, Summary, Verdict, text},
+};
+use crate::version;
 
 fn finding(category: &str, outcome: CheckOutcome) -> (String, Finding) {
     foreign(CheckResult {
@@ -20,7 +24,7 @@ fn categories_keep_their_order_and_hints_show_on_problems_only() {
     ]);
     let expected = "b\n-\n√ b is fine\n× b is fine\n    do\\u{1b}this\n\na\n-\n‼ a is fine\n    do\\u{1b}this\n\n\
                     Status check results are ×\n";
-    assert_eq!(text(&summary, false), expected);
+    assert_eq!(text(&summary, false, true), expected);
     assert!(!summary.success);
 }
 
@@ -33,7 +37,7 @@ fn nodes_that_are_alike_make_one_line_and_hints_keep_their_lines() {
         bad("a: no\nb: no\x1b"),
         bad("c: no"),
     ]);
-    let shown = text(&summary, false);
+    let shown = text(&summary, false, true);
     assert!(shown.starts_with("n\n-\n√ n is fine (2 times)\n"), "{shown}");
     assert!(shown.contains("    a: no\n    b: no\\u{1b}\n‼ \n    c: no\n"), "{shown}");
 }
@@ -67,4 +71,26 @@ fn versions_are_compared() {
     assert_eq!(verdicts(own, vec![node("a", "9")]), [Verdict::Success, Verdict::Warning]);
     let many = VersionResponse { control: own.into(), nodes: vec![node("n", "9"); 20] };
     assert!(compare(&many)[1].1.hint.contains("and 12 more"));
+}
+
+#[test]
+fn the_short_form_shows_only_what_is_wrong() {
+    let summary = Summary::new(vec![
+        finding("well", CheckOutcome::Success),
+        finding("mixed", CheckOutcome::Success),
+        finding("mixed", CheckOutcome::Error),
+    ]);
+    let expected = "mixed\n-----\n× mixed is fine\n    do\\u{1b}this\n\nStatus check results are ×\n";
+    assert_eq!(text(&summary, false, false), expected);
+    let good = Summary::new(vec![finding("well", CheckOutcome::Success)]);
+    assert_eq!(text(&good, false, false), "Status check results are √\n");
+}
+
+#[test]
+fn only_what_comes_by_itself_is_waited_for() {
+    let (category, error) = finding("a", CheckOutcome::Error);
+    let still = Finding { patience: true, ..finding("a", CheckOutcome::Warning).1 };
+    let wrong = Finding { patience: false, ..finding("a", CheckOutcome::Error).1 };
+    assert!(!Summary::new(vec![(category.clone(), still), (category.clone(), wrong)]).may_heal());
+    assert!(Summary::new(vec![(category, error.worth_waiting())]).may_heal());
 }

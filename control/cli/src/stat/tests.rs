@@ -2,10 +2,7 @@ use clap::Parser as _;
 use weir_api::v1::PodRef;
 
 use super::{table::render, *};
-use crate::{
-    args::{Arguments, Command},
-    client::Settings,
-};
+use crate::args::{Arguments, Command};
 
 fn pod(namespace: &str, owner: &str, index: u32) -> Option<PodRef> {
     Some(PodRef {
@@ -72,12 +69,11 @@ fn shown(arguments: &str) -> Vec<String> {
 }
 
 fn shown_of(arguments: &str, reports: &[Report], pods: &[PodStatus]) -> Vec<String> {
-    let words = "weir stat".split(' ').chain(arguments.split_whitespace());
+    let words = "weir --control https://c:1 stat".split(' ').chain(arguments.split_whitespace());
     let arguments = Arguments::try_parse_from(words).unwrap();
     let Command::Stat(stat) = &arguments.command else { panic!("{arguments:?}") };
-    let query = Query::new(stat).unwrap();
-    let settings: Settings = arguments.global.settings();
-    let session = Session { settings, format: arguments.global.output, color: false };
+    let session = session(&arguments);
+    let query = Query::new(stat, &session).unwrap();
     let text = render(&rows(reports, pods, &query), &query, &session).unwrap();
     text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
 }
@@ -171,13 +167,16 @@ fn odd_reports_are_shown_without_harm() {
 
 #[test]
 fn one_scope_at_a_time() {
-    let arguments = StatArgs { to: Some("deploy/a".into()), from: Some("deploy/b".into()), ..stat_args() };
-    assert!(matches!(Query::new(&arguments), Err(CliError::Argument(_))));
+    let all = Arguments::try_parse_from(["weir", "stat", "--control", "https://c:1"]).unwrap();
+    let session = session(&all);
+    let Command::Stat(stat) = all.command else { panic!("{all:?}") };
+    let both = StatArgs { to: Some("deploy/a".into()), from: Some("deploy/b".into()), ..stat };
+    assert!(matches!(Query::new(&both, &session), Err(CliError::Argument(_))));
 }
 
-fn stat_args() -> StatArgs {
-    match Arguments::try_parse_from(["weir", "stat"]).unwrap().command {
-        Command::Stat(stat) => stat,
-        other => panic!("{other:?}"),
-    }
+/// Of `weir --control URL …`: no test may look for a kubeconfig on the machine that it runs on.
+fn session(arguments: &Arguments) -> Session {
+    let mut session = Session::new(&arguments.global, &arguments.command).unwrap();
+    session.color = false;
+    session
 }

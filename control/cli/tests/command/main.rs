@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod kubernetes;
 mod server;
 
 use std::{process::Output, time::Duration};

@@ -77,6 +77,12 @@ fn remove(next: &mut Snapshot, key: &v1::ResourceKey, slices: &mut HashSet<Strin
         v1::ResourceKind::TrustBundle => {
             next.anchors.remove(&key.name);
         }
+        v1::ResourceKind::PlainPod => {
+            next.plain_pods.remove(key.name.as_str());
+        }
+        v1::ResourceKind::MeshedNamespace => {
+            next.meshed_namespaces.remove(key.name.as_str());
+        }
         v1::ResourceKind::Unspecified => {}
     }
 }
@@ -88,7 +94,7 @@ fn upsert(
     slices: &mut HashSet<String>,
     stale: &mut HashSet<SocketAddr>,
 ) -> Result<(), Reason> {
-    let held = next.workloads.len() + next.destination_resources.len() + next.slices.len() + next.anchors.len();
+    let held = held(next);
     // A full node still takes news of what it holds.
     if held >= limits::RESOURCES && !holds(next, key) {
         return Err(format!("this node holds {held} resources and takes no more"));
@@ -120,11 +126,22 @@ fn upsert(
             }
             next.anchors.insert(key.name.clone(), Versioned { version, value: Arc::new(bundle.anchors) });
         }
+        (v1::ResourceKind::PlainPod, Some(Body::PlainPod(_))) if !key.name.is_empty() => {
+            next.plain_pods.insert(Arc::from(key.name.as_str()), version);
+        }
+        (v1::ResourceKind::MeshedNamespace, Some(Body::MeshedNamespace(_))) if !key.name.is_empty() => {
+            next.meshed_namespaces.insert(Arc::from(key.name.as_str()), version);
+        }
         (kind, body) => {
             return Err(format!("body: {} under kind {kind:?}", if body.is_some() { "another kind" } else { "none" }));
         }
     }
     Ok(())
+}
+
+fn held(next: &Snapshot) -> usize {
+    let configuration = next.workloads.len() + next.destination_resources.len() + next.slices.len();
+    configuration + next.anchors.len() + next.plain_pods.len() + next.meshed_namespaces.len()
 }
 
 fn holds(next: &Snapshot, key: &v1::ResourceKey) -> bool {
@@ -135,6 +152,8 @@ fn holds(next: &Snapshot, key: &v1::ResourceKey) -> bool {
         }
         v1::ResourceKind::Endpoints => next.slices.contains_key(&key.name),
         v1::ResourceKind::TrustBundle => next.anchors.contains_key(&key.name),
+        v1::ResourceKind::PlainPod => next.plain_pods.contains_key(key.name.as_str()),
+        v1::ResourceKind::MeshedNamespace => next.meshed_namespaces.contains_key(key.name.as_str()),
         v1::ResourceKind::Unspecified => false,
     }
 }

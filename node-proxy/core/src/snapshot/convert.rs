@@ -20,8 +20,8 @@ pub(super) fn workload(uid: &str, resource: &v1::Workload) -> Result<Workload, R
         return Err(format!("uid: {:?} is not the resource's name", resource.uid));
     }
     let addresses = resource.addresses.iter().map(|text| address("addresses", text)).collect::<Result<Vec<_>, _>>()?;
-    if addresses.is_empty() || addresses.len() > limits::ADDRESSES_PER_POD {
-        return Err(format!("addresses: {} of them, 1 to {} are taken", addresses.len(), limits::ADDRESSES_PER_POD));
+    if addresses.len() > limits::ADDRESSES_PER_POD {
+        return Err(format!("addresses: {} of them, at most {} are taken", addresses.len(), limits::ADDRESSES_PER_POD));
     }
     let access_log = match v1::AccessLog::try_from(resource.access_log) {
         Ok(v1::AccessLog::Off) => AccessLog::Off,

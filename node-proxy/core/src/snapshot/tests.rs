@@ -190,3 +190,28 @@ fn an_empty_trust_anchor_is_refused() {
         apply(&Snapshot::default(), vec![resource(ResourceKind::TrustBundle, "cluster.local", bundle)], Vec::new());
     assert_eq!(rejected.len(), 1);
 }
+
+#[test]
+fn pods_that_are_not_opted_in_and_meshed_namespaces_are_known_by_name_alone() {
+    let plain = |uid: &str| resource(ResourceKind::PlainPod, uid, Body::PlainPod(v1::PlainPod {}));
+    let meshed =
+        |name: &str| resource(ResourceKind::MeshedNamespace, name, Body::MeshedNamespace(v1::MeshedNamespace {}));
+    let known = applied(&Snapshot::default(), vec![plain("u"), plain("v"), meshed("shop")]);
+    assert_eq!((known.plain_pods().count(), known.meshed_namespaces().count(), known.versions().len()), (2, 1, 3));
+    let removals = vec![key(ResourceKind::PlainPod, "u"), key(ResourceKind::MeshedNamespace, "shop")];
+    let Applied { snapshot, .. } = apply(&known, vec![plain("")], removals);
+    assert_eq!(snapshot.plain_pods().map(AsRef::as_ref).collect::<Vec<&str>>(), ["v"]);
+    assert_eq!(snapshot.meshed_namespaces().count(), 0);
+}
+
+#[test]
+fn a_workload_may_have_no_address_yet() {
+    let mut unaddressed = workload("u", "10.1.0.5");
+    if let Some(Body::Workload(workload)) = &mut unaddressed.body {
+        workload.addresses.clear();
+    }
+    let early = applied(&Snapshot::default(), vec![unaddressed]);
+    assert!(early.workload_by_uid("u").unwrap().addresses.is_empty());
+    let later = applied(&early, vec![workload("u", "10.1.0.5")]);
+    assert!(later.workload_by_address("10.1.0.5".parse().unwrap()).is_some());
+}

@@ -4,7 +4,7 @@ use std::{collections::HashMap, os::fd::OwnedFd, sync::Arc};
 
 use super::Keeper;
 use crate::{
-    handover::{Family, FeatureReport, Reply, Request, SocketKind, VERSION},
+    handover::{Arrival, Family, FeatureReport, Reply, Request, SocketKind, VERSION},
     holder::{
         pod::{Phase, Pod},
         server::Client,
@@ -25,8 +25,10 @@ impl Clients {
     }
 
     pub(super) fn connected(&mut self, id: u64, client: Client) {
-        if self.clients.len() >= limits::HANDOVER_PROXIES {
-            tracing::warn!(limit = limits::HANDOVER_PROXIES, "refused one proxy more");
+        // Plugins come and go in numbers; they must not take a proxy's place, nor it theirs.
+        let limit = if client.is_root { limits::CNI_PLUGINS } else { limits::HANDOVER_PROXIES };
+        if self.clients.values().filter(|other| other.is_root == client.is_root).count() >= limit {
+            tracing::warn!(limit, plugins = client.is_root, "refused one client more");
             return;
         }
         self.clients.insert(id, client);
@@ -54,8 +56,13 @@ impl Clients {
         });
     }
 
+    /// Whether this one may announce pods: the node's own root, never the proxy's user.
+    fn is_root(&self, id: u64) -> bool {
+        self.clients.get(&id).is_some_and(|client| client.is_root)
+    }
+
     /// To one. One that does not read is cut off; it comes back and is told everything anew.
-    fn answer(&mut self, id: u64, reply: Reply, fds: Vec<Arc<OwnedFd>>) {
+    pub(super) fn answer(&mut self, id: u64, reply: Reply, fds: Vec<Arc<OwnedFd>>) {
         if self.clients.get(&id).is_some_and(|client| !sent(id, client.send(reply, fds))) {
             self.clients.remove(&id);
         }
@@ -81,7 +88,7 @@ impl Keeper {
     pub(super) fn request(&mut self, id: u64, request: Request, fds: Vec<OwnedFd>) {
         match request {
             Request::Hello { version } => {
-                tracing::info!(client = id, version, "a proxy connected");
+                tracing::debug!(client = id, version, "hello");
                 self.clients.answer(id, Reply::Welcome { version: VERSION }, Vec::new());
             }
             Request::Return { uid } => self.returned(&uid, fds),
@@ -108,6 +115,19 @@ impl Keeper {
                 let features = self.clients.features.clone();
                 self.clients.answer(id, Reply::Features { features }, Vec::new());
             }
+            Request::Expect { begin, current, plain, meshed_namespaces } => {
+                self.arrivals.expect(id, begin, current, plain, meshed_namespaces);
+            }
+            Request::Arrive { uid, namespace, netns } if self.clients.is_root(id) => {
+                self.arrive(id, &uid, namespace, netns);
+            }
+            Request::Depart { uid } if self.clients.is_root(id) => {
+                self.depart(&uid);
+                self.clients.answer(id, Reply::Arrived { arrival: Arrival::Plain }, Vec::new());
+            }
+            Request::Arrive { uid, .. } | Request::Depart { uid } => {
+                tracing::warn!(client = id, uid, "only the node's root may announce pods");
+            }
         }
     }
 
@@ -131,6 +151,7 @@ impl Keeper {
         let vault = self.clients.vault.clone();
         let Some(client) = self.clients.clients.get_mut(&id) else { return };
         client.ready = true;
+        tracing::info!(client = id, "a proxy connected");
         let mut all = vault.is_none_or(|vault| client.send(Reply::Vault, vec![vault]));
         for (uid, pod) in self.pods.iter().filter(|(_, pod)| pod.phase == Phase::Enrolled) {
             all = all && announce(client, uid, pod);

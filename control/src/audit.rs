@@ -1,0 +1,38 @@
+//! Refusals, for whoever watches over the cluster: one line each, under a log target of their own.
+//!
+//! Must never hold a token or a key, and never text of a caller that is not quoted.
+
+use std::net::SocketAddr;
+
+use tonic::{Code, Status};
+
+/// What was attempted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// To be a node.
+    Node,
+    /// To ask what `weir` asks.
+    Api,
+    /// To get a certificate.
+    Certify,
+}
+
+impl Act {
+    fn as_str(self) -> &'static str {
+        match self {
+            Act::Node => "connect as a node",
+            Act::Api => "ask as a person's program",
+            Act::Certify => "get a certificate",
+        }
+    }
+}
+
+/// Writes the line. `claimed`: who the caller says it is, as far as that is known.
+pub fn refused(act: Act, status: &Status, claimed: &str, peer: Option<SocketAddr>) {
+    // Nobody was judged: the judge was away.
+    if status.code() == Code::Unavailable {
+        return;
+    }
+    let peer = peer.map(|peer| peer.to_string()).unwrap_or_default();
+    tracing::warn!(target: "weir_control::audit", act = act.as_str(), reason = status.message(), ?claimed, peer, "refused");
+}

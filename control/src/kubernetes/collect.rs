@@ -1,0 +1,154 @@
+//! From the news of all watches to the events that the index takes. Must never remove an object that only a broken list left out.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+};
+
+use tokio::sync::mpsc;
+
+use super::watch::{Item, KINDS, News};
+use crate::{
+    limits,
+    manifests::Scan,
+    notices::{Notice, Reason},
+    objects::{Event, Kind, Name, ObjectName},
+    parse::{Finding, Read},
+    plane::Plane,
+};
+
+#[cfg(test)]
+mod tests;
+
+/// What was told so far.
+#[derive(Debug, Default)]
+pub(super) struct Collector {
+    kinds: HashMap<Kind, Known>,
+    refused: BTreeMap<ObjectName, Vec<Finding>>,
+    events: Vec<Event>,
+    changed: bool,
+    is_complete: bool,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    told: HashSet<Name>,
+    // Names of the list in progress.
+    seen: Option<HashSet<Name>>,
+    was_listed: bool,
+}
+
+impl Collector {
+    /// Takes news in order.
+    pub(super) fn take(&mut self, item: Item) {
+        let known = self.kinds.entry(item.kind).or_default();
+        match item.news {
+            News::Began => known.seen = Some(HashSet::new()),
+            News::Seen { name, read, uid: _ } => {
+                if let Some(seen) = &mut known.seen {
+                    seen.insert(name.name.clone());
+                }
+                self.see(name, read);
+            }
+            News::Gone(name) => self.forget(&name),
+            News::Listed => {
+                known.was_listed = true;
+                let seen = known.seen.take().unwrap_or_default();
+                let refused = self.refused.keys().filter(|name| name.kind == item.kind).map(|name| &name.name);
+                let gone: HashSet<Name> =
+                    known.told.iter().chain(refused).filter(|name| !seen.contains(*name)).cloned().collect();
+                for name in gone {
+                    self.forget(&ObjectName { kind: item.kind, name });
+                }
+            }
+        }
+    }
+
+    fn see(&mut self, name: ObjectName, read: Read) {
+        match read {
+            Read::Object(object) => {
+                self.changed |= self.refused.remove(&name).is_some();
+                if let Some(known) = self.kinds.get_mut(&name.kind) {
+                    known.told.insert(name.name.clone());
+                }
+                self.events.push(Event::Upsert(name, object));
+            }
+            Read::Unneeded => self.forget(&name),
+            Read::Refused(findings) => {
+                if self.refused.get(&name) != Some(&findings) {
+                    for finding in &findings {
+                        tracing::warn!(%finding, "object refused; its last good version stays");
+                    }
+                    self.changed = true;
+                    self.refused.insert(name, findings);
+                }
+            }
+        }
+    }
+
+    fn forget(&mut self, name: &ObjectName) {
+        self.changed |= self.refused.remove(name).is_some();
+        if self.kinds.get_mut(&name.kind).is_some_and(|known| known.told.remove(&name.name)) {
+            self.events.push(Event::Remove(name.clone()));
+        }
+    }
+
+    /// What is new for the index; nothing before each kind was listed once.
+    pub(super) fn scan(&mut self) -> Option<Scan> {
+        if !self.is_complete {
+            if !KINDS.iter().all(|kind| self.kinds.get(kind).is_some_and(|known| known.was_listed)) {
+                return None;
+            }
+            self.is_complete = true;
+            self.changed = true;
+            // What opts pods in comes before the pods.
+            self.events.sort_by_key(|event| match event {
+                Event::Upsert(name, _) | Event::Remove(name) => name.kind,
+            });
+        }
+        if self.events.is_empty() && !self.changed {
+            return None;
+        }
+        self.changed = false;
+        let findings = self.refused.values().flatten().take(limits::FINDINGS_IN_CLUSTER).cloned().collect();
+        Some(Scan { events: std::mem::take(&mut self.events), findings })
+    }
+}
+
+/// Takes news until there is nobody who has any.
+pub(super) async fn follow(mut items: mpsc::Receiver<Item>, plane: Arc<Plane>) {
+    let mut collector = Collector::default();
+    let mut batch = Vec::new();
+    while items.recv_many(&mut batch, limits::WATCHED_QUEUE).await > 0 {
+        for item in batch.drain(..) {
+            if let Some(notice) = refused_pod(&item) {
+                plane.notify(notice);
+            }
+            collector.take(item);
+        }
+        let was_loaded = plane.is_loaded();
+        if let Some(scan) = collector.scan() {
+            plane.take(scan);
+        }
+        if !was_loaded && plane.is_loaded() {
+            tracing::info!("all objects were read; nodes are served");
+        }
+    }
+}
+
+/// People look at the pod, not at control's log.
+fn refused_pod(item: &Item) -> Option<Notice> {
+    let News::Seen { name, uid, read: Read::Refused(findings) } = &item.news else { return None };
+    let finding = findings.first().filter(|_| item.kind == Kind::Pod)?;
+    Some(Notice {
+        namespace: name.name.namespace.to_string(),
+        name: name.name.name.to_string(),
+        uid: Arc::from(uid.as_str()),
+        reason: Reason::MeshRefused,
+        note: format!(
+            "{}: {}; correct it: until then the pod's last good settings stay",
+            finding.field, finding.reason
+        ),
+        occasion: Arc::from(""),
+    })
+}

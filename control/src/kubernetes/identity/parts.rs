@@ -1,0 +1,170 @@
+//! From a Secret and a ConfigMap to the authority's material. Must never let one part stand for a missing other one.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+
+use super::{BUNDLE, NAMESPACE};
+use crate::{
+    ca::{CaError, Material, Origins},
+    limits,
+};
+
+/// The issuer, in the layout of kubernetes.io/tls with the anchors beside it.
+pub(super) const ISSUER: &str = "weir-identity-issuer";
+/// Anchors that people add, for the time in which two are in use.
+pub(super) const EXTRA: &str = "weir-trust-anchors-extra";
+pub(super) const CERTIFICATE: &str = "tls.crt";
+pub(super) const KEY: &str = "tls.key";
+
+/// What was seen last of each.
+#[derive(Default)]
+pub(super) struct Parts {
+    anchors: Option<Vec<u8>>,
+    issuer: Option<Vec<u8>>,
+    key: Option<Vec<u8>>,
+    extra: Vec<u8>,
+}
+
+/// What errors call them.
+pub(super) fn origins() -> Origins {
+    Origins {
+        anchors: format!("Secret {NAMESPACE}/{ISSUER} {BUNDLE}, ConfigMap {NAMESPACE}/{EXTRA}"),
+        issuer: format!("Secret {NAMESPACE}/{ISSUER}"),
+    }
+}
+
+impl Parts {
+    /// Takes the Secret's content, whatever it is.
+    pub(super) fn set_issuer(&mut self, secret: &Secret) {
+        let value = |key: &str| secret.data.as_ref()?.get(key).map(|value| value.0.clone());
+        self.anchors = value(BUNDLE);
+        self.issuer = value(CERTIFICATE);
+        self.key = value(KEY);
+    }
+
+    /// Takes the ConfigMap's content, or that there is none.
+    pub(super) fn set_extra(&mut self, map: Option<&ConfigMap>) {
+        let text = map.and_then(|map| map.data.as_ref()?.get(BUNDLE));
+        self.extra = text.map(|text| text.clone().into_bytes()).unwrap_or_default();
+    }
+
+    /// All together.
+    ///
+    /// # Errors
+    /// A key of the Secret is missing, or too large to be what it should be.
+    pub(super) fn material(&self) -> Result<Material, CaError> {
+        let origin = || format!("Secret {NAMESPACE}/{ISSUER}");
+        let needed = |part: &Option<Vec<u8>>, key: &str| {
+            let found = part.clone().filter(|value| !value.is_empty());
+            found.ok_or_else(|| CaError::Content { origin: origin(), reason: format!("key {key} is missing or empty") })
+        };
+        let (issuer, key) = (needed(&self.issuer, CERTIFICATE)?, needed(&self.key, KEY)?);
+        // An external issuer may keep its anchors elsewhere: then people add them.
+        let mut anchors = match &self.anchors {
+            Some(anchors) => anchors.clone(),
+            None if self.extra.is_empty() => needed(&self.anchors, BUNDLE)?,
+            None => Vec::new(),
+        };
+        anchors.push(b'\n');
+        anchors.extend_from_slice(&self.extra);
+        let length = anchors.len().max(issuer.len()).max(key.len());
+        if u64::try_from(length).unwrap_or(u64::MAX) > limits::PEM_BYTES {
+            let reason = format!("{length} bytes; at most {} are read", limits::PEM_BYTES);
+            return Err(CaError::Content { origin: origin(), reason });
+        }
+        Ok(Material { anchors, issuer, key })
+    }
+}
+
+/// Certificates as PEM.
+pub(super) fn pem(certificates: &[Vec<u8>]) -> String {
+    let mut text = String::new();
+    for der in certificates {
+        text.push_str("-----BEGIN CERTIFICATE-----\n");
+        let encoded = STANDARD.encode(der);
+        for line in encoded.as_bytes().chunks(64) {
+            text.push_str(&String::from_utf8_lossy(line));
+            text.push('\n');
+        }
+        text.push_str("-----END CERTIFICATE-----\n");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, time::Duration};
+
+    use k8s_openapi::ByteString;
+
+    use super::*;
+    use crate::ca::{Authority, Made};
+
+    fn secret(entries: &[(&str, &str)]) -> Secret {
+        let data: BTreeMap<String, ByteString> =
+            entries.iter().map(|(key, value)| ((*key).to_owned(), ByteString(value.as_bytes().to_vec()))).collect();
+        Secret { data: Some(data), ..Secret::default() }
+    }
+
+    fn extra(text: &str) -> ConfigMap {
+        ConfigMap { data: Some(BTreeMap::from([(BUNDLE.to_owned(), text.to_owned())])), ..ConfigMap::default() }
+    }
+
+    fn made() -> (Made, Made) {
+        let anchor = Made::anchor("cluster.local").unwrap();
+        let issuer = anchor.issuer("test", "cluster.local").unwrap();
+        (anchor, issuer)
+    }
+
+    fn full(anchor: &Made, issuer: &Made) -> Secret {
+        secret(&[(BUNDLE, &anchor.certificate), (CERTIFICATE, &issuer.certificate), (KEY, &issuer.key)])
+    }
+
+    #[test]
+    fn the_bundle_is_the_union_and_names_none_twice() {
+        let (anchor, issuer) = made();
+        let (other, _) = made();
+        let mut parts = Parts::default();
+        parts.set_issuer(&full(&anchor, &issuer));
+        // Without the line break that most editors would leave at the end.
+        parts.set_extra(Some(&extra(format!("{}{}", anchor.certificate, other.certificate).trim_end())));
+        let authority = Authority::given(origins(), parts.material().unwrap(), Duration::from_secs(3_600)).unwrap();
+        assert_eq!(authority.current().anchors.len(), 2);
+        let published = pem(&authority.current().anchors);
+        let lines = |text: &str| {
+            text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(lines(&published), lines(&format!("{}{}", anchor.certificate, other.certificate)));
+    }
+
+    #[test]
+    fn half_a_secret_is_refused_by_name_and_changes_nothing() {
+        let (anchor, issuer) = made();
+        let mut parts = Parts::default();
+        parts.set_issuer(&full(&anchor, &issuer));
+        let authority = Authority::given(origins(), parts.material().unwrap(), Duration::from_secs(3_600)).unwrap();
+        let before = authority.current();
+        parts.set_issuer(&secret(&[(BUNDLE, &anchor.certificate), (CERTIFICATE, &issuer.certificate)]));
+        let error = parts.material().unwrap_err().to_string();
+        assert!(error.contains("weir-identity-issuer") && error.contains("tls.key"), "{error}");
+        // A new certificate beside the old key, as between two writes.
+        let (_, second) = made();
+        parts.set_issuer(&secret(&[
+            (BUNDLE, &anchor.certificate),
+            (CERTIFICATE, &second.certificate),
+            (KEY, &issuer.key),
+        ]));
+        let error = authority.replace(parts.material().unwrap()).unwrap_err().to_string();
+        assert!(error.contains("another key"), "{error}");
+        // An issuer of another anchor would cut off every workload.
+        let (_, foreign) = made();
+        parts.set_issuer(&full(&anchor, &foreign));
+        let error = authority.replace(parts.material().unwrap()).unwrap_err().to_string();
+        assert!(error.contains("does not verify"), "{error}");
+        assert!(Arc::ptr_eq(&before, &authority.current()));
+        parts.set_issuer(&full(&anchor, &anchor.issuer("test", "cluster.local").unwrap()));
+        assert!(authority.replace(parts.material().unwrap()).unwrap());
+    }
+
+    use std::sync::Arc;
+}

@@ -1,0 +1,242 @@
+//! A bare etcd and kube-apiserver, and control with exactly its own rights. Must never touch a cluster that it did not start.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, TcpListener},
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose,
+};
+use weir_tests::{daemon::Daemon, wait};
+
+pub(crate) const SOON: Duration = Duration::from_secs(30);
+
+/// Everything, in one folder that goes with it.
+pub(crate) struct Stage {
+    api: Option<Daemon>,
+    _etcd: Daemon,
+    etcd_port: u16,
+    port: u16,
+    folder: tempfile::TempDir,
+}
+
+/// What an installation brings, beside Deployment and DaemonSets.
+const INSTALLED: &str = include_str!("installed.yaml");
+
+fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+}
+
+fn binaries() -> PathBuf {
+    let named = std::env::var_os("WEIR_KUBERNETES").map(PathBuf::from);
+    named.expect("WEIR_KUBERNETES names the folder with etcd, kube-apiserver and kubectl: run `cargo xtask test`")
+}
+
+impl Stage {
+    /// Brings both up and installs.
+    pub(crate) fn start() -> Stage {
+        let folder = tempfile::tempdir().unwrap();
+        certificates(folder.path());
+        let (etcd_port, peer_port) = (free_port(), free_port());
+        let mut etcd = Command::new(binaries().join("etcd"));
+        let url = |port: u16| format!("http://127.0.0.1:{port}");
+        etcd.args(["--name", "e", "--log-level", "warn", "--unsafe-no-fsync"])
+            .arg("--data-dir")
+            .arg(folder.path().join("etcd"))
+            .args(["--listen-client-urls", &url(etcd_port), "--advertise-client-urls", &url(etcd_port)])
+            .args(["--listen-peer-urls", &url(peer_port), "--initial-advertise-peer-urls", &url(peer_port)])
+            .args(["--initial-cluster", &format!("e={}", url(peer_port))]);
+        let etcd = Daemon::start("etcd", etcd, folder.path());
+        let mut stage = Stage { api: None, _etcd: etcd, etcd_port, port: free_port(), folder };
+        stage.start_api();
+        stage.apply(INSTALLED);
+        stage
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// (Re)starts the API server and waits until it serves.
+    pub(crate) fn start_api(&mut self) {
+        let file = |name: &str| self.path(name).display().to_string();
+        let mut command = Command::new(binaries().join("kube-apiserver"));
+        command
+            .arg(format!("--etcd-servers=http://127.0.0.1:{}", self.etcd_port))
+            .args(["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", "--endpoint-reconciler-type=none"])
+            .arg(format!("--secure-port={}", self.port))
+            .args(["--service-cluster-ip-range=10.96.0.0/16", "--authorization-mode=Node,RBAC"])
+            // Who lets pods in only when their accounts exist is another process.
+            .args(["--disable-admission-plugins=ServiceAccount", "--service-account-issuer=https://test.local"])
+            .arg(format!("--tls-cert-file={}", file("server.crt")))
+            .arg(format!("--tls-private-key-file={}", file("server.key")))
+            .arg(format!("--client-ca-file={}", file("ca.crt")))
+            .arg(format!("--service-account-key-file={}", file("accounts.pub")))
+            .arg(format!("--service-account-signing-key-file={}", file("accounts.key")));
+        let daemon = self.api.insert(Daemon::start("kube-apiserver", command, self.folder.path()));
+        let log = self.folder.path().join("kube-apiserver.log");
+        let is_running = daemon.is_running();
+        let mut last = String::new();
+        let ready = wait::within(Duration::from_secs(60), || {
+            let answer = self.try_kubectl(&["get", "--raw", "/readyz"]);
+            last = answer.as_ref().err().cloned().unwrap_or_default();
+            answer.ok()
+        });
+        let said = fs::read_to_string(log).unwrap_or_default();
+        assert!(ready.is_some(), "the API server (running: {is_running}) is not ready: {last}\n{said}");
+    }
+
+    /// Kills the API server, as a machine that fails would.
+    pub(crate) fn kill_api(&mut self) {
+        self.api.take().expect("a running API server").kill();
+    }
+
+    fn try_kubectl(&self, arguments: &[&str]) -> Result<String, String> {
+        let mut command = Command::new(binaries().join("kubectl"));
+        let output =
+            command.arg("--kubeconfig").arg(self.kubeconfig("admin", None)).args(arguments).output().expect("kubectl");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+    }
+
+    pub(crate) fn kubectl(&self, arguments: &[&str]) -> String {
+        self.try_kubectl(arguments).unwrap_or_else(|error| panic!("kubectl {arguments:?}: {error}"))
+    }
+
+    /// Applies manifests.
+    pub(crate) fn apply(&self, text: &str) {
+        let file = self.path("apply.yaml");
+        fs::write(&file, text).unwrap();
+        self.kubectl(&["apply", "--server-side", "--force-conflicts", "-f", &file.display().to_string()]);
+    }
+
+    /// Waits until kubectl prints what `wanted` takes.
+    pub(crate) fn until(&self, what: &str, arguments: &[&str], wanted: impl Fn(&str) -> bool) -> String {
+        let mut last = String::new();
+        wait::within(SOON, || {
+            last = self.try_kubectl(arguments).unwrap_or_else(|error| error);
+            wanted(&last).then(|| last.clone())
+        })
+        .unwrap_or_else(|| panic!("{what}; kubectl {arguments:?} says:\n{last}"))
+    }
+
+    /// A pod that a scheduler put on a node.
+    pub(crate) fn pod(&self, namespace: &str, name: &str, node: &str, account: &str) {
+        self.apply(&format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec: {{nodeName: {node}, serviceAccountName: {account}, containers: [{{name: app, image: none}}]}}\n"
+        ));
+    }
+
+    /// Its kubelet says that it runs.
+    pub(crate) fn run_pod(&self, namespace: &str, name: &str, address: &str) {
+        let status =
+            format!(r#"{{"status":{{"phase":"Running","podIP":"{address}","podIPs":[{{"ip":"{address}"}}]}}}}"#);
+        self.kubectl(&["-n", namespace, "patch", "pod", name, "--subresource=status", "-p", &status]);
+    }
+
+    pub(crate) fn uid(&self, namespace: &str, name: &str) -> String {
+        self.kubectl(&["-n", namespace, "get", "pod", name, "-o", "jsonpath={.metadata.uid}"])
+    }
+
+    /// A token as kubelet would project it into a pod of an account.
+    pub(crate) fn token(&self, account: &str, audience: &str, pod: Option<&str>) -> String {
+        let mut arguments = vec!["-n", "weir", "create", "token", account, "--audience", audience];
+        arguments.extend(pod.into_iter().flat_map(|pod| ["--bound-object-kind", "Pod", "--bound-object-name", pod]));
+        self.kubectl(&arguments)
+    }
+
+    fn kubeconfig(&self, user: &str, token: Option<&str>) -> PathBuf {
+        let path = self.path(&format!("{user}.kubeconfig"));
+        let file = |name: &str| self.path(name).display().to_string();
+        let credential = match token {
+            Some(token) => format!("token: {token}"),
+            None => format!("client-certificate: {}, client-key: {}", file("admin.crt"), file("admin.key")),
+        };
+        let text = format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: x\nclusters: [{{name: c, cluster: {{server: 'https://127.0.0.1:{}', certificate-authority: {}}}}}]\nusers: [{{name: u, user: {{{credential}}}}}]\ncontexts: [{{name: x, context: {{cluster: c, user: u}}}}]\n",
+            self.port,
+            file("ca.crt"),
+        );
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// A replica of control, with the rights of its account only.
+    pub(crate) fn control(&self, replica: &str) -> Control {
+        let token = self.kubectl(&["-n", "weir", "create", "token", "weir-control", "--duration=1h"]);
+        let (port, admin) = (free_port(), free_port());
+        let mut command = Command::new(Path::new(&std::env::var("WEIR_BINARIES").unwrap()).join("weir-control"));
+        command
+            .arg("--kubernetes")
+            .args(["--listen", &format!("127.0.0.1:{port}"), "--admin-listen", &format!("127.0.0.1:{admin}")])
+            .env("KUBECONFIG", self.kubeconfig(replica, Some(&token)))
+            .env("POD_NAME", replica)
+            .env_remove("WEIR_LOG");
+        let daemon = Daemon::start(replica, command, self.folder.path());
+        Control { daemon, port, admin }
+    }
+
+    /// The published trust anchors.
+    pub(crate) fn anchors(&self) -> String {
+        let map = ["-n", "weir", "get", "configmap", "weir-trust-anchors", "-o", "jsonpath={.data.ca\\.crt}"];
+        self.until("trust anchors are published", &map, |text| text.contains("BEGIN CERTIFICATE"))
+    }
+
+    /// Whether an event with this reason was written about a pod, and its note.
+    pub(crate) fn event(&self, namespace: &str, pod: &str, reason: &str) -> String {
+        let selector = format!("regarding.name={pod},reason={reason}");
+        let arguments = ["-n", namespace, "get", "events.events.k8s.io", "--field-selector", &selector];
+        let arguments = [&arguments[..], &["-o", "jsonpath={.items[*].note}"]].concat();
+        self.until(&format!("event {reason} on {pod}"), &arguments, |text| !text.is_empty())
+    }
+}
+
+/// A running replica.
+pub(crate) struct Control {
+    pub(crate) daemon: Daemon,
+    pub(crate) port: u16,
+    pub(crate) admin: u16,
+}
+
+impl Control {
+    /// Status and text of `/ready`.
+    pub(crate) fn ready(&self) -> Option<String> {
+        let output = Command::new("curl").args(["-s", &format!("http://127.0.0.1:{}/ready", self.admin)]).output();
+        output.ok().map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+
+    pub(crate) fn until_ready(self) -> Control {
+        wait::until("control is ready", SOON, || self.ready().filter(|text| text == "ready"));
+        self
+    }
+}
+
+fn certificates(folder: &Path) {
+    let mut authority = CertificateParams::default();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    authority.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+    authority.distinguished_name.push(DnType::CommonName, "test");
+    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
+    fs::write(folder.join("ca.crt"), authority.pem()).unwrap();
+    let accounts = KeyPair::generate().unwrap();
+    fs::write(folder.join("accounts.key"), accounts.serialize_pem()).unwrap();
+    fs::write(folder.join("accounts.pub"), accounts.public_key_pem()).unwrap();
+    for (name, common, organization, usage) in [
+        ("server", "kube-apiserver", "", ExtendedKeyUsagePurpose::ServerAuth),
+        ("admin", "admin", "system:masters", ExtendedKeyUsagePurpose::ClientAuth),
+    ] {
+        let mut params = CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, common);
+        params.distinguished_name.push(DnType::OrganizationName, organization);
+        params.extended_key_usages = vec![usage];
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &authority).unwrap();
+        fs::write(folder.join(format!("{name}.crt")), certificate.pem()).unwrap();
+        fs::write(folder.join(format!("{name}.key")), key.serialize_pem()).unwrap();
+    }
+}

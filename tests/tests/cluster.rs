@@ -1,0 +1,16 @@
+//! The mesh on a real Kubernetes cluster: API server, kubelets, containerd, kube-proxy. Run by `cargo xtask cluster test`.
+//!
+//! Each test brings the mesh to where it needs it by the commands that users have, so that they run in any order.
+#![expect(clippy::unwrap_used, reason = "a failed step of a test is a panic")]
+
+#[path = "cluster/shop.rs"]
+mod shop;
+
+#[path = "cluster/opting_in.rs"]
+mod opting_in;
+
+#[path = "cluster/change.rs"]
+mod change;
+
+#[path = "cluster/removal.rs"]
+mod removal;

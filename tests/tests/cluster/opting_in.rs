@@ -1,0 +1,93 @@
+//! By label: running pods at once, new pods before their first container.
+
+use std::time::Duration;
+
+use weir_tests::wire;
+
+use crate::shop::{MARKER, Shop, Tap, figure, timed};
+
+/// Running pods are meshed without a restart, and their open connections go on. Seen to fail with the holder's search for processes
+/// switched off (`--processes` left out).
+#[test]
+fn a_label_meshes_running_pods_and_taking_it_off_releases_them() {
+    let shop = Shop::open("opting-in", 6);
+    let before = restarts(&shop);
+    let address = shop.addresses("node-b").pop().unwrap();
+    let plain = Tap::open();
+    assert!(shop.client(&["curl", "-sS", &format!("http://{address}:8080/")]).contains(MARKER));
+    assert!(wire::holds(&plain.close(), MARKER), "a pod that is not opted in speaks plainly");
+    shop.opt(true);
+    let ((), took) = timed(|| shop.cluster.meshed(7, Duration::from_secs(10)));
+    figure("label to all 7 pods captured and certified, as control's status says it", format!("{took:?}"));
+    let secured = Tap::open();
+    for target in [format!("http://{address}:8080/"), "http://web/".to_owned()] {
+        let said = shop.client(&["h2load", "--h1", "-n", "200", "-c", "4", &target]);
+        assert!(said.contains("200 succeeded, 0 failed"), "{target}: {said}");
+    }
+    let wire = secured.close();
+    assert!(wire.len() > 100_000 && !wire::holds(&wire, MARKER), "{} bytes on the wire", wire.len());
+    shop.opt(false);
+    shop.cluster.meshed(0, Duration::from_secs(30));
+    let said = shop.client(&["h2load", "--h1", "-n", "200", "-c", "4", "http://web/"]);
+    assert!(said.contains("200 succeeded, 0 failed"), "{said}");
+    assert_eq!(restarts(&shop), before, "no container was restarted");
+}
+
+/// A pod's first system call of note is a connect: it is captured all the same. Seen to fail with the CNI plugin not chained.
+#[test]
+fn a_new_pod_is_captured_before_its_first_container_runs() {
+    const PODS: usize = 10;
+    let shop = Shop::open("first", 2);
+    shop.mesh(3);
+    let address = shop.addresses("node-b").pop().unwrap();
+    let tap = Tap::open();
+    let jobs: Vec<String> = (0..PODS).map(|index| job(&shop.namespace, index, &address)).collect();
+    shop.cluster.apply(&jobs.join("---"));
+    let selector =
+        ["-n", &shop.namespace, "wait", "--for=condition=complete", "job", "-l", "app=first", "--timeout=120s"];
+    let ((), took) = timed(|| drop(shop.cluster.kubectl(&selector)));
+    figure("10 jobs on one node, each connecting at once, twice", format!("{took:?}"));
+    let wire = tap.close();
+    assert!(wire.len() > 20_000 && !wire::holds(&wire, MARKER), "a first request went out in clear");
+    assert!(!wire::holds(&wire, "Host: first-connect"), "a first request went out in clear");
+}
+
+fn job(namespace: &str, index: usize, address: &str) -> String {
+    let container = |name: &str| {
+        format!(
+            "{{name: {name}, image: weir-test/apps:1, imagePullPolicy: Never, command: [first-connect, {address}, \"8080\"]}}"
+        )
+    };
+    format!(
+        r#"
+apiVersion: batch/v1
+kind: Job
+metadata: {{name: first-{index}, namespace: {namespace}, labels: {{app: first}}}}
+spec:
+  backoffLimit: 0
+  template:
+    spec:
+      nodeName: node-a
+      restartPolicy: Never
+      initContainers: [{}]
+      containers: [{}]
+"#,
+        container("init"),
+        container("main")
+    )
+}
+
+fn restarts(shop: &Shop) -> Vec<(String, u64)> {
+    let pods = shop.cluster.get(&["-n", &shop.namespace, "pods"]);
+    let mut found: Vec<(String, u64)> = pods["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|pod| {
+            let name = pod["metadata"]["name"].as_str().unwrap().to_owned();
+            (name, pod["status"]["containerStatuses"][0]["restartCount"].as_u64().unwrap())
+        })
+        .collect();
+    found.sort();
+    found
+}

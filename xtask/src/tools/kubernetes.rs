@@ -1,0 +1,170 @@
+//! Kubernetes' programs, built from their published Go modules. Must never build what is there in the wanted version.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Instant,
+};
+
+use crate::{
+    cache::Cache,
+    child::{self, Failure, Outcome},
+};
+
+/// As `go/kubernetes/go.mod` requires it.
+const VERSION: &str = "v1.34.10";
+/// Where our Go modules lie: they name versions and checksums, and hold no code.
+const MODULES: &str = "xtask/src/tools/go";
+/// Go itself, where its own installation instructions put it.
+const USUAL_PLACE: &str = "/usr/local/go/bin/go";
+/// The oldest Go that builds all of them.
+const GO: (u32, u32) = (1, 26);
+
+/// One program.
+#[derive(Clone, Copy, Debug)]
+struct Program {
+    name: &'static str,
+    /// The folder with the module that pins it.
+    module: &'static str,
+    package: &'static str,
+}
+
+const fn kubernetes(name: &'static str, package: &'static str) -> Program {
+    Program { name, module: "kubernetes", package }
+}
+
+/// What a cluster needs, in an order in which each build uses most of the one before.
+const CLUSTER: [Program; 8] = [
+    kubernetes("etcd", "go.etcd.io/etcd/server/v3"),
+    kubernetes("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
+    kubernetes("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
+    kubernetes("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager"),
+    kubernetes("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler"),
+    kubernetes("kubelet", "k8s.io/kubernetes/cmd/kubelet"),
+    kubernetes("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy"),
+    Program { name: "coredns", module: "coredns", package: "github.com/coredns/coredns" },
+];
+const HELM: Program = Program { name: "helm", module: "helm", package: "helm.sh/helm/v3/cmd/helm" };
+
+/// The folder with all programs.
+pub(crate) fn programs(cache: &Cache) -> PathBuf {
+    cache.path("kubernetes").join(VERSION).join("bin")
+}
+
+/// Builds what a cluster needs, where missing.
+///
+/// # Errors
+/// Go is missing or too old, or a build fails.
+pub(crate) fn ensure(cache: &Cache) -> Outcome {
+    build(cache, &CLUSTER)
+}
+
+/// Builds Helm, where missing.
+///
+/// # Errors
+/// As [`ensure`].
+pub(crate) fn ensure_helm(cache: &Cache) -> Outcome {
+    build(cache, &[HELM])
+}
+
+fn build(cache: &Cache, wanted: &[Program]) -> Outcome {
+    let missing: Vec<&Program> = wanted.iter().filter(|program| !is_there(cache, program)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let go = go()?;
+    fs::create_dir_all(programs(cache))?;
+    for (index, program) in missing.iter().enumerate() {
+        let start = Instant::now();
+        let what =
+            format!("go build {} ({} of {}; up to 5 minutes on two cores)", program.name, index + 1, missing.len());
+        let aside = programs(cache).join(format!("{}.new", program.name));
+        let mut command = Command::new(&go);
+        command
+            .args(["build", "-mod=readonly", "-buildvcs=false", "-trimpath", "-ldflags", &linker_flags(program), "-o"])
+            .arg(&aside)
+            .arg(program.package)
+            .current_dir(Path::new(MODULES).join(program.module))
+            // One setting for all: another one would compile every package anew. Without cgo they run in an empty image too.
+            .env("CGO_ENABLED", "0")
+            .env("GOWORK", "off");
+        child::run(&mut command, &what, "It needs the Go module proxy (GOPROXY) and about 3 GB of memory.")?;
+        fs::rename(aside, programs(cache).join(program.name))?;
+        fs::write(stamp(cache, program), wanted_stamp(program)?)?;
+        child::say(format_args!("    {} took {:.0} s", program.name, start.elapsed().as_secs_f64()));
+    }
+    Ok(())
+}
+
+/// Beside each program, what it was built from.
+fn stamp(cache: &Cache, program: &Program) -> PathBuf {
+    programs(cache).join(format!(".{}.built-from", program.name))
+}
+
+fn wanted_stamp(program: &Program) -> Outcome<String> {
+    let module = Path::new(MODULES).join(program.module).join("go.mod");
+    let text = fs::read_to_string(&module).map_err(|error| Failure::new(format!("{}: {error}", module.display())))?;
+    Ok(format!("{text}\n{}\n", linker_flags(program)))
+}
+
+fn is_there(cache: &Cache, program: &Program) -> bool {
+    let built = fs::read_to_string(stamp(cache, program)).ok();
+    programs(cache).join(program.name).exists() && built.is_some() && built == wanted_stamp(program).ok()
+}
+
+fn linker_flags(program: &Program) -> String {
+    let mut flags = "-s -w".to_owned();
+    if program.module == "kubernetes" {
+        // Without these it says that it is v0.0.0, and refuses to work with other versions.
+        let mut numbers = VERSION.trim_start_matches('v').split('.');
+        let (major, minor) = (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
+        for (name, value) in [("gitVersion", VERSION), ("gitMajor", major), ("gitMinor", minor)] {
+            flags.push_str(&format!(" -X k8s.io/component-base/version.{name}={value}"));
+        }
+    }
+    flags
+}
+
+/// A Go that is new enough.
+fn go() -> Outcome<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let found = env::split_paths(&path).map(|folder| folder.join("go")).find(|go| go.is_file());
+    let go = found.unwrap_or_else(|| USUAL_PLACE.into());
+    let hint = "install Go 1.26 or newer (https://go.dev/doc/install), in the PATH or in /usr/local/go";
+    let told = child::output(Command::new(&go).args(["env", "GOVERSION"])).map_err(|failure| {
+        Failure::new(format!("Kubernetes is built with Go, which is not here ({failure}): {hint}"))
+    })?;
+    if version(&told).is_none_or(|found| found < GO) {
+        return Err(Failure::new(format!("{} is {}, too old: {hint}", go.display(), told.trim())));
+    }
+    Ok(go)
+}
+
+/// `go1.26.8` as numbers.
+fn version(told: &str) -> Option<(u32, u32)> {
+    let mut numbers = told.trim().strip_prefix("go")?.split(['.', '-', ' ']);
+    let minor = |text: &str| text.split(|digit: char| !digit.is_ascii_digit()).next()?.parse().ok();
+    Some((numbers.next()?.parse().ok()?, minor(numbers.next()?)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CLUSTER, GO, HELM, VERSION, linker_flags, version};
+
+    #[test]
+    fn versions_of_go_are_compared_as_numbers() {
+        assert_eq!(version("go1.26.8\n"), Some((1, 26)));
+        assert_eq!(version("go1.25rc1"), Some((1, 25)));
+        assert!(version("go1.9.7").is_some_and(|old| old < GO));
+        assert_eq!(version("devel"), None);
+    }
+
+    #[test]
+    fn the_version_is_the_one_that_the_module_pins() {
+        let module = include_str!("go/kubernetes/go.mod");
+        assert!(module.contains(&format!("k8s.io/kubernetes {VERSION}")));
+        assert!(linker_flags(&CLUSTER[1]).ends_with("gitMajor=1 -X k8s.io/component-base/version.gitMinor=34"));
+        assert_eq!(linker_flags(&HELM), "-s -w");
+    }
+}
