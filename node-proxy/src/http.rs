@@ -10,7 +10,7 @@ use std::{
     },
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::{body::Incoming, server::conn::http1, server::conn::http2, service::Service};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::time::{Instant, sleep_until};
@@ -56,6 +56,8 @@ pub trait Handle: Send + Sync + 'static {
 struct Counted<H> {
     handler: Arc<H>,
     activity: Arc<Activity>,
+    /// Of HTTP/1: once it begins, each response is the connection's last.
+    drain: Option<Drain>,
 }
 
 impl<H: Handle> Counted<H> {
@@ -68,19 +70,23 @@ impl<H: Handle> Counted<H> {
         Future = impl Future<Output = Result<Response<Body>, Infallible>> + Send + 'static + use<H>,
     > + Unpin
     + use<H> {
-        let (handler, activity) = (Arc::clone(&self.handler), Arc::clone(&self.activity));
+        let (handler, activity, drain) = (Arc::clone(&self.handler), Arc::clone(&self.activity), self.drain.clone());
         hyper::service::service_fn(move |request: Request<Incoming>| {
             activity.requests.fetch_add(1, Ordering::Relaxed);
             // Both bodies count: a connection whose upload or download still runs is not idle.
             let mut request = request.map(|incoming| Body::incoming(incoming, Open::new(&activity)));
             let (handler, open) = (Arc::clone(&handler), Open::new(&activity));
             let ambiguous = has_two_hosts(request.headers());
+            let drain = drain.clone().filter(|_| request.method() != Method::CONNECT);
             in_own_version(&mut request);
             async move {
                 let response = if ambiguous { bad_request() } else { handler.handle(request).await };
                 let mut response = response.map(|body| body.hold(open));
                 // hyper says HTTP/1.0, and keep-alive, to a client that does.
                 *response.version_mut() = Version::HTTP_11;
+                if response.status() != StatusCode::SWITCHING_PROTOCOLS && drain.is_some_and(|drain| drain.begun()) {
+                    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
                 Ok(response)
             }
         })
@@ -96,6 +102,9 @@ enum Turn {
 
 /// Serves HTTP/1 until the connection ends.
 ///
+/// When the proxy leaves, the next response is the last; an idle connection is closed only after [`limits::DRAIN_IDLE`]: its client's next
+/// request may be on its way.
+///
 /// A connection without a request for [`limits::HTTP_PARK`] gives hyper's buffers (16 KiB) back and waits as a bare socket.
 pub async fn serve_http1<H: Handle>(mut io: Io, handler: Arc<H>, drain: Drain, meter: TcpGuard) {
     let meter = Meter::new(meter);
@@ -107,7 +116,7 @@ pub async fn serve_http1<H: Handle>(mut io: Io, handler: Arc<H>, drain: Drain, m
         let woken = tokio::select! {
             biased;
             read = io.read_ahead() => read,
-            () = drain.wait() => return,
+            () = drain.idle() => return,
         };
         if !matches!(woken, Ok(count) if count > 0) {
             return;
@@ -117,7 +126,7 @@ pub async fn serve_http1<H: Handle>(mut io: Io, handler: Arc<H>, drain: Drain, m
 
 async fn turn_http1<H: Handle>(io: Io, handler: Arc<H>, drain: Drain, meter: Arc<Meter>) -> Turn {
     let activity = Arc::new(Activity::default());
-    let service = Counted { handler, activity: Arc::clone(&activity) }.service();
+    let service = Counted { handler, activity: Arc::clone(&activity), drain: Some(drain.clone()) }.service();
     let metered = Metered { io, meter: Arc::clone(&meter) };
     let mut connection = http1_builder().serve_connection(TokioIo::new(metered), service).with_upgrades();
     let mut draining = false;
@@ -129,7 +138,7 @@ async fn turn_http1<H: Handle>(io: Io, handler: Arc<H>, drain: Drain, meter: Arc
             biased;
             // How it ended was counted with the request it ended in, or there was none.
             _over = &mut connection => return Turn::Over,
-            () = drain.wait(), if !draining => {
+            () = drain.idle(), if !draining => {
                 draining = true;
                 Pin::new(&mut connection).graceful_shutdown();
             }
@@ -138,7 +147,7 @@ async fn turn_http1<H: Handle>(io: Io, handler: Arc<H>, drain: Drain, meter: Arc
                 let idle = requests == seen
                     && activity.open.load(Ordering::Relaxed) == 0
                     && !meter.is_stuck();
-                if idle && !draining && requests > 0 {
+                if idle && !drain.begun() && requests > 0 {
                     break;
                 }
                 seen = requests;
@@ -155,7 +164,7 @@ async fn turn_http1<H: Handle>(io: Io, handler: Arc<H>, drain: Drain, meter: Arc
 /// Serves HTTP/2 until the connection ends.
 pub async fn serve_http2<H: Handle>(io: Io, handler: Arc<H>, drain: Drain, meter: TcpGuard) {
     let activity = Arc::<Activity>::default();
-    let service = Counted { handler, activity }.service();
+    let service = Counted { handler, activity, drain: None }.service();
     let metered = Metered { io, meter: Meter::new(meter) };
     let connection = http2_builder().serve_connection(TokioIo::new(metered), service);
     tokio::pin!(connection);
@@ -213,14 +222,14 @@ fn has_two_hosts(headers: &HeaderMap) -> bool {
 
 fn bad_request() -> Response<Body> {
     let mut response = Response::new(Body::empty());
-    *response.status_mut() = http::StatusCode::BAD_REQUEST;
+    *response.status_mut() = StatusCode::BAD_REQUEST;
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
 }
 
 /// What goes on from here is HTTP/1.1 whatever came (RFC 9110 2.5), and names its host once (RFC 9112 3.2.2).
 fn in_own_version<B>(request: &mut Request<B>) {
-    if request.version() == Version::HTTP_2 || request.method() == http::Method::CONNECT {
+    if request.version() == Version::HTTP_2 || request.method() == Method::CONNECT {
         return;
     }
     if request.version() == Version::HTTP_10 {
@@ -264,6 +273,6 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap, upgrade: bool) {
 
 /// Whether this request asks to leave HTTP (RFC 9110 7.8, 9.3.6).
 pub fn wants_upgrade<B>(request: &Request<B>) -> bool {
-    request.method() == http::Method::CONNECT
+    request.method() == Method::CONNECT
         || (request.version() == Version::HTTP_11 && request.headers().contains_key(header::UPGRADE))
 }

@@ -117,6 +117,9 @@ pub const HALF_CLOSED_IDLE: Duration = Duration::from_secs(600);
 
 /// On SIGTERM, open requests and connections may go on for this long (Linkerd: 120 s; kubelet's default is 30 s).
 pub const DRAIN: Duration = Duration::from_secs(25);
+/// A kept HTTP/1 connection without a request is closed this long after draining began: most clients ask again before, and then are told
+/// that it was the last time. Closed at once, it would cross requests on their way.
+pub const DRAIN_IDLE: Duration = Duration::from_secs(5);
 /// What a draining worker may take beyond `DRAIN` before it is killed.
 pub const DRAIN_GRACE: Duration = Duration::from_secs(3);
 /// Pause before a worker that died is started again.

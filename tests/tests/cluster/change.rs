@@ -44,9 +44,8 @@ fn a_replaced_holder_is_not_noticed() {
     let shop = Shop::open("holder", 4);
     shop.mesh(5);
     let load = Load::begin(&shop, SECONDS);
-    shop.cluster.kubectl(&["-n", "weir", "delete", "pod", "-l", "weir.mesh/component=holder", "--wait=false"]);
+    shop.cluster.kubectl(&["-n", "weir", "delete", "pod", "-l", "weir.mesh/component=holder"]);
     shop.cluster.kubectl(&["-n", &shop.namespace, "scale", "deployment/web", "--replicas", "6"]);
-    shop.cluster.rolled_out("weir", "daemonset/weir-holder");
     shop.cluster.rolled_out(&shop.namespace, "deployment/web");
     shop.cluster.meshed(7, PATIENCE);
     load.end().is_whole(AT_LEAST);
