@@ -9,12 +9,13 @@ mod sbom;
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use crate::{
     cache::Cache,
     child::{self, Outcome},
     ebpf,
+    programs::Profile,
     tools::{self, kubernetes},
 };
 
@@ -30,30 +31,12 @@ pub(crate) const FOR_EVERY_NODE: [&str; 2] = ["pause", "coredns"];
 /// What to build.
 #[derive(Debug, Args)]
 pub(crate) struct ImagesArgs {
-    /// `dist` is what ships; `release` builds in half the time.
+    /// How the product inside is built.
     #[arg(long, value_enum, default_value_t)]
     profile: Profile,
     /// Leave out what only tests need: neither Go nor Debian's servers are asked for.
     #[arg(long)]
     product_only: bool,
-}
-
-/// How the product inside is built.
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-pub(crate) enum Profile {
-    #[default]
-    Release,
-    Dist,
-}
-
-impl Profile {
-    /// As cargo calls it.
-    fn name(self) -> &'static str {
-        match self {
-            Profile::Release => "release",
-            Profile::Dist => "dist",
-        }
-    }
 }
 
 /// Where the archives go.

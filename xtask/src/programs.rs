@@ -5,7 +5,7 @@ use std::{
     process::{Command, ExitCode},
 };
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::{
     cache::Cache,
@@ -17,9 +17,10 @@ use crate::{
 const PRODUCT: [&str; 3] = ["weir-node", "weir-control", "weir-cli"];
 
 /// How the product is built.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
 pub(crate) enum Profile {
     /// For tests and the demo: one build of every dependency serves all.
+    #[default]
     Release,
     /// As it ships, and is measured.
     Dist,
@@ -27,7 +28,7 @@ pub(crate) enum Profile {
 
 impl Profile {
     /// As cargo calls it, and the folder that it builds into.
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Profile::Release => "release",
             Profile::Dist => "dist",

@@ -3,13 +3,13 @@
 use std::{env, fs, path::PathBuf, process::Command};
 
 use super::{
-    Profile,
     archive::{self, Image},
     sbom,
 };
 use crate::{
     cache::Cache,
     child::{self, Failure, Outcome},
+    programs::Profile,
 };
 
 /// Bigger than this and something has been linked that nobody wanted.
