@@ -5,6 +5,7 @@
 mod cluster;
 mod convert;
 mod document;
+mod fields;
 mod settings;
 #[cfg(test)]
 mod tests;

@@ -9,21 +9,18 @@ use std::{
 };
 
 use futures_util::{StreamExt as _, stream};
-use k8s_openapi::{
-    api::core::v1::Pod as ApiPod,
-    jiff::{SignedDuration, Timestamp},
-};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::{
     Api, Client,
-    api::{Patch, PatchParams},
+    api::{DynamicObject, Patch, PatchParams},
 };
 use weir_api::v1;
 
-use super::{Failure, election::Leadership, within};
+use super::{Failure, election::Leadership, watch, within};
 use crate::{
     ca, limits,
     notices::{Notice, Reason},
-    objects::{MESHED, Pod},
+    objects::{Kind, MESHED, Pod},
     plane::Plane,
 };
 
@@ -103,7 +100,9 @@ impl Pods {
         let now = Instant::now();
         self.sent.extend(pods.iter().map(|pod| (Arc::clone(&pod.uid), now)));
         let calls = pods.into_iter().map(|pod| {
-            let api: Api<ApiPod> = Api::namespaced(self.client.clone(), &pod.reference.namespace);
+            // What comes back is not looked at: it need not be read as a pod.
+            let api: Api<DynamicObject> =
+                Api::namespaced_with(self.client.clone(), &pod.reference.namespace, &watch::resource(Kind::Pod));
             let patch = condition(&pod, status, reason, message);
             async move {
                 let params = PatchParams::default();

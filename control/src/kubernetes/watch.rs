@@ -49,7 +49,8 @@ pub(super) fn all(client: &Client, options: &Options, items: &mpsc::Sender<Item>
     }
 }
 
-fn resource(kind: Kind) -> ApiResource {
+/// Where the API server has a kind.
+pub(super) fn resource(kind: Kind) -> ApiResource {
     let group = if kind == Kind::EndpointSlice { "discovery.k8s.io" } else { "" };
     ApiResource::from_gvk(&GroupVersionKind::gvk(group, "v1", kind.as_str()))
 }

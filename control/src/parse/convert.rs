@@ -2,17 +2,10 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use k8s_openapi::{
-    api::{
-        core::v1 as core,
-        discovery::v1::{Endpoint, EndpointSlice},
-    },
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
-};
 use weir_api::v1;
 use weir_core::identity::Identity;
 
-use super::{FieldError, Options, quoted, settings};
+use super::{FieldError, Options, fields, quoted, settings};
 use crate::objects::{
     MESHED, Name, Namespace, Object, Pod, Service, ServicePort, Settings, Slice, SliceEndpoint, Unfit,
 };
@@ -31,20 +24,20 @@ fn checked(object: Object, errors: Vec<FieldError>) -> Outcome {
     if errors.is_empty() { Ok(Some(object)) } else { Err(errors) }
 }
 
-fn opted_in(metadata: &ObjectMeta, options: &Options, errors: &mut Vec<FieldError>) -> (Option<bool>, Settings) {
+fn opted_in(metadata: &fields::Metadata, options: &Options, errors: &mut Vec<FieldError>) -> (Option<bool>, Settings) {
     let annotations = metadata.annotations.as_ref();
     let enabled = settings::enabled(metadata.labels.as_ref(), annotations, options.linkerd_inject, errors);
     (enabled, settings::settings(annotations, errors))
 }
 
-pub(super) fn namespace(namespace: &core::Namespace, options: &Options) -> Outcome {
+pub(super) fn namespace(namespace: &fields::Plain, options: &Options) -> Outcome {
     let mut errors = Vec::new();
     let (enabled, settings) = opted_in(&namespace.metadata, options, &mut errors);
     checked(Object::Namespace(Arc::new(Namespace { enabled, settings })), errors)
 }
 
 /// `None` for a pod that has no node yet: nobody can act on it.
-pub(super) fn pod(pod: &core::Pod, options: &Options) -> Outcome {
+pub(super) fn pod(pod: &fields::Pod, options: &Options) -> Outcome {
     let Some(spec) = &pod.spec else {
         return Err(vec![FieldError::new("spec", "missing")]);
     };
@@ -78,7 +71,7 @@ pub(super) fn pod(pod: &core::Pod, options: &Options) -> Outcome {
     checked(Object::Pod(Arc::new(pod)), errors)
 }
 
-fn unfit(spec: &core::PodSpec, status: Option<&core::PodStatus>) -> Option<Unfit> {
+fn unfit(spec: &fields::PodSpec, status: Option<&fields::PodStatus>) -> Option<Unfit> {
     let phase = status.and_then(|status| status.phase.as_deref()).unwrap_or_default();
     if matches!(phase, "Succeeded" | "Failed") {
         return Some(Unfit::Ended);
@@ -90,8 +83,7 @@ fn unfit(spec: &core::PodSpec, status: Option<&core::PodStatus>) -> Option<Unfit
     if SANDBOXES.iter().any(|sandbox| class.contains(sandbox)) {
         return Some(Unfit::Refused(SANDBOXED));
     }
-    let mut containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
-    containers.find_map(|container| match container.name.as_str() {
+    spec.all_containers().find_map(|container| match container.name.as_str() {
         "linkerd-proxy" => Some(Unfit::Refused(LINKERD)),
         "istio-proxy" => Some(Unfit::Refused(ISTIO)),
         _ => None,
@@ -99,13 +91,13 @@ fn unfit(spec: &core::PodSpec, status: Option<&core::PodStatus>) -> Option<Unfit
 }
 
 /// Of the condition that says that peers may speak mTLS to the pod.
-fn mark(status: &core::PodStatus) -> Option<Arc<str>> {
+fn mark(status: &fields::PodStatus) -> Option<Arc<str>> {
     let mut conditions = status.conditions.iter().flatten();
-    let condition = conditions.find(|condition| condition.type_ == MESHED && condition.status == "True")?;
+    let condition = conditions.find(|condition| condition.kind == MESHED && condition.status == "True")?;
     Some(Arc::from(condition.message.as_deref().unwrap_or_default()))
 }
 
-fn addresses(status: Option<&core::PodStatus>, errors: &mut Vec<FieldError>) -> Vec<IpAddr> {
+fn addresses(status: Option<&fields::PodStatus>, errors: &mut Vec<FieldError>) -> Vec<IpAddr> {
     let Some(status) = status else { return Vec::new() };
     let many = status.pod_ips.iter().flatten().map(|address| address.ip.as_str());
     let mut texts: Vec<&str> = many.filter(|ip| !ip.is_empty()).collect();
@@ -126,7 +118,7 @@ fn address(field: &str, text: &str, errors: &mut Vec<FieldError>) -> Option<IpAd
     }
 }
 
-fn reference(metadata: &ObjectMeta, spec: &core::PodSpec, node_name: String) -> v1::PodRef {
+fn reference(metadata: &fields::Metadata, spec: &fields::PodSpec, node_name: String) -> v1::PodRef {
     let label = |key: &str| metadata.labels.as_ref().and_then(|labels| labels.get(key)).cloned().unwrap_or_default();
     let pod_template_hash = label(TEMPLATE_HASH);
     let (owner_kind, owner_name) = owner(metadata, &pod_template_hash);
@@ -144,7 +136,7 @@ fn reference(metadata: &ObjectMeta, spec: &core::PodSpec, node_name: String) -> 
 }
 
 /// The owner that people know: a Deployment makes its ReplicaSets' names by appending the hash of its pod template.
-fn owner(metadata: &ObjectMeta, template_hash: &str) -> (String, String) {
+fn owner(metadata: &fields::Metadata, template_hash: &str) -> (String, String) {
     let owners = metadata.owner_references.as_deref().unwrap_or_default();
     let Some(owner) = owners.iter().find(|owner| owner.controller == Some(true)).or_else(|| owners.first()) else {
         return (String::new(), String::new());
@@ -158,9 +150,8 @@ fn owner(metadata: &ObjectMeta, template_hash: &str) -> (String, String) {
     (owner.kind.to_lowercase(), owner.name.clone())
 }
 
-fn named_ports(spec: &core::PodSpec) -> Vec<(Arc<str>, u16)> {
-    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
-    let ports = containers.flat_map(|container| container.ports.iter().flatten());
+fn named_ports(spec: &fields::PodSpec) -> Vec<(Arc<str>, u16)> {
+    let ports = spec.all_containers().flat_map(|container| container.ports.iter().flatten());
     ports
         .filter(|port| is_tcp(port.protocol.as_deref()))
         .filter_map(|port| Some((Arc::from(port.name.as_deref()?), u16::try_from(port.container_port).ok()?)))
@@ -171,7 +162,7 @@ fn is_tcp(protocol: Option<&str>) -> bool {
     matches!(protocol, None | Some("" | "TCP"))
 }
 
-pub(super) fn service(service: &core::Service) -> Outcome {
+pub(super) fn service(service: &fields::Service) -> Outcome {
     let mut errors = Vec::new();
     let settings = settings::settings(service.metadata.annotations.as_ref(), &mut errors);
     let Some(spec) = &service.spec else {
@@ -211,7 +202,7 @@ fn app_protocol(value: &str) -> v1::Protocol {
     }
 }
 
-pub(super) fn slice(slice: &EndpointSlice) -> Outcome {
+pub(super) fn slice(slice: &fields::EndpointSlice) -> Outcome {
     let namespace = slice.metadata.namespace.as_deref().unwrap_or("default");
     let service = slice.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME));
     // A slice of names, or of no service, is nothing that a connection can be balanced over.
@@ -223,7 +214,7 @@ pub(super) fn slice(slice: &EndpointSlice) -> Outcome {
         Some((name, u16::try_from(port.port?).ok().filter(|port| *port > 0)?))
     });
     let mut endpoints = Vec::new();
-    for (at, endpoint) in slice.endpoints.iter().enumerate() {
+    for (at, endpoint) in slice.endpoints.iter().flatten().enumerate() {
         endpoints.extend(slice_endpoint(namespace, at, endpoint, &mut errors));
     }
     let slice = Slice { service: Name::new(namespace, service), ports: ports.collect(), endpoints };
@@ -233,10 +224,10 @@ pub(super) fn slice(slice: &EndpointSlice) -> Outcome {
 fn slice_endpoint(
     namespace: &str,
     at: usize,
-    endpoint: &Endpoint,
+    endpoint: &fields::Endpoint,
     errors: &mut Vec<FieldError>,
 ) -> Option<SliceEndpoint> {
-    let text = endpoint.addresses.first()?;
+    let text = endpoint.addresses.as_ref()?.first()?;
     let address = address(&format!("endpoints[{at}].addresses"), text, errors)?;
     let target = endpoint.target_ref.as_ref().filter(|target| target.kind.as_deref() == Some("Pod"));
     let pod = target

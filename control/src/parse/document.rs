@@ -1,13 +1,9 @@
 //! Documents of a file: where each begins, which object it holds, what is wrong with it. Must never decide what a field means.
 
-use k8s_openapi::api::{
-    core::v1::{Namespace, Pod, Service, ServiceAccount},
-    discovery::v1::EndpointSlice,
-};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_yaml_ng::{Deserializer, Value};
 
-use super::{FieldError, Finding, Options, Parsed, convert};
+use super::{FieldError, Finding, Options, Parsed, convert, fields};
 use crate::objects::{Kind, Name, Object, ObjectName};
 
 /// One YAML document of a file.
@@ -244,12 +240,12 @@ where
 {
     let one = |failure| vec![failure];
     let converted = match kind {
-        Kind::Namespace => convert::namespace(&typed::<Namespace, D>(source()).map_err(one)?, options),
-        Kind::Pod => convert::pod(&typed::<Pod, D>(source()).map_err(one)?, options),
-        Kind::Service => convert::service(&typed::<Service, D>(source()).map_err(one)?),
-        Kind::EndpointSlice => convert::slice(&typed::<EndpointSlice, D>(source()).map_err(one)?),
+        Kind::Namespace => convert::namespace(&typed::<fields::Plain, D>(source()).map_err(one)?, options),
+        Kind::Pod => convert::pod(&typed::<fields::Pod, D>(source()).map_err(one)?, options),
+        Kind::Service => convert::service(&typed::<fields::Service, D>(source()).map_err(one)?),
+        Kind::EndpointSlice => convert::slice(&typed::<fields::EndpointSlice, D>(source()).map_err(one)?),
         Kind::ServiceAccount => {
-            typed::<ServiceAccount, D>(source()).map_err(one)?;
+            typed::<fields::Plain, D>(source()).map_err(one)?;
             Ok(Some(Object::ServiceAccount))
         }
     };

@@ -36,7 +36,7 @@ pub(super) fn open() -> io::Result<Socket> {
 
 /// Tells the holder whenever something changed in the namespace of pod `uid`.
 pub(super) fn start(socket: Socket, uid: String, events: mpsc::Sender<Event>) -> io::Result<Monitor> {
-    tracing::trace!(fd = socket.as_raw_fd(), uid, "listening for changes");
+    tracing::debug!(fd = socket.as_raw_fd(), uid, "listening for changes");
     let socket = watched(socket)?;
     Ok(Monitor(tokio::spawn(async move {
         let mut buffer = Vec::with_capacity(limits::NETLINK_BYTES);
