@@ -72,10 +72,18 @@ fn next_pause(last: Duration, lived: Duration) -> Duration {
     }
 }
 
+/// Read by the allocator before `main`. It gives free pages back some time later, when it is asked for memory again: a worker whose
+/// connections have all gone idle asks no more. At once costs nothing measurable, and 8,000 idle connections 3.4 KiB each instead of 7 to 18.
+const PURGE_DELAY: &str = "MIMALLOC_PURGE_DELAY";
+
 fn spawn() -> io::Result<Child> {
     // A binary that was replaced on disk has no path any more; this link still leads to it.
     let binary = std::env::current_exe().ok().filter(|path| path.exists()).unwrap_or_else(|| "/proc/self/exe".into());
-    Command::new(binary).args(std::env::args_os().skip(1)).arg("--worker").kill_on_drop(true).spawn()
+    let mut command = Command::new(binary);
+    if std::env::var_os(PURGE_DELAY).is_none() {
+        command.env(PURGE_DELAY, "0");
+    }
+    command.args(std::env::args_os().skip(1)).arg("--worker").kill_on_drop(true).spawn()
 }
 
 async fn leave(mut worker: Child) -> Result<(), SupervisorError> {

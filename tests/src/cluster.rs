@@ -84,7 +84,12 @@ impl Cluster {
 
     /// Applies manifests.
     pub fn apply(&self, manifests: &str) {
-        let arguments = ["apply", "-f", "-"];
+        self.apply_as(manifests, &[]);
+    }
+
+    /// Applies manifests with flags that say who does, as `--as=jane`.
+    pub fn apply_as(&self, manifests: &str, flags: &[&str]) {
+        let arguments = [&["apply", "-f", "-"], flags].concat();
         Cluster::succeeded(&arguments, Cluster::run(&self.kubectl, &self.kubeconfig, &arguments, manifests));
     }
 
@@ -103,6 +108,14 @@ impl Cluster {
     /// Runs `weir` and returns what it printed.
     pub fn weir(&self, arguments: &[&str]) -> String {
         Cluster::succeeded(arguments, Cluster::run(&self.weir, &self.kubeconfig, arguments, ""))
+    }
+
+    /// Removes the mesh as a user does, if it is there.
+    pub fn uninstall(&self) {
+        let manifests = self.weir(&["uninstall"]);
+        if manifests.contains("kind:") {
+            self.delete(&manifests);
+        }
     }
 
     /// Waits for a rollout.

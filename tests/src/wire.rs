@@ -47,3 +47,15 @@ impl Wire {
 pub fn holds(bytes: &[u8], marker: &str) -> bool {
     bytes.windows(marker.len()).any(|window| window == marker.as_bytes())
 }
+
+/// How many packets a capture file holds (the classic pcap format: 24 bytes, then 16 and its length for each).
+pub fn packets(capture: &[u8]) -> usize {
+    let mut rest = capture.get(24..).unwrap_or_default();
+    let mut count = 0;
+    while let Some(length) = rest.get(8..12).and_then(|bytes| bytes.try_into().ok()).map(u32::from_le_bytes) {
+        let Some(after) = rest.get(16 + length as usize..) else { break };
+        rest = after;
+        count += 1;
+    }
+    count
+}

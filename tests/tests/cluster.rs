@@ -6,11 +6,35 @@
 #[path = "cluster/shop.rs"]
 mod shop;
 
+#[path = "cluster/load.rs"]
+mod load;
+
+#[path = "cluster/tap.rs"]
+mod tap;
+
+#[path = "cluster/nodes.rs"]
+mod nodes;
+
+#[path = "cluster/installing.rs"]
+mod installing;
+
 #[path = "cluster/opting_in.rs"]
 mod opting_in;
 
+#[path = "cluster/operations.rs"]
+mod operations;
+
 #[path = "cluster/change.rs"]
 mod change;
+
+#[path = "cluster/outage.rs"]
+mod outage;
+
+#[path = "cluster/scrape.rs"]
+mod scrape;
+
+#[path = "cluster/footprint.rs"]
+mod footprint;
 
 #[path = "cluster/removal.rs"]
 mod removal;

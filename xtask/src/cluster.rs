@@ -13,7 +13,10 @@ mod status;
 mod suites;
 mod sysctls;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::PathBuf,
+    process::{Command, ExitCode},
+};
 
 use clap::{Args, Subcommand};
 
@@ -107,4 +110,19 @@ pub(crate) fn run(cache: &Cache, args: &ClusterArgs) -> Outcome<ExitCode> {
         Verb::Machine(_) => return machine(args),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// All suites on Kubernetes, run by `work`: what CI does. The cluster is taken down again if there was none.
+///
+/// # Errors
+/// As [`run`], and those of `work`.
+pub(crate) fn suites<T>(
+    cache: &Cache,
+    filter: Option<&str>,
+    work: impl FnOnce(&mut Command) -> Outcome<T>,
+) -> Outcome<T> {
+    if !child::is_root() {
+        return Err(Failure::new("a cluster needs root: run this as root, or leave `--kubernetes` out"));
+    }
+    suites::run_all(cache, &Place::at(PathBuf::from(layout::STATE))?, filter, work)
 }

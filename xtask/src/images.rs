@@ -78,7 +78,7 @@ pub(crate) fn for_cluster(cache: &Cache) -> Outcome {
     let coredns = kubernetes::programs(cache).join("coredns");
     write(cache, "pause", &apps::pause()?)?;
     write(cache, "coredns", &coredns::image(&coredns))?;
-    write(cache, "apps", &apps::apps()?)
+    write(cache, "apps", &apps::apps(&kubernetes::programs(cache))?)
 }
 
 fn write(cache: &Cache, name: &str, image: &archive::Image) -> Outcome {

@@ -11,7 +11,7 @@ use clap::Args;
 use crate::{
     cache::Cache,
     child::{self, Failure, Outcome, say},
-    ebpf, programs, tidy, tools,
+    cluster, ebpf, programs, tidy, tools,
 };
 
 /// What to run.
@@ -20,6 +20,9 @@ pub(crate) struct TestArgs {
     /// Only what needs neither root nor other programs: format, lints, house rules, unit tests.
     #[arg(long)]
     quick: bool,
+    /// Also the suites on a real Kubernetes of two nodes, which is built where it is missing; needs Go.
+    #[arg(long, conflicts_with = "quick")]
+    kubernetes: bool,
     /// Only tests whose name contains this; format, lints and house rules are left out.
     filter: Option<String>,
 }
@@ -69,6 +72,11 @@ pub(crate) fn run(cache: &Cache, args: &TestArgs) -> Outcome<ExitCode> {
     if !args.quick {
         step("suites with namespaces, eBPF and real programs", &mut || suites(cache, args.filter.as_deref()));
     }
+    if args.kubernetes {
+        step("suites on Kubernetes", &mut || {
+            cluster::suites(cache, args.filter.as_deref(), |cargo| ran(cargo, Shown::Output))
+        });
+    }
     Ok(summary(&reports))
 }
 
@@ -85,7 +93,8 @@ fn format(cache: &Cache) -> Outcome {
 fn lints(cache: &Cache) -> Outcome {
     let mut cargo = cache.cargo();
     // The release profile: the same dependency build serves lints, tests and programs.
-    cargo.args(["clippy", "--quiet", "--release", "--workspace", "--all-targets", "--", "--deny", "warnings"]);
+    cargo.args(["clippy", "--quiet", "--release", "--workspace", "--all-targets"]);
+    cargo.args(["--features", "weir-tests/kubernetes", "--", "--deny", "warnings"]);
     child::run(&mut cargo, "clippy, no warning allowed", "Each message above says what to change.")
 }
 
@@ -108,14 +117,27 @@ fn cargo_test(cache: &Cache, packages: &[&str], filter: Option<&str>) -> Outcome
         cargo.args(["--", "--test-threads=1"]);
     }
     cargo.env("WEIR_BINARIES", cache.binaries()).env("WEIR_PYTHON", cache.python());
-    let (counts, succeeded) = counted(&mut cargo)?;
+    ran(&mut cargo, Shown::Failures)
+}
+
+/// What of the runners' output is passed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shown {
+    /// Not the many lines of what went well: they say nothing.
+    Failures,
+    /// All: figures stand in it.
+    Output,
+}
+
+fn ran(cargo: &mut Command, shown: Shown) -> Outcome<Counts> {
+    let (counts, succeeded) = counted(cargo, shown)?;
     if !succeeded && counts.failed == 0 {
         return Err(Failure::new("cargo test failed before or between the tests: read its message above"));
     }
     Ok(counts)
 }
 
-fn counted(command: &mut Command) -> Outcome<(Counts, bool)> {
+fn counted(command: &mut Command, shown: Shown) -> Outcome<(Counts, bool)> {
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
     let mut counts = Counts::default();
     if let Some(stdout) = child.stdout.take() {
@@ -125,12 +147,11 @@ fn counted(command: &mut Command) -> Outcome<(Counts, bool)> {
                 counts.passed += found.passed;
                 counts.failed += found.failed;
             }
-            // The many lines of what went well say nothing.
-            if !line.is_empty()
-                && !line.ends_with(" ... ok")
-                && !line.starts_with("running 0")
-                && !line.contains(" 0 passed; 0 failed")
-            {
+            let is_dull = line.is_empty()
+                || line.ends_with(" ... ok")
+                || line.starts_with("running 0")
+                || line.contains(" 0 passed; 0 failed");
+            if shown == Shown::Output || !is_dull {
                 say(line);
             }
         }

@@ -2,31 +2,52 @@
 
 use std::time::Duration;
 
-use weir_tests::cluster::PATIENCE;
+use weir_tests::{cluster::PATIENCE, wait};
 
-use crate::shop::{Load, Shop, figure, timed};
+use crate::{
+    load::{Load, Stream},
+    nodes::Nodes,
+    shop::{Shop, figure, timed},
+};
 
-/// 30 s of 200 requests per second, less what starting takes.
 const SECONDS: u64 = 30;
-const AT_LEAST: u64 = 4_000;
+/// Of a draining proxy's 25 s, what a stream must see: it began some seconds before.
+const DRAINS: u64 = 22;
 
 /// Old and new proxy hold the same listeners; the old one drains.
 #[test]
 fn a_rollout_of_the_proxies_fails_no_request() {
     let shop = Shop::open("proxies", 4);
-    shop.mesh(5);
+    shop.mesh(4);
     let load = Load::begin(&shop, SECONDS);
     shop.cluster.kubectl(&["-n", "weir", "rollout", "restart", "daemonset/weir-proxy"]);
     let ((), took) = timed(|| shop.cluster.rolled_out("weir", "daemonset/weir-proxy"));
     figure("rollout of the proxies", format!("{took:?}"));
-    load.end().is_whole(AT_LEAST);
+    load.end().is_whole(Stream::Seconds(DRAINS));
+}
+
+/// The holder has the listeners: what connects meanwhile waits for the next worker.
+#[test]
+fn a_killed_worker_costs_what_was_in_flight_and_is_back_at_once() {
+    const WORKER: &str = "pgrep -f '[w]eir-node proxy.*--worker'";
+    let shop = Shop::open("killed", 4);
+    shop.mesh(4);
+    let nodes = Nodes::open(&shop.cluster);
+    let load = Load::begin(&shop, SECONDS);
+    let before = nodes.run("node-a", WORKER);
+    let killed = format!("kill -9 $({WORKER}); until {WORKER}; do :; done");
+    let (after, took) = timed(|| nodes.run("node-a", &killed));
+    figure("a worker killed, the next one runs (with one exec)", format!("{took:?}"));
+    assert!(!before.trim().is_empty() && !after.contains(before.trim()), "{before}, then {after}");
+    load.end().lost_only_what_was_in_flight();
+    shop.meshed(4, PATIENCE);
 }
 
 /// Nodes reconnect and have everything already.
 #[test]
 fn control_rolled_and_scaled_changes_nothing() {
     let shop = Shop::open("control", 4);
-    shop.mesh(5);
+    shop.mesh(4);
     let load = Load::begin(&shop, SECONDS);
     for replicas in ["3", "1"] {
         shop.cluster.kubectl(&["-n", "weir", "scale", "deployment/weir-control", "--replicas", replicas]);
@@ -34,35 +55,59 @@ fn control_rolled_and_scaled_changes_nothing() {
     }
     shop.cluster.kubectl(&["-n", "weir", "rollout", "restart", "deployment/weir-control"]);
     shop.cluster.rolled_out("weir", "deployment/weir-control");
-    load.end().is_whole(AT_LEAST);
-    shop.cluster.meshed(5, PATIENCE);
+    load.end().is_whole(Stream::Lives);
+    shop.meshed(4, PATIENCE);
 }
 
 /// Capture outlives the holder; a pod that starts meanwhile waits for the next one.
 #[test]
 fn a_replaced_holder_is_not_noticed() {
     let shop = Shop::open("holder", 4);
-    shop.mesh(5);
+    shop.mesh(4);
     let load = Load::begin(&shop, SECONDS);
     shop.cluster.kubectl(&["-n", "weir", "delete", "pod", "-l", "weir.mesh/component=holder"]);
     shop.cluster.kubectl(&["-n", &shop.namespace, "scale", "deployment/web", "--replicas", "6"]);
     shop.cluster.rolled_out(&shop.namespace, "deployment/web");
-    shop.cluster.meshed(7, PATIENCE);
-    load.end().is_whole(AT_LEAST);
+    shop.meshed(6, PATIENCE);
+    load.end().is_whole(Stream::Lives);
 }
 
 /// Endpoints leave before their pods do, and a pod keeps its traffic until its sockets are gone.
 #[test]
 fn rollouts_and_scaling_of_an_application_fail_no_request() {
     let shop = Shop::open("rollout", 4);
-    shop.mesh(5);
+    shop.mesh(4);
     let load = Load::begin(&shop, SECONDS);
-    shop.cluster.kubectl(&["-n", &shop.namespace, "rollout", "restart", "deployment/web"]);
+    for deployment in ["deployment/web", "deployment/grpc"] {
+        shop.cluster.kubectl(&["-n", &shop.namespace, "rollout", "restart", deployment]);
+    }
     shop.cluster.rolled_out(&shop.namespace, "deployment/web");
     for replicas in ["6", "2"] {
         shop.cluster.kubectl(&["-n", &shop.namespace, "scale", "deployment/web", "--replicas", replicas]);
         shop.cluster.rolled_out(&shop.namespace, "deployment/web");
     }
-    load.end().is_whole(AT_LEAST);
-    shop.cluster.meshed(3, Duration::from_secs(30));
+    load.end().is_whole(Stream::Lives);
+    shop.meshed(2, Duration::from_secs(30));
+}
+
+/// Its pods are evicted and end by themselves; the node's own proxy stays until they have.
+#[test]
+fn a_drained_node_fails_no_request() {
+    let shop = Shop::open("drained", 4);
+    // What the stream talks to must not be evicted.
+    let to_a = r#"{"spec":{"template":{"spec":{"nodeName":"node-a"}}}}"#;
+    shop.cluster.kubectl(&["-n", &shop.namespace, "patch", "deployment/redis", "-p", to_a]);
+    shop.cluster.rolled_out(&shop.namespace, "deployment/redis");
+    let anywhere = r#"{"spec":{"template":{"spec":{"topologySpreadConstraints":null}}}}"#;
+    shop.cluster.kubectl(&["-n", &shop.namespace, "patch", "deployment/web", "-p", anywhere]);
+    shop.cluster.rolled_out(&shop.namespace, "deployment/web");
+    shop.mesh(4);
+    let load = Load::begin(&shop, SECONDS);
+    let drain = ["drain", "node-b", "--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=60s"];
+    let (said, took) = timed(|| shop.cluster.try_kubectl(&drain));
+    let back = shop.cluster.try_kubectl(&["uncordon", "node-b"]);
+    figure("a node drained", format!("{took:?}"));
+    assert!(said.status.success() && back.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    load.end().is_whole(Stream::Lives);
+    wait::until("servers on the other node", PATIENCE, || (shop.addresses("node-a").len() == 4).then_some(()));
 }

@@ -1,63 +1,47 @@
 //! Uninstalled: nothing of the mesh is left on any node.
 
-use weir_tests::{
-    cluster::{Cluster, PATIENCE},
-    wait,
+use weir_tests::{cluster::PATIENCE, wait};
+
+use crate::{
+    nodes::Nodes,
+    shop::{MARKER, Shop, figure, timed},
 };
 
-use crate::shop::{Shop, figure, timed};
-
-/// What is ours on a node, printed by a pod that sees the node: pins, our chain entry, our binary, rules in pods' namespaces.
+/// What is ours on a node: pins, our chain entry, our binary, rules in pods' namespaces.
 const LOOK: &str = "ls -d /sys/fs/bpf/weir* /run/weir/*/ /opt/cni/bin/weir-cni 2>/dev/null; grep -l weir-cni /etc/cni/net.d/* 2>/dev/null; \
     for n in /run/netns/*; do nsenter --net=$n ip rule list | grep -E 'fwmark' ; nsenter --net=$n ip -6 rule list | grep fwmark; done; true";
 
-/// Pods go on without the mesh; rules, routes, programs, pins and the CNI plugin are gone from both nodes.
+/// A slow download that began before: nginx sends 50 KB/s of 500 KB.
+const SLOW: &str = "curl -sS --max-time 60 http://web/slow | wc -c";
+const SLOW_BYTES: &str = "500000";
+
+/// Pods go on without the mesh, open connections with them; rules, routes, programs, pins and the CNI plugin are gone from both nodes.
 #[test]
 fn uninstalling_leaves_nothing_and_applications_go_on() {
     let shop = Shop::open("removal", 4);
-    shop.mesh(5);
-    shop.cluster.apply(LOOKER);
-    shop.cluster.rolled_out("kube-system", "daemonset/weir-test-looker");
-    let lookers = lookers(&shop.cluster);
-    let seen: Vec<String> = lookers.iter().map(|pod| look(&shop.cluster, pod)).collect();
-    assert!(seen.iter().all(|seen| seen.contains("weir-cni") && seen.contains("fwmark")), "{seen:?}");
+    shop.mesh(4);
+    let nodes = Nodes::open(&shop.cluster);
+    for node in nodes.names() {
+        let seen = nodes.run_in_root(node, LOOK);
+        assert!(seen.contains("weir-cni") && seen.contains("fwmark"), "{node}: {seen}");
+    }
+    let script = ["-n", &shop.namespace, "exec", "deployment/client", "--", "sh", "-c", SLOW];
+    let slow = shop.cluster.start_kubectl(&script);
+    // It has begun when an answer to another request of the same pod is here.
+    assert!(shop.client(&["curl", "-sS", "http://web/"]).contains(MARKER));
     let manifests = shop.cluster.weir(&["uninstall"]);
     let ((), took) = timed(|| shop.cluster.delete(&manifests));
     figure("uninstalled", format!("{took:?}"));
-    for pod in &lookers {
+    let bytes = String::from_utf8_lossy(&slow.wait_with_output().unwrap().stdout).trim().to_owned();
+    assert_eq!(bytes, SLOW_BYTES, "a download that began before goes on to its end");
+    for node in nodes.names() {
         let mut left = String::new();
         let clean = wait::within(PATIENCE, || {
-            left = look(&shop.cluster, pod);
+            left = nodes.run_in_root(node, LOOK);
             left.trim().is_empty().then_some(())
         });
-        assert!(clean.is_some(), "left on the node of {pod}: {left}");
+        assert!(clean.is_some(), "left on {node}: {left}");
     }
     let said = shop.client(&["h2load", "--h1", "-n", "200", "-c", "4", "http://web/"]);
     assert!(said.contains("200 succeeded, 0 failed"), "{said}");
-    shop.cluster.delete(LOOKER);
 }
-
-fn lookers(cluster: &Cluster) -> Vec<String> {
-    let pods = cluster.get(&["-n", "kube-system", "pods", "-l", "app=weir-test-looker"]);
-    pods["items"].as_array().unwrap().iter().map(|pod| pod["metadata"]["name"].as_str().unwrap().to_owned()).collect()
-}
-
-fn look(cluster: &Cluster, pod: &str) -> String {
-    cluster.exec("kube-system", pod, &["nsenter", "-t", "1", "-m", "--", "sh", "-c", LOOK])
-}
-
-const LOOKER: &str = r"
-apiVersion: apps/v1
-kind: DaemonSet
-metadata: {name: weir-test-looker, namespace: kube-system}
-spec:
-  selector: {matchLabels: {app: weir-test-looker}}
-  template:
-    metadata: {labels: {app: weir-test-looker}}
-    spec:
-      hostPID: true
-      hostNetwork: true
-      terminationGracePeriodSeconds: 1
-      containers:
-        - {name: looker, image: weir-test/apps:1, imagePullPolicy: Never, command: [sleep, '100000'], securityContext: {privileged: true}}
-";

@@ -1,21 +1,13 @@
 //! A small shop: servers on both nodes and a client on the first, in a namespace of its own that is gone at the end.
 
-use std::{
-    path::PathBuf,
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
-use weir_tests::{
-    cluster::{Cluster, PATIENCE},
-    wait,
-};
+use weir_tests::cluster::{Cluster, PATIENCE};
 
 /// What servers answer: looked for on the wire.
 pub(crate) const MARKER: &str = "a-marker-that-nobody-else-sends";
-/// Where the cluster's bridge joins the second node.
-const LINK: &str = "weirk-node-b";
+/// Pods of a shop beside its servers: a client, redis, two gRPC servers.
+const OTHERS: usize = 4;
 
 /// The namespace and what runs in it.
 pub(crate) struct Shop {
@@ -28,10 +20,17 @@ impl Shop {
     pub(crate) fn open(namespace: &str, servers: usize) -> Shop {
         let cluster = Cluster::from_environment();
         cluster.install();
+        Shop::open_on(cluster, namespace, servers)
+    }
+
+    /// As [`Shop::open`], on a cluster that may have no mesh.
+    pub(crate) fn open_on(cluster: Cluster, namespace: &str, servers: usize) -> Shop {
         let shop = Shop { cluster, namespace: namespace.to_owned() };
         shop.cluster.apply(&manifests(namespace, servers));
         shop.cluster.rolled_out(namespace, "deployment/web");
-        shop.cluster.rolled_out(namespace, "deployment/client");
+        for other in ["client", "redis", "grpc"] {
+            shop.cluster.rolled_out(namespace, &format!("deployment/{other}"));
+        }
         shop
     }
 
@@ -41,15 +40,27 @@ impl Shop {
         self.cluster.kubectl(&["label", "--overwrite", "namespace", &self.namespace, label]);
     }
 
-    /// Opts in and waits until all `pods` pods are captured.
-    pub(crate) fn mesh(&self, pods: u64) {
+    /// Opts in and waits until all pods are captured.
+    pub(crate) fn mesh(&self, servers: usize) {
         self.opt(true);
-        self.cluster.meshed(pods, PATIENCE);
+        self.meshed(servers, PATIENCE);
+    }
+
+    /// Waits until `servers` servers and all others are captured, and no other pod of the cluster.
+    pub(crate) fn meshed(&self, servers: usize, within: Duration) {
+        self.cluster.meshed((servers + OTHERS) as u64, within);
     }
 
     /// Runs a command in the client's pod.
     pub(crate) fn client(&self, command: &[&str]) -> String {
         self.cluster.exec(&self.namespace, "deployment/client", command)
+    }
+
+    /// Runs a command in the client's pod; nothing when it fails or cannot be run.
+    pub(crate) fn try_client(&self, command: &[&str]) -> Option<String> {
+        let arguments = ["-n", &self.namespace, "exec", "deployment/client", "--"];
+        let output = self.cluster.try_kubectl(&[&arguments, command].concat());
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     /// The servers' addresses on one node.
@@ -88,7 +99,9 @@ data:
     http {{
       access_log off;
       client_body_temp_path /tmp/b; proxy_temp_path /tmp/p; fastcgi_temp_path /tmp/f; uwsgi_temp_path /tmp/u; scgi_temp_path /tmp/s;
-      server {{ listen 8080; location / {{ return 200 "{MARKER}\n"; }} }}
+      server {{ listen 8080; location / {{ return 200 "{MARKER}\n"; }}
+        location /bad {{ return 503; }}
+        location /slow {{ limit_rate 50k; root /tmp; }} }}
     }}
 ---
 apiVersion: apps/v1
@@ -107,7 +120,7 @@ spec:
         - name: nginx
           image: weir-test/apps:1
           imagePullPolicy: Never
-          command: [nginx, -c, /etc/web/nginx.conf]
+          command: [sh, -c, "head -c 500000 /dev/zero > /tmp/slow; exec nginx -c /etc/web/nginx.conf"]
           ports: [{{name: http, containerPort: 8080}}]
           readinessProbe: {{httpGet: {{path: /, port: http}}, periodSeconds: 1}}
           livenessProbe: {{httpGet: {{path: /, port: http}}, periodSeconds: 2}}
@@ -123,6 +136,53 @@ spec: {{selector: {{app: web}}, ports: [{{port: 80, targetPort: http}}]}}
 ---
 apiVersion: apps/v1
 kind: Deployment
+metadata: {{name: redis, namespace: {namespace}}}
+spec:
+  selector: {{matchLabels: {{app: redis}}}}
+  template:
+    metadata: {{labels: {{app: redis}}}}
+    spec:
+      nodeName: node-b
+      terminationGracePeriodSeconds: 1
+      containers:
+        - name: redis
+          image: weir-test/apps:1
+          imagePullPolicy: Never
+          command: [redis-server, --save, "", --protected-mode, "no"]
+          readinessProbe: {{tcpSocket: {{port: 6379}}, periodSeconds: 1}}
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: redis, namespace: {namespace}}}
+spec: {{selector: {{app: redis}}, ports: [{{port: 6379}}]}}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: grpc, namespace: {namespace}}}
+spec:
+  replicas: 2
+  selector: {{matchLabels: {{app: grpc}}}}
+  template:
+    metadata: {{labels: {{app: grpc}}}}
+    spec:
+      topologySpreadConstraints:
+        - {{maxSkew: 1, topologyKey: kubernetes.io/hostname, whenUnsatisfiable: ScheduleAnyway, labelSelector: {{matchLabels: {{app: grpc}}}}}}
+      terminationGracePeriodSeconds: 5
+      containers:
+        - name: grpc
+          image: weir-test/apps:1
+          imagePullPolicy: Never
+          command: [grpc-interop-server, -port, "8080"]
+          readinessProbe: {{tcpSocket: {{port: 8080}}, periodSeconds: 1}}
+          lifecycle: {{preStop: {{exec: {{command: [sleep, "2"]}}}}}}
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: grpc, namespace: {namespace}}}
+spec: {{selector: {{app: grpc}}, ports: [{{port: 80, targetPort: 8080}}]}}
+---
+apiVersion: apps/v1
+kind: Deployment
 metadata: {{name: client, namespace: {namespace}}}
 spec:
   selector: {{matchLabels: {{app: client}}}}
@@ -135,89 +195,6 @@ spec:
         - {{name: client, image: weir-test/apps:1, imagePullPolicy: Never, command: [sleep, "100000"]}}
 "#
     )
-}
-
-/// What passes between the nodes, as it passes.
-pub(crate) struct Tap {
-    tcpdump: Child,
-    file: PathBuf,
-    _folder: tempfile::TempDir,
-}
-
-impl Tap {
-    /// Begins to listen at the second node's link.
-    pub(crate) fn open() -> Tap {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("link.pcap");
-        let tcpdump = Command::new("tcpdump")
-            .args(["-i", LINK, "-U", "--immediate-mode", "-s", "0", "-Z", "root", "-w"])
-            .arg(&file)
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        // The header is written when the capture runs.
-        wait::until("a capture", PATIENCE, || std::fs::metadata(&file).is_ok_and(|file| file.len() > 0).then_some(()));
-        Tap { tcpdump, file, _folder: folder }
-    }
-
-    /// Ends it: everything that passed.
-    pub(crate) fn close(mut self) -> Vec<u8> {
-        kill_process(Pid::from_child(&self.tcpdump), Signal::INT).unwrap();
-        self.tcpdump.wait().unwrap();
-        std::fs::read(&self.file).unwrap()
-    }
-}
-
-/// Requests from the client's pod for some time, over kept connections and over one each.
-pub(crate) struct Load {
-    kept: Child,
-    new: Child,
-}
-
-/// Connections that are kept, and the pause between requests on each: 200 requests per second in all.
-const KEPT: &str =
-    "echo 'function delay() return 40 end' > /tmp/pace.lua; exec wrk -t 1 -c 8 --timeout 10s -s /tmp/pace.lua";
-/// One connection each, one after the other.
-const NEW: &str =
-    "while [ $(date +%s) -lt $end ]; do curl -sS --fail --max-time 10 -o /dev/null http://web/ && echo done; done 2>&1";
-
-/// What became of them.
-#[derive(Debug)]
-pub(crate) struct Outcome {
-    kept: String,
-    new: String,
-}
-
-impl Load {
-    /// Begins.
-    pub(crate) fn begin(shop: &Shop, seconds: u64) -> Load {
-        let start = |script: &str| {
-            let arguments = ["-n", &shop.namespace, "exec", "deployment/client", "--", "sh", "-c", script];
-            shop.cluster.start_kubectl(&arguments)
-        };
-        let kept = start(&format!("{KEPT} -d {seconds}s http://web/"));
-        Load { kept, new: start(&format!("end=$(($(date +%s) + {seconds})); {NEW}")) }
-    }
-
-    /// Waits for the end.
-    pub(crate) fn end(self) -> Outcome {
-        let text = |child: Child| String::from_utf8_lossy(&child.wait_with_output().unwrap().stdout).into_owned();
-        Outcome { kept: text(self.kept), new: text(self.new) }
-    }
-}
-
-impl Outcome {
-    /// Every request was answered, and there were enough.
-    pub(crate) fn is_whole(&self, at_least: u64) {
-        let line = self.kept.lines().find(|line| line.contains(" requests in ")).unwrap_or_default();
-        let count: u64 = line.trim().split(' ').next().and_then(|count| count.parse().ok()).unwrap_or(0);
-        let failed = self.kept.contains("Socket errors") || self.kept.contains("Non-2xx");
-        assert!(count >= at_least && !failed, "{}", self.kept);
-        let complaints: Vec<&str> = self.new.lines().filter(|line| *line != "done").collect();
-        let done = self.new.lines().count() - complaints.len();
-        assert!(complaints.is_empty() && done as u64 >= at_least / 20, "{done} done, then {complaints:?}");
-        figure("requests over kept connections, and over one each; failed: 0", format!("{count}, {done}"));
-    }
 }
 
 /// Prints one figure of the suite.

@@ -3,10 +3,13 @@
 use std::{fs, path::Path, process::Command};
 
 use super::{APPS, PAUSE, archive::Image, closure};
-use crate::child::{self, Failure, Outcome};
+use crate::{
+    child::{self, Failure, Outcome},
+    tools::kubernetes,
+};
 
 /// Debian's programs, beside busybox with all its applets.
-const PROGRAMS: [&str; 9] = ["curl", "h2load", "ncat", "nghttpd", "nginx", "redis-cli", "redis-server", "socat", "wrk"];
+const PROGRAMS: [&str; 10] = ["curl", "h2load", "ncat", "nghttpd", "nginx", "prometheus", "redis-cli", "redis-server", "socat", "wrk"];
 /// The data that they open by fixed names.
 const DATA: [&str; 2] = ["/etc/nginx/mime.types", "/etc/services"];
 const BUSYBOX: &str = "/bin/busybox";
@@ -26,11 +29,11 @@ pub(super) fn pause() -> Outcome<Image> {
     Ok(image)
 }
 
-/// The image with clients and servers.
+/// The image with clients and servers: Debian's, and gRPC's out of the folder of what was built from Go modules.
 ///
 /// # Errors
 /// One of them is not installed.
-pub(super) fn apps() -> Outcome<Image> {
+pub(super) fn apps(built: &Path) -> Outcome<Image> {
     let mut image = Image::new(APPS, &["/bin/sh"]);
     for path in WRITABLE {
         image.directory(path, 0o1777);
@@ -43,6 +46,9 @@ pub(super) fn apps() -> Outcome<Image> {
     image.program("/bin/busybox", Path::new(BUSYBOX));
     for program in PROGRAMS {
         closure::add(&mut image, program)?;
+    }
+    for program in kubernetes::interop() {
+        image.program(&format!("/bin/{program}"), &built.join(program));
     }
     // Connects before it does anything else: what a mesh must have captured by then.
     compiled(&mut image, "/bin/first-connect", include_str!("first_connect.c"))?;

@@ -45,6 +45,11 @@ const CLUSTER: [Program; 8] = [
     kubernetes("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy"),
     Program { name: "coredns", module: "coredns", package: "github.com/coredns/coredns" },
 ];
+/// The gRPC project's own client and server for tests of interoperation, the suites' gRPC traffic.
+const INTEROP: [Program; 2] = [
+    Program { name: "grpc-interop-client", module: "grpc", package: "google.golang.org/grpc/interop/client" },
+    Program { name: "grpc-interop-server", module: "grpc", package: "google.golang.org/grpc/interop/server" },
+];
 const HELM: Program = Program { name: "helm", module: "helm", package: "helm.sh/helm/v3/cmd/helm" };
 
 /// The folder with all programs.
@@ -52,12 +57,18 @@ pub(crate) fn programs(cache: &Cache) -> PathBuf {
     cache.path("kubernetes").join(VERSION).join("bin")
 }
 
-/// Builds what a cluster needs, where missing.
+/// Those of gRPC's programs that the image of applications holds.
+pub(crate) fn interop() -> impl Iterator<Item = &'static str> {
+    INTEROP.iter().map(|program| program.name)
+}
+
+/// Builds what a cluster and its applications need, where missing.
 ///
 /// # Errors
 /// Go is missing or too old, or a build fails.
 pub(crate) fn ensure(cache: &Cache) -> Outcome {
-    build(cache, &CLUSTER)
+    build(cache, &CLUSTER)?;
+    build(cache, &INTEROP)
 }
 
 /// Builds Helm, where missing.

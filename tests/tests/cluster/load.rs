@@ -1,0 +1,148 @@
+//! Constant load from a shop's client: HTTP/1.1 over kept and new connections, gRPC, and one TCP stream that lives all the time.
+
+use weir_tests::{cluster::PATIENCE, wait};
+
+use crate::shop::{Shop, figure};
+
+/// Connections that are kept, and the pause between requests on each: 200 requests per second in all.
+const KEPT: &str =
+    "echo 'function delay() return 40 end' > /tmp/pace.lua; wrk -t 1 -c 8 --timeout 10s -s /tmp/pace.lua";
+/// One connection each, one after the other.
+const NEW: &str =
+    "while [ $(date +%s) -lt $end ]; do curl -sS --fail --max-time 10 -o /dev/null http://web/ && echo done; done 2>&1";
+/// The gRPC project's own soak of unary calls on one channel: it says how many failed.
+const GRPC: &str = "grpc-interop-client -server_host grpc -server_port 80 -test_case rpc_soak -soak_request_size 100 \
+    -soak_response_size 100 -soak_min_time_ms_between_rpcs 20 -soak_per_iteration_max_acceptable_latency_ms 10000";
+/// Calls per second that the pause between them allows, rounded down for what each takes.
+const CALLS_PER_SECOND: u64 = 25;
+/// One connection, ten commands a second, each answered by a line. `ncat` ends when either side does.
+const STREAM: &str = "while [ $(date +%s) -lt $end ]; do echo PING; sleep 0.1; done | ncat --no-shutdown redis 6379 2>&1 &
+    sleep $((end - $(date +%s) + 1)); kill $!; true";
+
+/// What runs, in the client's pod, writing into files there: it goes on whatever becomes of the API server and of `kubectl exec`.
+pub(crate) struct Load<'a> {
+    shop: &'a Shop,
+    seconds: u64,
+}
+
+/// How long the TCP stream must live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stream {
+    /// To the end.
+    Lives,
+    /// This many seconds.
+    Seconds(u64),
+}
+
+/// What became of it.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    kept: String,
+    new: String,
+    calls: String,
+    stream: String,
+    seconds: u64,
+}
+
+impl<'a> Load<'a> {
+    /// Begins, for this many seconds.
+    pub(crate) fn begin(shop: &'a Shop, seconds: u64) -> Load<'a> {
+        let iterations = seconds * CALLS_PER_SECOND;
+        let calls = format!("{GRPC} -soak_iterations {iterations} -soak_overall_timeout_seconds {}", seconds * 2);
+        let scripts = [
+            ("kept", format!("{KEPT} -d {seconds}s http://web/")),
+            ("new", NEW.to_owned()),
+            ("calls", format!("{calls} 2>&1 | grep -v succeeded")),
+            ("stream", STREAM.to_owned()),
+        ];
+        for (name, script) in scripts {
+            let body = format!("end=$(($(date +%s) + {seconds})); {script}");
+            let whole = format!(
+                "rm -f /tmp/{name}.done; cat > /tmp/{name}.sh <<'END'\n{body}\nEND\n\
+                 (setsid sh -c 'sh /tmp/{name}.sh > /tmp/{name}.out 2>&1; touch /tmp/{name}.done') > /dev/null 2>&1 &"
+            );
+            shop.client(&["sh", "-c", &whole]);
+        }
+        Load { shop, seconds }
+    }
+
+    /// Waits for the end.
+    pub(crate) fn end(self) -> Outcome {
+        let text = |name: &str| {
+            let script = format!("test -e /tmp/{name}.done && cat /tmp/{name}.out && echo THE END");
+            wait::until(name, PATIENCE, || {
+                let said = self.shop.try_client(&["sh", "-c", &script])?;
+                said.trim_end().strip_suffix("THE END").map(str::to_owned)
+            })
+        };
+        let (kept, new, calls, stream) = (text("kept"), text("new"), text("calls"), text("stream"));
+        Outcome { kept, new, calls, stream, seconds: self.seconds }
+    }
+}
+
+impl Outcome {
+    /// Every request and call was answered, there were enough, and the stream lived.
+    pub(crate) fn is_whole(&self, stream: Stream) {
+        let (kept, new, calls) = (self.kept(0), self.new(0), self.calls(0));
+        let answers = self.stream();
+        let least = match stream {
+            Stream::Lives => self.seconds,
+            Stream::Seconds(seconds) => seconds,
+        };
+        // The pauses between commands take longer on a busy machine, the stream's life does not.
+        assert!(answers >= least * 5, "{answers} answers on the stream: {}", self.stream);
+        figure(
+            "requests over kept connections, over one each, gRPC calls; failed: 0; answers on one TCP stream",
+            format!("{kept}, {new}, {calls}; {answers}"),
+        );
+    }
+
+    /// As [`Outcome::is_whole`], but requests that were in flight at one moment may have failed: at most one of each connection.
+    pub(crate) fn lost_only_what_was_in_flight(&self) {
+        let (kept, new, calls) = (self.kept(8), self.new(1), self.calls(1));
+        figure("requests over kept connections, over one each, gRPC calls", format!("{kept}, {new}, {calls}"));
+    }
+
+    /// wrk counts an answer other than 2xx and a connection that ended under a request.
+    fn kept(&self, failures: u64) -> u64 {
+        let number = |line: &str, after: &str| -> u64 {
+            let rest = line.split(after).nth(1).unwrap_or_default().trim_start_matches([' ', ':']);
+            rest.split(|digit: char| !digit.is_ascii_digit()).next().and_then(|digits| digits.parse().ok()).unwrap_or(0)
+        };
+        let line = self.kept.lines().find(|line| line.contains(" requests in ")).unwrap_or_default();
+        let count: u64 = line.trim().split(' ').next().and_then(|count| count.parse().ok()).unwrap_or(0);
+        let line = self.kept.lines().find(|line| line.contains("Socket errors")).unwrap_or_default();
+        let (refused, timed_out) = (number(line, "connect"), number(line, "timeout"));
+        let failed: u64 = ["read", "write"].iter().map(|kind| number(line, kind)).sum::<u64>()
+            + self.kept.lines().filter_map(|line| line.split("Non-2xx or 3xx responses: ").nth(1)?.trim().parse::<u64>().ok()).sum::<u64>();
+        let is_whole = failed <= failures && refused == 0 && timed_out == 0;
+        assert!(count >= self.seconds * 130 && is_whole, "{}", self.kept);
+        count
+    }
+
+    fn new(&self, failures: usize) -> usize {
+        let complaints: Vec<&str> = self.new.lines().filter(|line| *line != "done").collect();
+        let done = self.new.lines().count() - complaints.len();
+        let refused = complaints.iter().any(|line| line.contains("refused") || line.contains("timed out"));
+        let is_whole = complaints.len() <= failures && !refused;
+        assert!(is_whole && done as u64 >= self.seconds * 6, "{done} done, then {complaints:?}");
+        done
+    }
+
+    /// The client sums up at its end: `soak test successes: 750 / 750 iterations. Total failures: 0`.
+    fn calls(&self, failures: u64) -> u64 {
+        let number = |before: &str| -> Option<u64> {
+            let line = self.calls.lines().rev().find(|line| line.contains(before))?;
+            line.split(before).nth(1)?.trim_start().split(|digit: char| !digit.is_ascii_digit()).next()?.parse().ok()
+        };
+        let (Some(count), Some(failed)) = (number("soak test successes: "), number("Total failures: ")) else {
+            panic!("{}", self.calls);
+        };
+        assert!(failed <= failures && count >= self.seconds * 10, "{}", self.calls);
+        count
+    }
+
+    fn stream(&self) -> u64 {
+        self.stream.lines().filter(|line| line.trim() == "+PONG").count() as u64
+    }
+}
