@@ -188,8 +188,14 @@ async fn hold(args: HolderArgs) -> Result<(), HolderError> {
     loop {
         let due = tokio::time::Instant::from_std(keeper.due());
         tokio::select! {
-            Some(event) = heard.recv() => keeper.hear(event),
+            Some(event) = heard.recv() => {
+                keeper.hear(event);
+                // One thread: what it has to say goes out before the next pod is worked on, not after the last.
+                tokio::task::yield_now().await;
+            }
             () = tokio::time::sleep_until(due) => keeper.tick(),
+            // Begins anew with every event: this is when nothing happens.
+            () = tokio::time::sleep(limits::STOCK_PAUSE), if keeper.lacks_stock() => keeper.stock(),
             () = &mut stop => break,
         }
     }

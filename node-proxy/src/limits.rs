@@ -228,6 +228,11 @@ pub const HOLDER_RETRY: Duration = Duration::from_millis(100);
 pub const LISTEN_BACKLOG: i32 = 4_096;
 /// Between "no new capture" and "no lookup": a connect that was marked just before has sent its SYN by then.
 pub const RELEASE_SETTLE: Duration = Duration::from_millis(50);
+/// Socket lookups that the holder has loaded for pods to come: a label on a namespace enrols this many of one node without a wait for
+/// the verifier. Some kilobytes of the kernel's memory each.
+pub const PROGRAM_STOCK: usize = 32;
+/// When nothing has happened for this long, the holder loads one more of them.
+pub const STOCK_PAUSE: Duration = Duration::from_millis(20);
 /// Between "no lookup" and "no listener": handshakes that the listener has begun are complete by then.
 pub const LISTENER_SETTLE: Duration = Duration::from_millis(250);
 /// How often a pod that left is looked at for captured connections that still need its routes.

@@ -3,6 +3,7 @@
 //! Must never leave a moment in which a program is detached while it is being replaced.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     os::fd::{AsFd as _, AsRawFd, BorrowedFd},
     path::Path,
@@ -11,7 +12,7 @@ use std::{
 use aya::{
     Ebpf, EbpfLoader, VerifierLogLevel,
     maps::{HashMap, Map, MapData, MapError, MapInfo, SockMap},
-    programs::{CgroupSockAddr, SkLookup},
+    programs::{CgroupSockAddr, ProgramFd, SkLookup},
 };
 use weir_ebpf_common::{MAX_PODS, PodSettings, inbound_slot, outbound_slot};
 
@@ -60,6 +61,8 @@ pub struct Programs {
     pods: HashMap<MapData, u64, u32>,
     settings: HashMap<MapData, u32, PodSettings>,
     listeners: SockMap<MapData>,
+    /// By slot; at most `MAX_PODS`.
+    lookups: BTreeMap<u32, ProgramFd>,
 }
 
 impl Programs {
@@ -85,6 +88,7 @@ impl Programs {
             pods: typed(&mut object, "PODS")?,
             settings: typed(&mut object, "SETTINGS")?,
             listeners: typed(&mut object, "LISTENERS")?,
+            lookups: BTreeMap::new(),
             place,
             loader,
         })
@@ -101,13 +105,33 @@ impl Programs {
     /// # Errors
     /// See [`LoadError`]. Nothing is left attached on failure.
     pub fn attach_pod(&mut self, key: &str, slot: u32, netns: BorrowedFd<'_>) -> Result<(), LoadError> {
+        self.prepare(slot)?;
+        let program = self.lookups.get(&slot).ok_or(LoadError::Slot(slot))?;
+        attach(program.as_fd(), netns, sys::SK_LOOKUP, &self.place.pod(key), Target::Namespace)
+    }
+
+    /// Whether the socket lookup of a slot is loaded already.
+    pub fn is_prepared(&self, slot: u32) -> bool {
+        self.lookups.contains_key(&slot)
+    }
+
+    /// Loads the socket lookup of a slot, which stays for whatever pod gets that slot: the kernel takes 7 ms of a processor to
+    /// verify it, all the rest of an enrolment 2.
+    ///
+    /// # Errors
+    /// See [`LoadError`].
+    pub fn prepare(&mut self, slot: u32) -> Result<(), LoadError> {
+        if self.is_prepared(slot) {
+            return Ok(());
+        }
         let value = SLOTS.get(slot as usize).ok_or(LoadError::Slot(slot))?;
         let mut object = self.loader.override_global("SLOT", value, true).load(object::embedded()?)?;
         let program: &mut SkLookup = program(&mut object, LOOKUP)?;
         let failed = |source| LoadError::Program { name: LOOKUP, source };
         program.load().map_err(failed)?;
-        let program = program.fd().map_err(failed)?;
-        attach(program.as_fd(), netns, sys::SK_LOOKUP, &self.place.pod(key), Target::Namespace)
+        let kept = program.fd().map_err(failed)?.try_clone().map_err(|error| failed(error.into()))?;
+        self.lookups.insert(slot, kept);
+        Ok(())
     }
 
     /// Detaches the socket lookup of a pod. Without one, does nothing.

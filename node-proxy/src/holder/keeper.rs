@@ -50,6 +50,8 @@ pub(super) struct Keeper {
     retry: Instant,
     /// The node leaves the mesh.
     closing: bool,
+    /// The kernel would not load a program ahead of need.
+    is_stock_denied: bool,
 }
 
 impl Keeper {
@@ -68,6 +70,7 @@ impl Keeper {
             give_up: None,
             retry: Instant::now() + limits::RECHECK,
             closing: false,
+            is_stock_denied: false,
         }
     }
 
@@ -162,6 +165,25 @@ impl Keeper {
             self.try_waiting();
         }
         self.answer_newcomers();
+    }
+
+    /// Whether a pod that is enrolled next might wait for its program to be verified.
+    pub(super) fn lacks_stock(&self) -> bool {
+        !self.is_stock_denied && self.next_to_prepare().is_some()
+    }
+
+    /// Loads one program for the stock. Only when nobody waits for anything else.
+    pub(super) fn stock(&mut self) {
+        let Some(slot) = self.next_to_prepare() else { return };
+        if let Err(error) = self.machine.programs.prepare(slot) {
+            tracing::warn!(slot, %error, "no programs are loaded ahead; enrolling a pod will say more");
+            self.is_stock_denied = true;
+        }
+    }
+
+    fn next_to_prepare(&self) -> Option<u32> {
+        let next = self.free.iter().take(limits::PROGRAM_STOCK);
+        next.copied().find(|slot| !self.machine.programs.is_prepared(*slot))
     }
 
     fn step(&mut self, uid: &str) {

@@ -29,16 +29,17 @@ fn a_rollout_of_the_proxies_fails_no_request() {
 /// The holder has the listeners: what connects meanwhile waits for the next worker.
 #[test]
 fn a_killed_worker_costs_what_was_in_flight_and_is_back_at_once() {
-    const WORKER: &str = "pgrep -f '[w]eir-node proxy.*--worker'";
+    const WORKER: &str = "/weir-node proxy.*--worker";
     let shop = Shop::open("killed", 4);
     shop.mesh(4);
     let nodes = Nodes::open(&shop.cluster);
     let load = Load::begin(&shop, SECONDS);
-    let before = nodes.run("node-a", WORKER);
-    let killed = format!("kill -9 $({WORKER}); until {WORKER}; do :; done");
-    let (after, took) = timed(|| nodes.run("node-a", &killed));
-    figure("a worker killed, the next one runs (with one exec)", format!("{took:?}"));
-    assert!(!before.trim().is_empty() && !after.contains(before.trim()), "{before}, then {after}");
+    let before = nodes.processes("node-a", WORKER);
+    assert_eq!(before.len(), 1, "{before:?}");
+    nodes.run("node-a", &format!("kill -9 {}", before[0]));
+    let (after, took) = timed(|| nodes.processes("node-a", WORKER));
+    figure("a worker killed: the next one runs after (one exec in a pod)", format!("{took:?}"));
+    assert!(after.len() == 1 && after != before, "{before:?}, then {after:?}");
     load.end().lost_only_what_was_in_flight();
     shop.meshed(4, PATIENCE);
 }

@@ -50,7 +50,8 @@ fn helm_installs_upgrades_and_uninstalls_it() {
         let output = Command::new(program).args(arguments).env("KUBECONFIG", kubeconfig).output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     };
-    let chart = ["../deploy/chart", "--namespace", "weir", "--set", "installNamespace=false", "--wait", "--timeout", "120s"];
+    let chart =
+        ["../deploy/chart", "--namespace", "weir", "--set", "installNamespace=false", "--wait", "--timeout", "120s"];
     helm(&[&["install", "weir", "--create-namespace"], &chart[..]].concat());
     let labels = ["pod-security.kubernetes.io/enforce=privileged", "weir.mesh/enabled=false", "weir.mesh/part-of=weir"];
     cluster.kubectl(&[&["label", "--overwrite", "namespace", "weir"], &labels[..]].concat());

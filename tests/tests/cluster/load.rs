@@ -16,8 +16,11 @@ const GRPC: &str = "grpc-interop-client -server_host grpc -server_port 80 -test_
 /// Calls per second that the pause between them allows, rounded down for what each takes.
 const CALLS_PER_SECOND: u64 = 25;
 /// One connection, ten commands a second, each answered by a line. `ncat` ends when either side does.
-const STREAM: &str = "while [ $(date +%s) -lt $end ]; do echo PING; sleep 0.1; done | ncat --no-shutdown redis 6379 2>&1 &
+const STREAM: &str =
+    "while [ $(date +%s) -lt $end ]; do echo PING; sleep 0.1; done | ncat --no-shutdown redis 6379 2>&1 &
     sleep $((end - $(date +%s) + 1)); kill $!; true";
+
+// What must have been done at least, below, is a fifth of that: enough to have been there all the time on the busiest machine.
 
 /// What runs, in the client's pod, writing into files there: it goes on whatever becomes of the API server and of `kubectl exec`.
 pub(crate) struct Load<'a> {
@@ -45,6 +48,13 @@ pub(crate) struct Outcome {
 }
 
 impl<'a> Load<'a> {
+    /// Speaks to each of them once: the node has asked for these destinations then.
+    pub(crate) fn warm(shop: &Shop) {
+        let once = "curl -sS --fail -o /dev/null http://web/ && echo PING | ncat redis 6379 && \
+            grpc-interop-client -server_host grpc -server_port 80 -test_case empty_unary";
+        shop.client(&["sh", "-c", once]);
+    }
+
     /// Begins, for this many seconds.
     pub(crate) fn begin(shop: &'a Shop, seconds: u64) -> Load<'a> {
         let iterations = seconds * CALLS_PER_SECOND;
@@ -90,7 +100,7 @@ impl Outcome {
             Stream::Seconds(seconds) => seconds,
         };
         // The pauses between commands take longer on a busy machine, the stream's life does not.
-        assert!(answers >= least * 5, "{answers} answers on the stream: {}", self.stream);
+        assert!(answers >= least * 4, "{answers} answers on the stream: {}", self.stream);
         figure(
             "requests over kept connections, over one each, gRPC calls; failed: 0; answers on one TCP stream",
             format!("{kept}, {new}, {calls}; {answers}"),
@@ -114,9 +124,13 @@ impl Outcome {
         let line = self.kept.lines().find(|line| line.contains("Socket errors")).unwrap_or_default();
         let (refused, timed_out) = (number(line, "connect"), number(line, "timeout"));
         let failed: u64 = ["read", "write"].iter().map(|kind| number(line, kind)).sum::<u64>()
-            + self.kept.lines().filter_map(|line| line.split("Non-2xx or 3xx responses: ").nth(1)?.trim().parse::<u64>().ok()).sum::<u64>();
+            + self
+                .kept
+                .lines()
+                .filter_map(|line| line.split("Non-2xx or 3xx responses: ").nth(1)?.trim().parse::<u64>().ok())
+                .sum::<u64>();
         let is_whole = failed <= failures && refused == 0 && timed_out == 0;
-        assert!(count >= self.seconds * 130 && is_whole, "{}", self.kept);
+        assert!(count >= self.seconds * 40 && is_whole, "{}", self.kept);
         count
     }
 
@@ -125,7 +139,7 @@ impl Outcome {
         let done = self.new.lines().count() - complaints.len();
         let refused = complaints.iter().any(|line| line.contains("refused") || line.contains("timed out"));
         let is_whole = complaints.len() <= failures && !refused;
-        assert!(is_whole && done as u64 >= self.seconds * 6, "{done} done, then {complaints:?}");
+        assert!(is_whole && done as u64 >= self.seconds * 3, "{done} done, then {complaints:?}");
         done
     }
 
@@ -138,7 +152,7 @@ impl Outcome {
         let (Some(count), Some(failed)) = (number("soak test successes: "), number("Total failures: ")) else {
             panic!("{}", self.calls);
         };
-        assert!(failed <= failures && count >= self.seconds * 10, "{}", self.calls);
+        assert!(failed <= failures && count >= self.seconds * 5, "{}", self.calls);
         count
     }
 

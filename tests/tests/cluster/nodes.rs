@@ -30,6 +30,14 @@ impl<'a> Nodes<'a> {
         self.cluster.exec("kube-system", self.pod(node), &["sh", "-c", script])
     }
 
+    /// Processes of a node whose command line begins like this (a basic regular expression).
+    pub(crate) fn processes(&self, node: &str, program: &str) -> Vec<u32> {
+        let script = format!(
+            "for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline 2>/dev/null | grep -q '^{program}' && echo ${{p#/proc/}}; done; true"
+        );
+        self.run(node, &script).lines().filter_map(|line| line.trim().parse().ok()).collect()
+    }
+
     /// Runs a script in a node's own root.
     pub(crate) fn run_in_root(&self, node: &str, script: &str) -> String {
         self.cluster.exec("kube-system", self.pod(node), &["nsenter", "-t", "1", "-m", "--", "sh", "-c", script])

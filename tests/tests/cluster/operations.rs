@@ -27,7 +27,8 @@ fn exec_logs_cp_and_port_forward_work_in_meshed_pods() {
     kubectl(&["cp", there.to_str().unwrap(), &remote]);
     kubectl(&["cp", &remote, back.to_str().unwrap()]);
     assert_eq!(std::fs::read_to_string(&back).unwrap(), MARKER);
-    let mut forward = shop.cluster.start_kubectl(&[&namespace[..], &["port-forward", "deployment/web", ":8080"]].concat());
+    let mut forward =
+        shop.cluster.start_kubectl(&[&namespace[..], &["port-forward", "deployment/web", ":8080"]].concat());
     // `Forwarding from 127.0.0.1:40123 -> 8080`
     let mut line = String::new();
     BufReader::new(forward.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
@@ -66,7 +67,14 @@ spec:
 "#
     ));
     for index in 0..3 {
-        shop.cluster.kubectl(&["-n", namespace, "create", "job", "--from=cronjob/nightly", &format!("nightly-{index}")]);
+        shop.cluster.kubectl(&[
+            "-n",
+            namespace,
+            "create",
+            "job",
+            "--from=cronjob/nightly",
+            &format!("nightly-{index}"),
+        ]);
     }
     let done = ["-n", namespace, "wait", "--for=condition=complete", "job", "--all", "--timeout=60s"];
     shop.cluster.kubectl(&done);
@@ -94,7 +102,14 @@ fn pods_that_cannot_be_meshed_are_refused_by_name() {
     pod("on-the-host", &format!("hostNetwork: true, containers: [{}]", container("main")));
     pod("with-a-sidecar", &format!("containers: [{}, {}]", container("main"), container("linkerd-proxy")));
     for (name, reason) in [("on-the-host", "network"), ("with-a-sidecar", "Linkerd sidecar")] {
-        shop.cluster.kubectl(&["-n", &shop.namespace, "wait", "--for=condition=Ready", &format!("pod/{name}"), "--timeout=60s"]);
+        shop.cluster.kubectl(&[
+            "-n",
+            &shop.namespace,
+            "wait",
+            "--for=condition=Ready",
+            &format!("pod/{name}"),
+            "--timeout=60s",
+        ]);
         let said = event(&shop, name, "MeshRefused");
         assert!(said.contains(reason), "{name}: {said}");
     }

@@ -91,7 +91,10 @@ fn a_label_meshes_fifty_running_pods_within_a_second_or_so() {
     watcher.wait().unwrap();
     let mut times: Vec<Duration> = times.into_values().collect();
     times.sort();
-    figure("label to captured and certified, each of 50 pods: p50, p99", format!("{:?}, {:?}", times[PODS / 2], times[PODS - 1]));
+    figure(
+        "label to captured and certified, each of 50 pods: p50, p99",
+        format!("{:?}, {:?}", times[PODS / 2], times[PODS - 1]),
+    );
 }
 
 fn idle(namespace: &str, pods: usize) -> String {

@@ -19,6 +19,7 @@ fn traffic_flows_while_the_api_server_is_away() {
     let away = env::var("WEIR_OUTAGE_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(AWAY);
     let shop = Shop::open("outage", 4);
     shop.mesh(4);
+    Load::warm(&shop);
     let before = sent(&shop);
     let load = Load::begin(&shop, away + 30);
     xtask(&["kill-node", "cp"]);
@@ -40,10 +41,16 @@ fn a_killed_control_sends_nothing_again() {
     let shop = Shop::open("killed-control", 4);
     shop.mesh(4);
     let nodes = Nodes::open(&shop.cluster);
+    Load::warm(&shop);
     let load = Load::begin(&shop, 20);
+    let mut killed = 0;
     for node in nodes.names() {
-        nodes.run(node, "pkill -9 -f '[w]eir-control --kubernetes'; true");
+        for control in nodes.processes(node, "/weir-control --kubernetes") {
+            nodes.run(node, &format!("kill -9 {control}"));
+            killed += 1;
+        }
     }
+    assert_eq!(killed, 1, "the one control of the cluster");
     wait::until("a new process", PATIENCE, || {
         let pods = shop.cluster.get(&["-n", "weir", "pods", "-l", "weir.mesh/component=control"]);
         let status = pods.pointer("/items/0/status/containerStatuses/0")?;

@@ -75,8 +75,7 @@ pub(super) fn run_all<T>(
 ) -> Outcome<T> {
     let suites = Suite::value_variants();
     let was_up = status::is_healthy(cache, place).unwrap_or(false);
-    let outcome =
-        prepare(cache, place, suites).and_then(|()| work(&mut command(cache, place, suites, filter)));
+    let outcome = prepare(cache, place, suites).and_then(|()| work(&mut command(cache, place, suites, filter)));
     if !was_up {
         lifecycle::down(place)?;
     }

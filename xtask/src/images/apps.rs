@@ -9,7 +9,8 @@ use crate::{
 };
 
 /// Debian's programs, beside busybox with all its applets.
-const PROGRAMS: [&str; 10] = ["curl", "h2load", "ncat", "nghttpd", "nginx", "prometheus", "redis-cli", "redis-server", "socat", "wrk"];
+const PROGRAMS: [&str; 10] =
+    ["curl", "h2load", "ncat", "nghttpd", "nginx", "prometheus", "redis-cli", "redis-server", "socat", "wrk"];
 /// The data that they open by fixed names.
 const DATA: [&str; 2] = ["/etc/nginx/mime.types", "/etc/services"];
 const BUSYBOX: &str = "/bin/busybox";

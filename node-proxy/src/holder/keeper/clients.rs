@@ -56,6 +56,10 @@ impl Clients {
         });
     }
 
+    fn is_connected(&self, id: u64) -> bool {
+        self.clients.contains_key(&id)
+    }
+
     /// Whether this one may announce pods: the node's own root, never the proxy's user.
     fn is_root(&self, id: u64) -> bool {
         self.clients.get(&id).is_some_and(|client| client.is_root)
@@ -124,6 +128,10 @@ impl Keeper {
             Request::Depart { uid } if self.clients.is_root(id) => {
                 self.depart(&uid);
                 self.clients.answer(id, Reply::Arrived { arrival: Arrival::Plain }, Vec::new());
+            }
+            // Gone before it was its turn: nobody waits for an answer, and pods that left are found by themselves.
+            Request::Arrive { uid, .. } | Request::Depart { uid } if !self.clients.is_connected(id) => {
+                tracing::debug!(client = id, uid, "a plugin did not wait");
             }
             Request::Arrive { uid, .. } | Request::Depart { uid } => {
                 tracing::warn!(client = id, uid, "only the node's root may announce pods");
