@@ -4,25 +4,30 @@
 
 use std::{
     fs, io,
+    net::{Ipv4Addr, UdpSocket},
     os::fd::{AsFd as _, AsRawFd, BorrowedFd},
     path::Path,
+    sync::OnceLock,
 };
 
 use aya::{
     Ebpf, EbpfLoader, VerifierLogLevel,
     maps::{HashMap, Map, MapData, MapError, MapInfo, SockMap},
-    programs::{CgroupSockAddr, SkLookup},
+    programs::{CgroupSockAddr, SkLookup, SockOps},
 };
-use weir_ebpf_common::{MAX_PODS, PodSettings, inbound_slot, outbound_slot};
+use weir_ebpf_common::{MAX_PODS, PodSettings, Probed, Probing, inbound_slot, outbound_slot};
 
 use crate::{
     LoadError,
     bpffs::{Place, inode_of, namespace_of},
-    object, probe, sys,
+    object, probe,
+    probed::ProbedPorts,
+    sockopt, sys,
 };
 
 const CONNECT: [(&str, &str, u32); 2] =
     [("weir_connect4", "connect4", sys::CGROUP_CONNECT4), ("weir_connect6", "connect6", sys::CGROUP_CONNECT6)];
+const PROBES: &str = "weir_probes";
 const LOOKUP: &str = "weir_lookup";
 const BPF_NOEXIST: u64 = 1;
 
@@ -60,6 +65,7 @@ pub struct Programs {
     pods: HashMap<MapData, u64, u32>,
     settings: HashMap<MapData, u32, PodSettings>,
     listeners: SockMap<MapData>,
+    probed: ProbedPorts,
 }
 
 impl Programs {
@@ -71,7 +77,7 @@ impl Programs {
     pub fn load(place: Place, cgroup: &Path) -> Result<Programs, LoadError> {
         check_shape(&place, "PODS", size_of::<u32>())?;
         check_shape(&place, "SETTINGS", size_of::<PodSettings>())?;
-        let mut loader = loader(&place);
+        let mut loader = loader(&place)?;
         let mut object = loader.load(object::embedded()?)?;
         let group = fs::File::open(cgroup).map_err(|source| LoadError::Cgroup { path: cgroup.to_owned(), source })?;
         for (name, pin, attach_type) in CONNECT {
@@ -81,7 +87,20 @@ impl Programs {
             let pin = place.directory().join(pin);
             attach(program.as_fd(), group.as_fd(), attach_type, &pin, Target::Cgroup)?;
         }
+        if probe::can_know_probes() {
+            let program: &mut SockOps = program(&mut object, PROBES)?;
+            let failed = |source| LoadError::Program { name: PROBES, source };
+            program.load().map_err(failed)?;
+            let program = program.fd().map_err(failed)?;
+            let pin = place.directory().join("sock_ops");
+            attach(program.as_fd(), group.as_fd(), sys::CGROUP_SOCK_OPS, &pin, Target::Cgroup)?;
+        } else {
+            tracing::warn!(
+                "this kernel (before 5.15) does not tell kubelet's probes from others: policy decides about them as about anybody"
+            );
+        }
         Ok(Programs {
+            probed: ProbedPorts::new(typed(&mut object, "PROBED")?),
             pods: typed(&mut object, "PODS")?,
             settings: typed(&mut object, "SETTINGS")?,
             listeners: typed(&mut object, "LISTENERS")?,
@@ -130,11 +149,20 @@ impl Programs {
         self.settings.insert(slot, settings, 0).map_err(|source| LoadError::Map { name: "SETTINGS", source })
     }
 
+    /// Which of the node's own connections to a pod are special: an address and a port (or 0) of the pod each, and `PROBE_…`.
+    ///
+    /// # Errors
+    /// [`LoadError::Map`] for the first that found no room; the others are in force.
+    pub fn set_probed(&mut self, slot: u32, probed: &[(Probed, u32)]) -> Result<(), LoadError> {
+        self.probed.set(slot, probed)
+    }
+
     /// Forgets a pod. Its lookup must be detached and its cookie released before.
     ///
     /// # Errors
     /// [`LoadError::Map`].
     pub fn remove_settings(&mut self, slot: u32) -> Result<(), LoadError> {
+        self.probed.set(slot, &[])?;
         absent_is_fine(self.settings.remove(&slot)).map_err(|source| LoadError::Map { name: "SETTINGS", source })
     }
 
@@ -191,7 +219,7 @@ impl Programs {
     }
 }
 
-/// Entries that a node's pinned maps hold of its pods: captured namespaces and settings.
+/// Entries that a node's pinned maps hold of its pods: captured namespaces, settings, and ports with probes.
 ///
 /// # Errors
 /// [`LoadError::Map`], also when nothing is pinned.
@@ -203,7 +231,9 @@ pub fn entries(place: &Place) -> Result<usize, LoadError> {
     let pods = count::<u64, u32>(place, "PODS").map_err(|source| LoadError::Map { name: "PODS", source })?;
     let settings =
         count::<u32, PodSettings>(place, "SETTINGS").map_err(|source| LoadError::Map { name: "SETTINGS", source })?;
-    Ok(pods + settings)
+    let probed =
+        count::<Probed, Probing>(place, "PROBED").map_err(|source| LoadError::Map { name: "PROBED", source })?;
+    Ok(pods + settings + probed)
 }
 
 /// What `SLOT` can be, each for as long as a loader lives.
@@ -218,9 +248,12 @@ static SLOTS: [u32; MAX_PODS as usize] = {
 };
 static NO_SLOT: u32 = u32::MAX;
 static CAN_SET_ERRNO: [u32; 2] = [0, 1];
+static NODE_COOKIE: OnceLock<u64> = OnceLock::new();
 
 /// Made once: a new loader reads all types of the kernel first (70 ms), which our programs do not use.
-fn loader(place: &Place) -> EbpfLoader<'static> {
+fn loader(place: &Place) -> Result<EbpfLoader<'static>, LoadError> {
+    let own = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|socket| sockopt::netns_cookie(socket.as_fd()));
+    let own = own.map_err(LoadError::link("reading the cookie of the node's network namespace"))?;
     let can_set_errno = &CAN_SET_ERRNO[usize::from(probe::can_set_errno())];
     let mut loader = EbpfLoader::new();
     loader
@@ -229,8 +262,9 @@ fn loader(place: &Place) -> EbpfLoader<'static> {
         .btf(None)
         .default_map_pin_directory(place.directory())
         .override_global("SLOT", &NO_SLOT, true)
-        .override_global("CAN_SET_ERRNO", can_set_errno, true);
-    loader
+        .override_global("CAN_SET_ERRNO", can_set_errno, true)
+        .override_global("NODE_COOKIE", NODE_COOKIE.get_or_init(|| own), true);
+    Ok(loader)
 }
 
 fn program<'a, P>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, LoadError>
