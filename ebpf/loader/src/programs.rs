@@ -87,17 +87,14 @@ impl Programs {
             let pin = place.directory().join(pin);
             attach(program.as_fd(), group.as_fd(), attach_type, &pin, Target::Cgroup)?;
         }
-        if probe::can_know_probes() {
-            let program: &mut SockOps = program(&mut object, PROBES)?;
-            let failed = |source| LoadError::Program { name: PROBES, source };
-            program.load().map_err(failed)?;
-            let program = program.fd().map_err(failed)?;
-            let pin = place.directory().join("sock_ops");
-            attach(program.as_fd(), group.as_fd(), sys::CGROUP_SOCK_OPS, &pin, Target::Cgroup)?;
+        // Capture works without; policy then decides about kubelet as about anybody.
+        let known = if probe::can_know_probes() {
+            attach_probes(&mut object, &place, group.as_fd())
         } else {
-            tracing::warn!(
-                "this kernel (before 5.15) does not tell kubelet's probes from others: policy decides about them as about anybody"
-            );
+            Err(LoadError::Kernel("Linux 5.15 (bpf_get_netns_cookie in sock_ops)"))
+        };
+        if let Err(error) = known {
+            tracing::error!(%error, "kubelet's probes cannot be told from other connections");
         }
         Ok(Programs {
             probed: ProbedPorts::new(typed(&mut object, "PROBED")?),
@@ -278,6 +275,15 @@ where
 fn typed<M: TryFrom<Map, Error = MapError>>(object: &mut Ebpf, name: &'static str) -> Result<M, LoadError> {
     let map = object.take_map(name).ok_or(LoadError::Missing(name))?;
     M::try_from(map).map_err(|source| LoadError::Map { name, source })
+}
+
+/// Knows the node's own connections to its pods.
+fn attach_probes(object: &mut Ebpf, place: &Place, group: BorrowedFd<'_>) -> Result<(), LoadError> {
+    let program: &mut SockOps = program(object, PROBES)?;
+    let failed = |source| LoadError::Program { name: PROBES, source };
+    program.load().map_err(failed)?;
+    let program = program.fd().map_err(failed)?;
+    attach(program.as_fd(), group, sys::CGROUP_SOCK_OPS, &place.directory().join("sock_ops"), Target::Cgroup)
 }
 
 enum Target {
