@@ -11,9 +11,12 @@ use weir_core::inbound::Probe;
 
 use crate::limits;
 
+/// What may be asked next, and since when.
+type Learned = Vec<(Probe, Instant)>;
+
 /// By pod uid.
 #[derive(Debug, Default)]
-pub struct Redirects(Mutex<HashMap<Arc<str>, Vec<(Probe, Instant)>>>);
+pub struct Redirects(Mutex<HashMap<Arc<str>, Learned>>);
 
 impl Redirects {
     /// A probe of this pod was sent on to `next`.
