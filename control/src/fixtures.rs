@@ -5,9 +5,14 @@ use crate::{
     objects::{Event, Object, ObjectName},
     parse::{self, Options},
 };
+use weir_core::inbound::DefaultPolicy;
 
 pub(crate) fn options() -> Options {
-    Options { trust_domain: "cluster.local".into(), linkerd_inject: true }
+    Options {
+        trust_domain: "cluster.local".into(),
+        linkerd_inject: true,
+        default_policy: DefaultPolicy::AllUnauthenticated,
+    }
 }
 
 /// All objects of a text without findings.

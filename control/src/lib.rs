@@ -33,7 +33,7 @@ use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
 };
-use weir_core::identity::Identity;
+use weir_core::{identity::Identity, inbound::DefaultPolicy};
 
 use crate::{admin::Health, ca::CaArgs, parse::Options};
 
@@ -59,6 +59,9 @@ pub struct Args {
     /// Honour the annotation `linkerd.io/inject` where the label `weir.mesh/enabled` is not set
     #[arg(long)]
     pub linkerd_inject: bool,
+    /// Who may call pods for which neither they nor their namespaces say it: all-unauthenticated, all-authenticated, cluster-unauthenticated, cluster-authenticated, deny or audit
+    #[arg(long, default_value = "all-unauthenticated")]
+    pub default_inbound_policy: DefaultPolicy,
     /// Where anchors and issuer come from
     #[command(flatten)]
     pub ca: CaArgs,
@@ -150,7 +153,11 @@ async fn control(args: Args, identity: Identity) -> Result<(), ControlError> {
         TcpListener::bind(args.admin_listen).await.map_err(setup(format!("--admin-listen {}", args.admin_listen)))?;
     let health = Arc::new(Health::default());
     tokio::spawn(admin::serve(admin, Arc::clone(&health)));
-    let options = Options { trust_domain: args.trust_domain.clone(), linkerd_inject: args.linkerd_inject };
+    let options = Options {
+        trust_domain: args.trust_domain.clone(),
+        linkerd_inject: args.linkerd_inject,
+        default_policy: args.default_inbound_policy,
+    };
     let (plane, tokens, running) = if args.kubernetes {
         let started = tokio::select! {
             started = kubernetes::start(options, args.ca.life(), &health) => started?,

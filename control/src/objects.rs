@@ -4,7 +4,10 @@ use std::{fmt, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 use weir_api::v1;
-use weir_core::identity::Identity;
+use weir_core::{
+    identity::Identity,
+    inbound::{DefaultPolicy, Probe},
+};
 
 /// Kinds that are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -134,6 +137,8 @@ pub struct Settings {
     pub access_log: Option<v1::AccessLog>,
     /// `weir.mesh/fail-mode: permissive`
     pub permissive: Option<bool>,
+    /// `config.linkerd.io/default-inbound-policy`
+    pub default_policy: Option<DefaultPolicy>,
 }
 
 /// One item of a list of ports.
@@ -162,6 +167,10 @@ pub struct Pod {
     pub settings: Settings,
     /// TCP ports that containers name.
     pub named_ports: Vec<(Arc<str>, u16)>,
+    /// What kubelet asks of its containers.
+    pub probes: Vec<Probe>,
+    /// Who may call it when neither its own annotations nor its namespace's say.
+    pub fallback_policy: DefaultPolicy,
     /// Why this pod can be no workload; `None` when it can.
     pub unfit: Option<Unfit>,
     /// Of condition `weir.mesh/Meshed`, when it is true: distinguishes it from the pod's next one.

@@ -6,11 +6,14 @@ mod cluster;
 mod convert;
 mod document;
 mod fields;
+mod probes;
 mod settings;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
+
+use weir_core::inbound::DefaultPolicy;
 
 pub use self::cluster::Read;
 use crate::{
@@ -25,6 +28,8 @@ pub struct Options {
     pub trust_domain: String,
     /// Honour `linkerd.io/inject` where `weir.mesh/enabled` is not set.
     pub linkerd_inject: bool,
+    /// Who may call a pod when neither it nor its namespace says.
+    pub default_policy: DefaultPolicy,
 }
 
 /// Something that was refused, for the log and for `weir check`.

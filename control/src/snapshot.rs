@@ -9,7 +9,10 @@ use std::{
 use foldhash::quality::FixedState;
 use prost::Message;
 use weir_api::v1::{self, resource::Body};
-use weir_core::protocol::well_known;
+use weir_core::{
+    inbound::{Probe, ProbeKind},
+    protocol::well_known,
+};
 
 use crate::{
     index::Index,
@@ -107,7 +110,18 @@ pub fn workload(index: &Index, uid: &str, node: &str) -> Option<v1::Workload> {
         }),
         ports: setting.port_protocols(),
         access_log: setting.get(|settings| settings.access_log).unwrap_or(v1::AccessLog::Off).into(),
+        default_policy: setting.get(|settings| settings.default_policy).unwrap_or(pod.fallback_policy).to_api().into(),
+        probes: pod.probes.iter().map(probe).collect(),
     })
+}
+
+fn probe(declared: &Probe) -> v1::Probe {
+    let (kind, path) = match &declared.kind {
+        ProbeKind::Connection => (v1::ProbeKind::Connection, ""),
+        ProbeKind::Get(path) => (v1::ProbeKind::Get, &**path),
+        ProbeKind::Grpc => (v1::ProbeKind::Grpc, ""),
+    };
+    v1::Probe { port: declared.port.into(), kind: kind.into(), path: path.to_owned() }
 }
 
 /// A pod of the node that is not in the mesh, so that it may start without being captured.

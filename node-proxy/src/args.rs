@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Parser, Subcommand};
+use ipnet::IpNet;
 
 use crate::{cleanup::CleanupArgs, holder::HolderArgs, installed::InstalledArgs};
 
@@ -56,6 +57,13 @@ pub struct ProxyArgs {
     /// Address of the admin server.
     #[arg(long, default_value = "0.0.0.0:4191")]
     pub admin_addr: SocketAddr,
+    /// Networks of the cluster: who is in them for the `cluster-` default policies.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "10.0.0.0/8,100.64.0.0/10,172.16.0.0/12,192.168.0.0/16,fd00::/8"
+    )]
+    pub cluster_networks: Vec<IpNet>,
     /// Worker threads; default: the CPU quota of this process, rounded up.
     #[arg(long)]
     pub workers: Option<usize>,

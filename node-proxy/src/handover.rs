@@ -31,6 +31,12 @@ pub struct PodSpec {
     pub skip_subnets: Vec<IpNet>,
     /// Without a listener connections go on uncaptured, instead of being refused.
     pub permissive: bool,
+    /// Ports at which connections of the node itself go straight to the application: kubelet wants to know no more than that it answers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub direct_probe_ports: Vec<u16>,
+    /// Connections of the node itself to other ports are marked, so that the proxy knows them.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub mark_node: bool,
 }
 
 /// What a dial socket is for.

@@ -4,31 +4,34 @@
 //! Must never let a byte reach an application that `weir_core::inbound` did not allow.
 
 mod http;
+mod policy;
+mod redirects;
 mod tcp;
+pub use redirects::Redirects;
 pub(crate) use tcp::end;
 mod tls;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use tokio::{net::TcpStream, time::timeout};
 use weir_core::{
     detect::Detected,
     identity::Identity,
-    inbound::{self as policy, InboundPlan},
     outbound::NoTlsReason,
     protocol::Protocol,
-    proxy_error::ProxyError,
     snapshot::{PodRef, Workload},
     transport_header::{self, SessionProtocol, TransportHeader},
 };
 
+use self::policy::View;
 use crate::{
     io::{Io, Prefixed, Transport},
     limits, outbound,
     pool::{PoolKey, Via},
     proxy::Worker,
     sniff::{self, Sniffed},
-    telemetry::{Direction, HttpLabels, HttpSeries, TcpLabels, TlsLabel},
+    telemetry::{Direction, TcpLabels, TlsLabel},
 };
 
 /// The receiving half for one client of one port of a local workload, whether it came over the wire or over the bridge.
@@ -37,15 +40,31 @@ pub struct Server {
     workload: Arc<Workload>,
     /// Address and port of the application.
     target: SocketAddr,
-    /// The client, as the application is to see it.
-    peer: SocketAddr,
-    /// Who the client proved to be.
-    client: Option<Identity>,
-    /// Labels of the client, when it is a pod of this node.
-    client_pod: Option<Arc<PodRef>>,
-    tls: TlsLabel,
+    client: Client,
     key: Arc<PoolKey>,
-    series: Arc<HttpSeries>,
+    view: Mutex<View>,
+}
+
+/// Who is served.
+struct Client {
+    /// Its address, as the application is to see it.
+    peer: SocketAddr,
+    /// Who it proved to be.
+    identity: Option<Identity>,
+    /// Its labels, when it is a pod of this node.
+    pod: Option<Arc<PodRef>>,
+    tls: TlsLabel,
+    /// The kernel saw this connection leave the node's own network namespace.
+    from_node: bool,
+}
+
+impl Client {
+    /// Somebody of whom nothing is proven but the address.
+    fn plain(io: &Io, workload: &Workload, peer: SocketAddr) -> Client {
+        let from_node = policy::is_from_node(io, workload);
+        let tls = TlsLabel::NoIdentity(NoTlsReason::NoTlsFromRemote);
+        Client { peer, identity: None, pod: None, tls, from_node }
+    }
 }
 
 /// Serves one captured connection until it ends.
@@ -91,12 +110,12 @@ async fn identify(
     peer: SocketAddr,
     target: SocketAddr,
 ) -> std::io::Result<Option<Known>> {
-    let plain = TlsLabel::NoIdentity(NoTlsReason::NoTlsFromRemote);
     let detected = match sniff::sniff(&mut io).await? {
         Sniffed::Is(detected) => detected,
         Sniffed::Silent => {
             let (worker, workload) = (Arc::clone(&worker), Arc::clone(&workload));
-            let server = Server::new(worker, workload, target, peer, None, None, plain.clone());
+            let client = Client::plain(&io, &workload, peer);
+            let server = Server::new(worker, workload, target, client);
             match Box::pin(tcp::serve_silent(&server, &mut io)).await? {
                 Some(detected) => detected,
                 None => return Ok(None),
@@ -115,7 +134,8 @@ async fn identify(
         (Protocol::Detect, detected) => protocol_of(detected),
         (declared, _) => declared,
     };
-    let server = Arc::new(Server::new(worker, workload, target, peer, None, None, plain));
+    let client = Client::plain(&io, &workload, peer);
+    let server = Arc::new(Server::new(worker, workload, target, client));
     Ok(Some(Known { server, io, protocol }))
 }
 
@@ -149,7 +169,8 @@ async fn mutual_tls(
         }
         None => workload.ports.lookup(target.port()),
     };
-    let server = Arc::new(Server::new(worker, workload, target, peer, client, None, TlsLabel::True));
+    let client = Client { peer, identity: client, pod: None, tls: TlsLabel::True, from_node: false };
+    let server = Arc::new(Server::new(worker, workload, target, client));
     if protocol == Protocol::Detect {
         let detected = match sniff::sniff(&mut io).await? {
             Sniffed::Is(detected) => detected,
@@ -173,43 +194,25 @@ fn protocol_of(detected: Detected) -> Protocol {
 }
 
 impl Server {
-    fn new(
-        worker: Arc<Worker>,
-        workload: Arc<Workload>,
-        target: SocketAddr,
-        peer: SocketAddr,
-        client: Option<Identity>,
-        client_pod: Option<Arc<PodRef>>,
-        tls: TlsLabel,
-    ) -> Server {
-        let labels = HttpLabels {
-            direction: Direction::Inbound,
-            workload: Arc::clone(&workload.pod),
-            peer: client_pod.clone(),
-            tls: tls.clone(),
-            client_id: client.clone(),
-            server_id: Some(workload.identity.clone()),
-            authority: None,
-            target_addr: target,
-            service: None,
-        };
-        let series = worker.shared.telemetry.http(&labels);
-        let via = Via::App { client: peer.ip() };
+    fn new(worker: Arc<Worker>, workload: Arc<Workload>, target: SocketAddr, client: Client) -> Server {
+        let via = Via::App { client: client.peer.ip() };
         let key = Arc::new(PoolKey { from: Arc::clone(&workload.uid), to: target, via });
-        Server { worker, workload, target, peer, client, client_pod, tls, key, series }
+        let series = policy::series(&worker, &workload, target, &client);
+        let view = Mutex::new(View::stale(Arc::clone(&workload), series));
+        Server { worker, workload, target, client, key, view }
     }
 
     /// The receiving half for a client pod of this node: no wire, no TLS, every check.
     pub fn bridged(client: &outbound::Client, workload: &Arc<Workload>, target: SocketAddr) -> Server {
-        Server::new(
-            Arc::clone(&client.worker),
-            Arc::clone(workload),
-            target,
-            client.peer,
-            Some(client.workload.identity.clone()),
-            Some(Arc::clone(&client.workload.pod)),
-            TlsLabel::True,
-        )
+        let (worker, workload) = (Arc::clone(&client.worker), Arc::clone(workload));
+        let client = Client {
+            peer: client.peer,
+            identity: Some(client.workload.identity.clone()),
+            pod: Some(Arc::clone(&client.workload.pod)),
+            tls: TlsLabel::True,
+            from_node: false,
+        };
+        Server::new(worker, workload, target, client)
     }
 
     async fn dispatch(self: Arc<Self>, io: Io, protocol: Protocol) {
@@ -221,25 +224,18 @@ impl Server {
         }
     }
 
-    /// Whether this client may use this port.
-    fn authorize(&self) -> Result<(), ProxyError> {
-        match policy::plan(&self.workload, self.target.port(), self.peer, self.client.as_ref()) {
-            InboundPlan::Allow => Ok(()),
-            InboundPlan::Deny(error) => Err(error),
-        }
-    }
-
     fn tcp_labels(&self, peer_is_src: bool) -> TcpLabels {
         TcpLabels {
             direction: Direction::Inbound,
             peer_is_src,
             workload: Arc::clone(&self.workload.pod),
-            peer: self.client_pod.clone(),
-            tls: self.tls.clone(),
-            client_id: self.client.clone(),
+            peer: self.client.pod.clone(),
+            tls: self.client.tls.clone(),
+            client_id: self.client.identity.clone(),
             server_id: Some(self.workload.identity.clone()),
             target_addr: self.target,
             service: None,
+            policy: Some(self.default_policy()),
         }
     }
 }

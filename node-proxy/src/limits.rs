@@ -19,6 +19,10 @@ pub const WORKERS: usize = 64;
 
 /// A client silent for this long may be waiting for the server's greeting: the upstream is dialled meanwhile.
 pub const SILENCE: Duration = Duration::from_millis(10);
+/// Redirects of kubelet's probes known of one pod at a time: kubelet follows ten in a row, each at once.
+pub const REDIRECTS_PER_POD: usize = 16;
+/// For so long a redirect may be followed: kubelet does it within the probe's own time limit, most often a second.
+pub const REDIRECT_FOLLOWED: Duration = Duration::from_secs(60);
 /// First bytes that dribble for longer are opaque (Linkerd's detection timeout).
 pub const DETECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes kept while detecting. A ClientHello with a post-quantum key share is about 1.8 KiB; Linkerd buffers 8 KiB.

@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ipnet::IpNet;
 use tokio::signal::unix::{SignalKind, signal};
 
 pub use self::worker::Worker;
@@ -24,6 +25,7 @@ use crate::{
     drain::{self, Drain},
     handover::{HolderClient, HolderEvent},
     identities::Identities,
+    inbound::Redirects,
     limits,
     queues::Queues,
     report::Reporter,
@@ -74,6 +76,10 @@ pub struct Shared {
     pub access_log: AccessLogger,
     /// Says when the proxy leaves.
     pub drain: Drain,
+    /// Networks of the cluster, for the default policies that ask.
+    pub networks: Vec<IpNet>,
+    /// Where probes were sent on to.
+    pub redirects: Redirects,
     /// Zero of `now`.
     pub epoch: Instant,
 }
@@ -140,7 +146,10 @@ async fn serve(args: ProxyArgs, log_level: LogLevel) -> Result<(), ProxyError> {
     let (drainer, drain) = drain::channel();
     let access_log = AccessLogger::start(io::stderr(), Arc::clone(&telemetry)).map_err(ProxyError::Runtime)?;
     let queues = Queues::default();
-    let shared = Arc::new(Shared { store, identities, telemetry, holder, queues, access_log, drain, epoch });
+    let networks = args.cluster_networks.clone();
+    let redirects = Redirects::default();
+    let shared = Shared { store, identities, telemetry, holder, queues, access_log, drain, networks, redirects, epoch };
+    let shared = Arc::new(shared);
     let count = worker::count(args.workers);
     let workers: Vec<_> =
         (0..count).map(|index| Handle::start(index, Arc::clone(&shared))).collect::<Result<_, _>>()?;

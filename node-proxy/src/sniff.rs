@@ -60,6 +60,18 @@ pub async fn spoken(io: &mut Io) -> io::Result<Detected> {
     }
 }
 
+/// The same for a client that was silent and that no server will speak to first: waits for it as long as detection may take.
+///
+/// # Errors
+/// What reading returns.
+pub async fn late(io: &mut Io) -> io::Result<Detected> {
+    match timeout_at(Instant::now() + limits::DETECT_TIMEOUT, io.read_ahead()).await {
+        Ok(Ok(_count)) => spoken(io).await,
+        Ok(Err(error)) => Err(error),
+        Err(_elapsed) => Ok(Detected::Opaque),
+    }
+}
+
 /// The server name that the ClientHello at the start of `io` asks for; none when it names none, or does not say so in time.
 ///
 /// # Errors

@@ -4,6 +4,7 @@
 //! additions. Must never make traffic wait for a scrape, and never hold more series than `limits.rs` says.
 
 mod counters;
+mod decisions;
 mod exposition;
 #[cfg(test)]
 pub(crate) mod fake;

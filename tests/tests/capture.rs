@@ -14,6 +14,8 @@ mod lifecycle;
 mod maps;
 #[path = "capture/outbound.rs"]
 mod outbound;
+#[path = "capture/probes.rs"]
+mod probes;
 #[path = "capture/proxy.rs"]
 mod proxy;
 #[path = "capture/restart.rs"]

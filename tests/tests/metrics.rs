@@ -11,6 +11,7 @@ use std::{
 use weir_api::v1;
 use weir_core::{
     classify::Classification,
+    inbound::DefaultPolicy,
     snapshot::{PodRef, Snapshot},
 };
 use weir_node::telemetry::{
@@ -83,6 +84,7 @@ fn scrape(format: Format) -> String {
             authority: Some(Arc::from(authority)),
             target_addr,
             service: None,
+            policy: None,
         };
         let series = telemetry.http(&labels);
         series.request();
@@ -99,6 +101,7 @@ fn scrape(format: Format) -> String {
         server_id: None,
         target_addr,
         service: None,
+        policy: Some(DefaultPolicy::Deny),
     };
     telemetry.tcp(&labels).open().close(Some(104));
     telemetry.passed_tls(Direction::Outbound, Some("a\"b"));

@@ -2,7 +2,11 @@ use super::*;
 use crate::objects::Kind;
 
 fn options() -> Options {
-    Options { trust_domain: "cluster.local".into(), linkerd_inject: false }
+    Options {
+        trust_domain: "cluster.local".into(),
+        linkerd_inject: false,
+        default_policy: weir_core::inbound::DefaultPolicy::AllUnauthenticated,
+    }
 }
 
 fn folder() -> (tempfile::TempDir, Manifests) {

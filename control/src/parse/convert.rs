@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 use weir_api::v1;
 use weir_core::identity::Identity;
 
-use super::{FieldError, Options, fields, quoted, settings};
+use super::{FieldError, Options, fields, probes, quoted, settings};
 use crate::objects::{
     MESHED, Name, Namespace, Object, Pod, Service, ServicePort, Settings, Slice, SliceEndpoint, Unfit,
 };
@@ -67,7 +67,19 @@ pub(super) fn pod(pod: &fields::Pod, options: &Options) -> Outcome {
     };
     let named_ports = named_ports(spec);
     let (uid, mark) = (Arc::from(uid), pod.status.as_ref().and_then(mark));
-    let pod = Pod { uid, reference, addresses, identity, enabled, settings, named_ports, unfit, mark };
+    let pod = Pod {
+        uid,
+        reference,
+        addresses,
+        identity,
+        enabled,
+        settings,
+        named_ports,
+        probes: probes::of(spec),
+        fallback_policy: options.default_policy,
+        unfit,
+        mark,
+    };
     checked(Object::Pod(Arc::new(pod)), errors)
 }
 
@@ -158,7 +170,7 @@ fn named_ports(spec: &fields::PodSpec) -> Vec<(Arc<str>, u16)> {
         .collect()
 }
 
-fn is_tcp(protocol: Option<&str>) -> bool {
+pub(super) fn is_tcp(protocol: Option<&str>) -> bool {
     matches!(protocol, None | Some("" | "TCP"))
 }
 

@@ -63,10 +63,60 @@ impl PodSpec {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, rename_all = "camelCase")]
 pub(super) struct Container {
     pub(super) name: String,
     pub(super) ports: Option<Vec<ContainerPort>>,
+    pub(super) readiness_probe: Option<Probe>,
+    pub(super) liveness_probe: Option<Probe>,
+    pub(super) startup_probe: Option<Probe>,
+    pub(super) lifecycle: Option<Lifecycle>,
+}
+
+/// A probe, or a hook: both name what kubelet does.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct Probe {
+    pub(super) http_get: Option<HttpGet>,
+    pub(super) tcp_socket: Option<TcpSocket>,
+    pub(super) grpc: Option<Grpc>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct Lifecycle {
+    pub(super) post_start: Option<Probe>,
+    pub(super) pre_stop: Option<Probe>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct HttpGet {
+    pub(super) host: Option<String>,
+    pub(super) path: Option<String>,
+    pub(super) port: Option<IntOrString>,
+    pub(super) scheme: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct TcpSocket {
+    pub(super) host: Option<String>,
+    pub(super) port: Option<IntOrString>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Grpc {
+    pub(super) port: i32,
+}
+
+/// A port by number or by name.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum IntOrString {
+    Number(i32),
+    Text(String),
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use ipnet::IpNet;
 use weir_api::v1;
+use weir_core::inbound::DefaultPolicy;
 
 use super::{FieldError, quoted};
 use crate::objects::{PortSpec, Settings};
@@ -15,6 +16,7 @@ const SKIP_INBOUND: &str = "config.linkerd.io/skip-inbound-ports";
 const SKIP_OUTBOUND: &str = "config.linkerd.io/skip-outbound-ports";
 const SKIP_SUBNETS: &str = "config.linkerd.io/skip-subnets";
 const ACCESS_LOG: &str = "config.linkerd.io/access-log";
+const DEFAULT_POLICY: &str = "config.linkerd.io/default-inbound-policy";
 const FAIL_MODE: &str = "weir.mesh/fail-mode";
 
 type Map = BTreeMap<String, String>;
@@ -61,6 +63,7 @@ pub(super) fn settings(annotations: Option<&Map>, errors: &mut Vec<FieldError>) 
         skip_subnets: fields.read(SKIP_SUBNETS, |text| subnets(text, exclusions)),
         access_log: fields.read(ACCESS_LOG, access_log),
         permissive: fields.read(FAIL_MODE, permissive),
+        default_policy: fields.read(DEFAULT_POLICY, default_policy),
     }
 }
 
@@ -129,6 +132,10 @@ fn access_log(text: &str) -> Result<v1::AccessLog, String> {
         "" | "none" => Ok(v1::AccessLog::Off),
         other => Err(format!("{} is none of apache, json, none", quoted(other))),
     }
+}
+
+fn default_policy(text: &str) -> Result<DefaultPolicy, String> {
+    text.parse().map_err(|unknown| format!("{} is {unknown}", quoted(text)))
 }
 
 fn permissive(text: &str) -> Result<bool, String> {

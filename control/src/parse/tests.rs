@@ -53,6 +53,7 @@ fn annotations_are_read_or_refused_by_name() {
         "config.linkerd.io/skip-subnets: \"10.0.0.0/40\"",
         "config.linkerd.io/access-log: \"xml\"",
         "weir.mesh/fail-mode: \"open\"",
+        "config.linkerd.io/default-inbound-policy: \"Deny\"",
     ] {
         let parsed = parse(&annotated(bad));
         let key = bad.split(": ").next().unwrap();

@@ -87,3 +87,27 @@ fn versions_depend_on_content_alone() {
         assert_eq!(Key::parse(&key.to_api("a")), Some(key));
     }
 }
+
+#[test]
+fn the_default_policy_is_the_pods_own_then_its_namespaces_then_the_clusters() {
+    let annotated = |policy: &str| format!("  annotations: {{config.linkerd.io/default-inbound-policy: {policy}}}");
+    let namespace = NAMESPACE.replace("---", &format!("{}\n---", annotated("deny")));
+    let own = pod("web", "node-1", "10.0.0.1", &annotated("cluster-authenticated"));
+    let plain = pod("web", "node-1", "10.0.0.1", "");
+    let policy = |texts: &[&str]| workload(&index(texts), "uid-web", "node-1").unwrap().default_policy();
+    assert_eq!(policy(&[&namespace, &own]), v1::DefaultPolicy::ClusterAuthenticated);
+    assert_eq!(policy(&[&namespace, &plain]), v1::DefaultPolicy::Deny);
+    assert_eq!(policy(&[NAMESPACE, &plain]), v1::DefaultPolicy::AllUnauthenticated);
+}
+
+#[test]
+fn probes_reach_the_node_as_they_were_declared() {
+    let probes = "readinessProbe: {httpGet: {path: /ready, port: http}}, livenessProbe: {tcpSocket: {port: 81}}, startupProbe: {grpc: {port: 82}},";
+    let pod =
+        pod("web", "node-1", "10.0.0.1", "").replace("{name: app, ports", &format!("{{name: app, {probes} ports"));
+    let found = workload(&index(&[NAMESPACE, &pod]), "uid-web", "node-1").unwrap().probes;
+    let found: Vec<_> = found.iter().map(|probe| (probe.port, probe.kind(), probe.path.as_str())).collect();
+    let expected =
+        [(8080, v1::ProbeKind::Get, "/ready"), (81, v1::ProbeKind::Connection, ""), (82, v1::ProbeKind::Grpc, "")];
+    assert_eq!(found, expected);
+}

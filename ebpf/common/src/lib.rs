@@ -14,8 +14,24 @@ pub const MAX_PORT_RANGES: usize = 32;
 /// Subnets that one pod may exclude.
 pub const MAX_SUBNETS: usize = 32;
 
+/// Ports of pods that are told apart for kubelet: a port each, and one for all others, at each of a pod's addresses.
+pub const MAX_PROBED: u32 = MAX_PODS * 32;
+/// Connections of the node to its pods that are on their way. Entries go when the connection is established; the least recently
+/// used makes room for one more.
+pub const MAX_PROBES: u32 = 4096;
+
+/// Connections of the node to this port go straight to the application: kubelet looks no further than whether it answers.
+pub const PROBE_DIRECT: u32 = 1;
+/// Connections of the node to this port go to the proxy, with [`PROBE_MARK`].
+pub const PROBE_MARKED: u32 = 2;
+
+/// Some port of the pod has [`PROBE_DIRECT`].
+pub const FLAG_DIRECT_PROBES: u32 = 2;
 /// When there is no listener the connection goes on uncaptured, instead of being refused.
 pub const FLAG_PERMISSIVE: u32 = 1;
+
+/// Mark of a connection that the proxy accepted and that a process in the node's own network namespace opened. Never a pod's mark.
+pub const PROBE_MARK: u32 = 0x5752_5042;
 
 /// Interface index of `lo` in every network namespace: the kernel creates it first.
 pub const LOOPBACK_IFINDEX: u32 = 1;
@@ -25,7 +41,7 @@ pub const MAPPED: u32 = 0x0000_ffff_u32.to_be();
 
 /// An IPv6 address, or an IPv4 address mapped into IPv6, as four words in memory (network) order.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Address {
     /// Network order, read as they lie in memory.
     pub words: [u32; 4],
@@ -214,11 +230,51 @@ impl PodSettings {
         port == self.listener_ports[0] || port == self.listener_ports[1]
     }
 
+    /// Whether some of the node's connections go straight to the application.
+    #[inline(always)]
+    pub const fn has_direct_probes(&self) -> bool {
+        self.flags & FLAG_DIRECT_PROBES != 0
+    }
+
     /// Whether a connection goes on uncaptured when there is nobody to take it.
     #[inline(always)]
     pub const fn permissive(&self) -> bool {
         self.flags & FLAG_PERMISSIVE != 0
     }
+}
+
+/// Key of map `PROBED`: an address of a pod, and one of its ports or 0 for all that are not named.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Probed {
+    /// Address of the pod.
+    pub address: Address,
+    /// Host order.
+    pub port: u32,
+}
+
+/// Value of map `PROBED`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Probing {
+    /// Slot of the pod.
+    pub slot: u32,
+    /// `PROBE_…`
+    pub how: u32,
+}
+
+/// Key of map `PROBES`: one connection of the node to a pod.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Connection {
+    /// Address of the node's end.
+    pub source: Address,
+    /// Address of the pod.
+    pub destination: Address,
+    /// Port of the node's end, host order.
+    pub source_port: u32,
+    /// Port of the pod, host order.
+    pub destination_port: u32,
 }
 
 #[inline(always)]
@@ -251,6 +307,12 @@ pub const fn inbound_slot(slot: u32) -> u32 {
 // SAFETY: `repr(C)`, only integers, and no padding (asserted above).
 #[cfg(feature = "user")]
 unsafe impl aya::Pod for PodSettings {}
+// SAFETY: `repr(C)`, only integers of one size.
+#[cfg(feature = "user")]
+unsafe impl aya::Pod for Probed {}
+// SAFETY: as above.
+#[cfg(feature = "user")]
+unsafe impl aya::Pod for Probing {}
 
 #[cfg(test)]
 mod tests;

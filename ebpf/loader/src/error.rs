@@ -42,6 +42,9 @@ pub enum LoadError {
     /// The object is not ours.
     #[error("the embedded object lacks {0}: it was built from another version; run `cargo xtask ebpf` and build again")]
     Missing(&'static str),
+    /// The kernel is too old.
+    #[error("this needs {0}")]
+    Kernel(&'static str),
     /// A map refused an operation.
     #[error("map {name}: {source}")]
     Map {

@@ -6,6 +6,7 @@ mod bpffs;
 mod error;
 mod object;
 mod probe;
+mod probed;
 mod programs;
 pub mod sockopt;
 mod sys;

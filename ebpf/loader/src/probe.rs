@@ -40,6 +40,12 @@ pub fn probe() -> Vec<Feature> {
             is_helper_supported(connect, aya::sys::BpfHelper::BPF_FUNC_get_netns_cookie),
         ),
         asked(
+            "probes_of_kubelet",
+            false,
+            "lets kubelet's probes through where policy denies (Linux 5.15)",
+            is_helper_supported(ProgramType::SockOps, aya::sys::BpfHelper::BPF_FUNC_get_netns_cookie),
+        ),
+        asked(
             "helper_set_retval",
             false,
             "refused connections say ECONNREFUSED, else EPERM (Linux 5.18)",
@@ -63,6 +69,11 @@ pub fn probe() -> Vec<Feature> {
 /// Whether the connect hook may choose its errno.
 pub(crate) fn can_set_errno() -> bool {
     is_helper_supported(ProgramType::CgroupSockAddr, aya::sys::BpfHelper::BPF_FUNC_set_retval).unwrap_or(false)
+}
+
+/// Whether connections of the node itself can be told from others.
+pub(crate) fn can_know_probes() -> bool {
+    is_helper_supported(ProgramType::SockOps, aya::sys::BpfHelper::BPF_FUNC_get_netns_cookie).unwrap_or(false)
 }
 
 fn asked<E: std::fmt::Display>(name: &'static str, required: bool, detail: &str, answer: Result<bool, E>) -> Feature {

@@ -5,25 +5,30 @@
 use std::{
     collections::BTreeMap,
     fs, io,
+    net::{Ipv4Addr, UdpSocket},
     os::fd::{AsFd as _, AsRawFd, BorrowedFd},
     path::Path,
+    sync::OnceLock,
 };
 
 use aya::{
     Ebpf, EbpfLoader, VerifierLogLevel,
     maps::{HashMap, Map, MapData, MapError, MapInfo, SockMap},
-    programs::{CgroupSockAddr, ProgramFd, SkLookup},
+    programs::{CgroupSockAddr, ProgramFd, SkLookup, SockOps},
 };
-use weir_ebpf_common::{MAX_PODS, PodSettings, inbound_slot, outbound_slot};
+use weir_ebpf_common::{MAX_PODS, PodSettings, Probed, Probing, inbound_slot, outbound_slot};
 
 use crate::{
     LoadError,
     bpffs::{Place, inode_of, namespace_of},
-    object, probe, sys,
+    object, probe,
+    probed::ProbedPorts,
+    sockopt, sys,
 };
 
 const CONNECT: [(&str, &str, u32); 2] =
     [("weir_connect4", "connect4", sys::CGROUP_CONNECT4), ("weir_connect6", "connect6", sys::CGROUP_CONNECT6)];
+const PROBES: &str = "weir_probes";
 const LOOKUP: &str = "weir_lookup";
 const BPF_NOEXIST: u64 = 1;
 
@@ -63,6 +68,7 @@ pub struct Programs {
     listeners: SockMap<MapData>,
     /// By slot; at most `MAX_PODS`.
     lookups: BTreeMap<u32, ProgramFd>,
+    probed: ProbedPorts,
 }
 
 impl Programs {
@@ -74,7 +80,7 @@ impl Programs {
     pub fn load(place: Place, cgroup: &Path) -> Result<Programs, LoadError> {
         check_shape(&place, "PODS", size_of::<u32>())?;
         check_shape(&place, "SETTINGS", size_of::<PodSettings>())?;
-        let mut loader = loader(&place);
+        let mut loader = loader(&place)?;
         let mut object = loader.load(object::embedded()?)?;
         let group = fs::File::open(cgroup).map_err(|source| LoadError::Cgroup { path: cgroup.to_owned(), source })?;
         for (name, pin, attach_type) in CONNECT {
@@ -84,7 +90,17 @@ impl Programs {
             let pin = place.directory().join(pin);
             attach(program.as_fd(), group.as_fd(), attach_type, &pin, Target::Cgroup)?;
         }
+        // Capture works without; policy then decides about kubelet as about anybody.
+        let known = if probe::can_know_probes() {
+            attach_probes(&mut object, &place, group.as_fd())
+        } else {
+            Err(LoadError::Kernel("Linux 5.15 (bpf_get_netns_cookie in sock_ops)"))
+        };
+        if let Err(error) = known {
+            tracing::error!(%error, "kubelet's probes cannot be told from other connections");
+        }
         Ok(Programs {
+            probed: ProbedPorts::new(typed(&mut object, "PROBED")?),
             pods: typed(&mut object, "PODS")?,
             settings: typed(&mut object, "SETTINGS")?,
             listeners: typed(&mut object, "LISTENERS")?,
@@ -154,11 +170,20 @@ impl Programs {
         self.settings.insert(slot, settings, 0).map_err(|source| LoadError::Map { name: "SETTINGS", source })
     }
 
+    /// Which of the node's own connections to a pod are special: an address and a port (or 0) of the pod each, and `PROBE_…`.
+    ///
+    /// # Errors
+    /// [`LoadError::Map`] for the first that found no room; the others are in force.
+    pub fn set_probed(&mut self, slot: u32, probed: &[(Probed, u32)]) -> Result<(), LoadError> {
+        self.probed.set(slot, probed)
+    }
+
     /// Forgets a pod. Its lookup must be detached and its cookie released before.
     ///
     /// # Errors
     /// [`LoadError::Map`].
     pub fn remove_settings(&mut self, slot: u32) -> Result<(), LoadError> {
+        self.probed.set(slot, &[])?;
         absent_is_fine(self.settings.remove(&slot)).map_err(|source| LoadError::Map { name: "SETTINGS", source })
     }
 
@@ -215,7 +240,7 @@ impl Programs {
     }
 }
 
-/// Entries that a node's pinned maps hold of its pods: captured namespaces and settings.
+/// Entries that a node's pinned maps hold of its pods: captured namespaces, settings, and ports with probes.
 ///
 /// # Errors
 /// [`LoadError::Map`], also when nothing is pinned.
@@ -227,7 +252,9 @@ pub fn entries(place: &Place) -> Result<usize, LoadError> {
     let pods = count::<u64, u32>(place, "PODS").map_err(|source| LoadError::Map { name: "PODS", source })?;
     let settings =
         count::<u32, PodSettings>(place, "SETTINGS").map_err(|source| LoadError::Map { name: "SETTINGS", source })?;
-    Ok(pods + settings)
+    let probed =
+        count::<Probed, Probing>(place, "PROBED").map_err(|source| LoadError::Map { name: "PROBED", source })?;
+    Ok(pods + settings + probed)
 }
 
 /// What `SLOT` can be, each for as long as a loader lives.
@@ -242,9 +269,12 @@ static SLOTS: [u32; MAX_PODS as usize] = {
 };
 static NO_SLOT: u32 = u32::MAX;
 static CAN_SET_ERRNO: [u32; 2] = [0, 1];
+static NODE_COOKIE: OnceLock<u64> = OnceLock::new();
 
 /// Made once: a new loader reads all types of the kernel first (70 ms), which our programs do not use.
-fn loader(place: &Place) -> EbpfLoader<'static> {
+fn loader(place: &Place) -> Result<EbpfLoader<'static>, LoadError> {
+    let own = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|socket| sockopt::netns_cookie(socket.as_fd()));
+    let own = own.map_err(LoadError::link("reading the cookie of the node's network namespace"))?;
     let can_set_errno = &CAN_SET_ERRNO[usize::from(probe::can_set_errno())];
     let mut loader = EbpfLoader::new();
     loader
@@ -253,8 +283,9 @@ fn loader(place: &Place) -> EbpfLoader<'static> {
         .btf(None)
         .default_map_pin_directory(place.directory())
         .override_global("SLOT", &NO_SLOT, true)
-        .override_global("CAN_SET_ERRNO", can_set_errno, true);
-    loader
+        .override_global("CAN_SET_ERRNO", can_set_errno, true)
+        .override_global("NODE_COOKIE", NODE_COOKIE.get_or_init(|| own), true);
+    Ok(loader)
 }
 
 fn program<'a, P>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, LoadError>
@@ -268,6 +299,15 @@ where
 fn typed<M: TryFrom<Map, Error = MapError>>(object: &mut Ebpf, name: &'static str) -> Result<M, LoadError> {
     let map = object.take_map(name).ok_or(LoadError::Missing(name))?;
     M::try_from(map).map_err(|source| LoadError::Map { name, source })
+}
+
+/// Knows the node's own connections to its pods.
+fn attach_probes(object: &mut Ebpf, place: &Place, group: BorrowedFd<'_>) -> Result<(), LoadError> {
+    let program: &mut SockOps = program(object, PROBES)?;
+    let failed = |source| LoadError::Program { name: PROBES, source };
+    program.load().map_err(failed)?;
+    let program = program.fd().map_err(failed)?;
+    attach(program.as_fd(), group, sys::CGROUP_SOCK_OPS, &place.directory().join("sock_ops"), Target::Cgroup)
 }
 
 enum Target {

@@ -23,6 +23,8 @@ const LINK_UPDATE: libc::c_long = 29;
 pub(crate) const CGROUP_CONNECT4: u32 = 10;
 /// `BPF_CGROUP_INET6_CONNECT`.
 pub(crate) const CGROUP_CONNECT6: u32 = 11;
+/// `BPF_CGROUP_SOCK_OPS`.
+pub(crate) const CGROUP_SOCK_OPS: u32 = 3;
 /// `BPF_SK_LOOKUP`.
 pub(crate) const SK_LOOKUP: u32 = 36;
 

@@ -9,9 +9,9 @@ use aya_ebpf::{
     macros::sk_lookup,
     programs::SkLookupContext,
 };
-use weir_ebpf_common::{Address, LOOPBACK_IFINDEX, inbound_slot, outbound_slot};
+use weir_ebpf_common::{Address, Connection, LOOPBACK_IFINDEX, PROBE_DIRECT, inbound_slot, outbound_slot};
 
-use crate::maps::{LISTENERS, SETTINGS};
+use crate::maps::{LISTENERS, PROBES, SETTINGS};
 
 const AF_INET: u32 = 2;
 const IPPROTO_TCP: u32 = 6;
@@ -57,6 +57,7 @@ pub fn weir_lookup(ctx: SkLookupContext) -> u32 {
         (false, true) => outbound_slot(slot),
         // Also an address of the pod that nobody declared: from outside is never outbound.
         (_, false) if settings.skips_inbound(port) => return pass,
+        (_, false) if settings.has_direct_probes() && is_direct_probe(ctx.lookup, local, remote, port) => return pass,
         (_, false) => inbound_slot(slot),
     };
     match LISTENERS.redirect_sk_lookup(&ctx, index, 0) {
@@ -64,6 +65,21 @@ pub fn weir_lookup(ctx: SkLookupContext) -> u32 {
         Err(_missing) if settings.permissive() => pass,
         Err(_missing) => DROP,
     }
+}
+
+/// Whether the node itself asks, at a port where it is to meet the application.
+#[inline(always)]
+fn is_direct_probe(lookup: *const bpf_sk_lookup, local: Address, remote: Address, port: u16) -> bool {
+    // SAFETY: as in `weir_lookup`.
+    let source = u16::from_be(unsafe { read_volatile(addr_of!((*lookup).remote_port)) });
+    let connection = Connection {
+        source: remote,
+        destination: local,
+        source_port: source.into(),
+        destination_port: port.into(),
+    };
+    // SAFETY: the entry is removed once the connection is established.
+    unsafe { PROBES.get(connection) }.is_some_and(|how| *how == PROBE_DIRECT)
 }
 
 /// Local and remote address.

@@ -1,4 +1,5 @@
-//! The kernel side of capture: two connect hooks that choose what is captured, one socket lookup that captures it.
+//! The kernel side of capture: two connect hooks that choose what is captured, one socket lookup that captures it, and one socket
+//! hook that knows the node's own connections to its pods.
 //!
 //! Must never touch a payload byte, a kernel structure (only the stable contexts are read), or a pod that is not in the maps.
 #![no_std]
@@ -7,6 +8,7 @@
 mod connect;
 mod lookup;
 mod maps;
+mod probes;
 
 /// Never reached: the programs hold no bounds check that can fail, and the linker drops this.
 #[panic_handler]

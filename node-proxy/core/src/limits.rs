@@ -18,5 +18,7 @@ pub const ADDRESSES_PER_POD: usize = 8;
 pub const EXCLUSIONS: usize = 16;
 /// Declared port ranges of one pod.
 pub const PORT_RANGES: usize = 128;
+/// Declared probes of one pod: three for each of its containers and two hooks; pods with more than ten probed containers are not known.
+pub const PROBES_PER_POD: usize = 64;
 /// Trust anchors of one mesh: rotation needs two or three.
 pub const ANCHORS: usize = 32;

@@ -121,6 +121,7 @@ mod tests {
                 uid: uid.into(),
                 addresses: vec![address.into()],
                 identity: WEB.into(),
+                default_policy: v1::DefaultPolicy::AllUnauthenticated.into(),
                 capture: Some(v1::CaptureSettings {
                     skip_inbound_ports: vec![v1::PortRange { first: skip, last: skip }],
                     ..Default::default()

@@ -2,6 +2,8 @@
 //!
 //! Must never have a catch-all: a new error needs its own line in each column.
 
+use crate::inbound::Denial;
+
 /// Whose fault it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blame {
@@ -35,8 +37,8 @@ pub enum ProxyError {
     #[error("timed out")]
     Timeout,
     /// Policy forbids it.
-    #[error("unauthorized request")]
-    Unauthorized,
+    #[error("unauthorized request: {0}")]
+    Unauthorized(Denial),
     /// The server is not who was required.
     #[error("the server's identity is not the required one")]
     IdentityRequired,
@@ -47,14 +49,16 @@ pub enum ProxyError {
 
 impl ProxyError {
     /// All of them, for tables and tests.
-    pub const ALL: [ProxyError; 9] = [
+    pub const ALL: [ProxyError; 11] = [
         ProxyError::FailFast,
         ProxyError::LoadShed,
         ProxyError::ConnectFailed,
         ProxyError::UpstreamBroken,
         ProxyError::Unresolved,
         ProxyError::Timeout,
-        ProxyError::Unauthorized,
+        ProxyError::Unauthorized(Denial::Nobody),
+        ProxyError::Unauthorized(Denial::Unauthenticated),
+        ProxyError::Unauthorized(Denial::OutsideCluster),
         ProxyError::IdentityRequired,
         ProxyError::Loop,
     ];
@@ -65,7 +69,7 @@ impl ProxyError {
             ProxyError::FailFast | ProxyError::Timeout => 504,
             ProxyError::LoadShed | ProxyError::Unresolved => 503,
             ProxyError::ConnectFailed | ProxyError::UpstreamBroken | ProxyError::IdentityRequired => 502,
-            ProxyError::Unauthorized => 403,
+            ProxyError::Unauthorized(_) => 403,
             ProxyError::Loop => 508,
         }
     }
@@ -79,7 +83,7 @@ impl ProxyError {
             | ProxyError::ConnectFailed
             | ProxyError::UpstreamBroken
             | ProxyError::IdentityRequired => 14,
-            ProxyError::Unauthorized => 7,
+            ProxyError::Unauthorized(_) => 7,
             ProxyError::Loop => 10,
         }
     }
@@ -92,7 +96,7 @@ impl ProxyError {
             ProxyError::ConnectFailed | ProxyError::UpstreamBroken => "i/o",
             ProxyError::Unresolved => "unresolved",
             ProxyError::Timeout => "response timeout",
-            ProxyError::Unauthorized => "unauthorized",
+            ProxyError::Unauthorized(_) => "unauthorized",
             ProxyError::IdentityRequired => "identity required",
             ProxyError::Loop => "gateway loop",
         }
@@ -101,7 +105,7 @@ impl ProxyError {
     /// Whose fault it is.
     pub fn blame(self) -> Blame {
         match self {
-            ProxyError::Unauthorized => Blame::Downstream,
+            ProxyError::Unauthorized(_) => Blame::Downstream,
             ProxyError::FailFast
             | ProxyError::ConnectFailed
             | ProxyError::UpstreamBroken
@@ -117,7 +121,7 @@ impl ProxyError {
             ProxyError::FailFast | ProxyError::LoadShed | ProxyError::ConnectFailed | ProxyError::Unresolved => true,
             ProxyError::UpstreamBroken
             | ProxyError::Timeout
-            | ProxyError::Unauthorized
+            | ProxyError::Unauthorized(_)
             | ProxyError::IdentityRequired
             | ProxyError::Loop => false,
         }
@@ -135,7 +139,7 @@ mod tests {
             (ProxyError::LoadShed, 503, 14),
             (ProxyError::Timeout, 504, 4),
             (ProxyError::ConnectFailed, 502, 14),
-            (ProxyError::Unauthorized, 403, 7),
+            (ProxyError::Unauthorized(Denial::Nobody), 403, 7),
             (ProxyError::Loop, 508, 10),
         ] {
             assert_eq!((error.http_status(), error.grpc_code()), (http, grpc), "{error}");

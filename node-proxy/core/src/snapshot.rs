@@ -20,6 +20,7 @@ use weir_api::v1;
 pub use self::apply::{Applied, apply};
 use crate::{
     identity::Identity,
+    inbound::InboundPolicy,
     load::Load,
     protocol::{PortProtocols, PortRange, Protocol},
 };
@@ -89,6 +90,8 @@ pub struct Workload {
     pub ports: PortProtocols,
     /// Its access log.
     pub access_log: AccessLog,
+    /// Who may call it.
+    pub policy: InboundPolicy,
 }
 
 /// One port of one pod, anywhere in the mesh.

@@ -60,6 +60,7 @@ fn wanting(access_log: AccessLog) -> Workload {
         capture: known.capture.clone(),
         ports: known.ports.clone(),
         access_log,
+        policy: known.policy.clone(),
     }
 }
 

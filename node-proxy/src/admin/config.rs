@@ -20,6 +20,7 @@ pub(super) fn effective(state: &dyn NodeState, log_level: &LogLevel) -> Value {
             "captured": capture.is_some_and(|capture| capture.captured),
             "reason": capture.map(|capture| capture.reason.as_str()),
             "access_log": format!("{:?}", workload.access_log),
+            "default_inbound_policy": workload.policy.default.name(),
         })
     };
     let endpoint = |endpoint: &Endpoint| {

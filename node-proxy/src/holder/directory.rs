@@ -41,6 +41,10 @@ pub(super) struct PodFile {
     skip_subnets: Vec<IpNet>,
     #[serde(default)]
     permissive: bool,
+    #[serde(default)]
+    direct_probe_ports: Vec<u16>,
+    #[serde(default)]
+    mark_node: bool,
 }
 
 impl PodFile {
@@ -54,6 +58,8 @@ impl PodFile {
             skip_outbound_ports: self.skip_outbound_ports.clone(),
             skip_subnets: self.skip_subnets.clone(),
             permissive: self.permissive,
+            direct_probe_ports: self.direct_probe_ports.clone(),
+            mark_node: self.mark_node,
         }
     }
 }

@@ -12,7 +12,6 @@ use std::{
 };
 
 use tokio::sync::mpsc;
-use weir_ebpf_common::PodSettings;
 use weir_ebpf_loader::{Filled, LoadError, Programs, Slot, sockopt};
 
 use super::{
@@ -22,7 +21,7 @@ use super::{
     monitor::{self, Monitor},
     namespace::Namespace,
     routing::Routing,
-    settings::settings,
+    settings::{probed, settings},
     sockets,
     state::{Marks, PodState, StateDirectory, key},
 };
@@ -161,7 +160,7 @@ impl Pod {
         let slot = self.state.slot;
         self.state.ports = listeners.ports()?;
         self.save(machine)?;
-        machine.programs.set_settings(slot, &self.settings()?)?;
+        self.configure(machine)?;
         machine.programs.set_listener(Slot::Outbound(slot), &listeners.outbound, true)?;
         machine.programs.set_listener(Slot::Inbound(slot), &listeners.inbound, true)?;
         machine.programs.attach_pod(&self.key, slot, self.namespace.as_fd())?;
@@ -229,7 +228,7 @@ impl Pod {
             }
         }
         self.save(machine)?;
-        machine.programs.set_settings(slot, &self.settings()?)?;
+        self.configure(machine)?;
         machine.programs.attach_pod(&self.key, slot, self.namespace.as_fd())?;
         machine.programs.capture(self.state.cookie, slot)?;
         if (outbound, inbound) == (Filled::Now, Filled::Now) {
@@ -274,7 +273,7 @@ impl Pod {
         machine.programs.set_listener(Slot::Inbound(self.state.slot), &listeners.inbound, true)?;
         self.state.ports = listeners.ports()?;
         self.save(machine)?;
-        machine.programs.set_settings(self.state.slot, &self.settings()?)?;
+        self.configure(machine)?;
         self.listeners = Some(listeners);
         Ok(())
     }
@@ -284,11 +283,12 @@ impl Pod {
         let facts =
             self.namespace.inside(inside::inspect).map_err(PodError::step("entering the pod's namespace"))??;
         let addresses = chosen(&spec, &facts)?;
-        let settings = settings(&spec, &addresses, self.state.marks, self.state.ports)?;
+        // For its errors: a bad one must not replace a good one.
+        settings(&spec, &addresses, self.state.marks, self.state.ports)?;
         self.state.spec = spec;
         self.state.addresses = addresses;
         self.repair(machine)?;
-        machine.programs.set_settings(self.state.slot, &settings)?;
+        self.configure(machine)?;
         self.save(machine)
     }
 
@@ -312,7 +312,7 @@ impl Pod {
         let Some(addresses) = facts.ok().and_then(|facts| chosen(&self.state.spec, &facts).ok()) else { return Ok(()) };
         if addresses != self.state.addresses {
             self.state.addresses = addresses;
-            machine.programs.set_settings(self.state.slot, &self.settings()?)?;
+            self.configure(machine)?;
             self.save(machine)?;
         }
         Ok(())
@@ -408,8 +408,15 @@ impl Pod {
         forget(machine, &self.key, self.state.cookie, self.state.slot);
     }
 
-    fn settings(&self) -> Result<PodSettings, PodError> {
-        settings(&self.state.spec, &self.state.addresses, self.state.marks, self.state.ports)
+    /// Writes what the kernel programs know of the pod.
+    fn configure(&self, machine: &mut Machine) -> Result<(), PodError> {
+        let PodState { spec, addresses, marks, ports, slot, .. } = &self.state;
+        machine.programs.set_settings(*slot, &settings(spec, addresses, *marks, *ports)?)?;
+        // Without these the pod is captured all the same.
+        if let Err(error) = machine.programs.set_probed(*slot, &probed(spec, addresses)) {
+            tracing::error!(uid = spec.uid, %error, "kubelet's probes of this pod are not all told from other connections");
+        }
+        Ok(())
     }
 
     fn routing(&self) -> Routing {

@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use weir_ebpf_common::{
-    Address, FLAG_PERMISSIVE, MAX_ADDRESSES, MAX_PORT_RANGES, MAX_SUBNETS, PodSettings, PortRange, Subnet,
+    Address, FLAG_DIRECT_PROBES, FLAG_PERMISSIVE, MAX_ADDRESSES, MAX_PORT_RANGES, MAX_SUBNETS, PROBE_DIRECT,
+    PROBE_MARKED, PodSettings, PortRange, Probed, Subnet,
 };
 
 use super::{error::PodError, state::Marks};
@@ -21,7 +22,7 @@ pub(super) fn settings(
         capture_mark: marks.capture,
         own_mark: marks.own,
         listener_ports,
-        flags: if spec.permissive { FLAG_PERMISSIVE } else { 0 },
+        flags: flag(spec.permissive, FLAG_PERMISSIVE) | flag(!spec.direct_probe_ports.is_empty(), FLAG_DIRECT_PROBES),
         ..PodSettings::default()
     };
     settings.address_count =
@@ -46,6 +47,21 @@ pub(super) fn settings(
         spec.skip_subnets.iter().copied().map(subnet),
     )?;
     Ok(settings)
+}
+
+fn flag(set: bool, flag: u32) -> u32 {
+    if set { flag } else { 0 }
+}
+
+/// What becomes of connections of the node itself to a pod with these addresses.
+pub(super) fn probed(spec: &PodSpec, addresses: &[IpAddr]) -> Vec<(Probed, u32)> {
+    let of = |ip: &IpAddr| {
+        let address = address(*ip);
+        let direct = spec.direct_probe_ports.iter().map(move |port| (u32::from(*port), PROBE_DIRECT));
+        let others = spec.mark_node.then_some((0, PROBE_MARKED));
+        direct.chain(others).map(move |(port, how)| (Probed { address, port }, how))
+    };
+    addresses.iter().flat_map(of).collect()
 }
 
 fn fill<T>(
@@ -113,6 +129,19 @@ mod tests {
         assert!(!v4.skips_outbound(&address("2001:db8::1".parse().unwrap()), 80));
         let v6 = settings(&spec(&["::/0"]), &[], MARKS, [1, 2]).unwrap();
         assert!(v6.skips_outbound(&address("2001:db8::1".parse().unwrap()), 80));
+    }
+
+    #[test]
+    fn the_nodes_connections_are_direct_where_asked_and_else_marked() {
+        let spec = PodSpec { direct_probe_ports: vec![5432], mark_node: true, ..PodSpec::default() };
+        let own = ["10.0.0.9".parse().unwrap(), "fd00::9".parse().unwrap()];
+        let expected = own.map(|ip| {
+            let at = |port| Probed { address: address(ip), port };
+            [(at(5432), PROBE_DIRECT), (at(0), PROBE_MARKED)]
+        });
+        assert_eq!(probed(&spec, &own), expected.concat());
+        assert!(settings(&spec, &own, MARKS, [1, 2]).unwrap().has_direct_probes());
+        assert_eq!(probed(&PodSpec::default(), &own), []);
     }
 
     #[test]

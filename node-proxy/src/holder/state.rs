@@ -9,6 +9,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use weir_ebpf_common::PROBE_MARK;
 
 use super::{inside, namespace::Namespace, sysctl::Turned};
 use crate::handover::PodSpec;
@@ -24,13 +25,14 @@ pub(super) struct Marks {
 
 impl Marks {
     pub(super) fn random() -> Marks {
-        let capture = fastrand::u32(1..);
-        let own = loop {
-            let own = fastrand::u32(1..);
-            if own != capture {
-                break own;
+        let mark = |taken: u32| loop {
+            let mark = fastrand::u32(1..);
+            if mark != taken && mark != PROBE_MARK {
+                break mark;
             }
         };
+        let capture = mark(0);
+        let own = mark(capture);
         Marks { capture, own }
     }
 }

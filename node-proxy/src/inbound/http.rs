@@ -5,7 +5,7 @@
 use std::{sync::Arc, time::Instant};
 
 use ::http::{HeaderName, HeaderValue, Method, Request, Response, header};
-use weir_core::{grpc, proxy_error::ProxyError};
+use weir_core::{grpc, inbound::Authorization, proxy_error::ProxyError};
 
 use super::Server;
 use crate::{
@@ -45,17 +45,25 @@ impl Handle for Server {
             &self.workload,
             &self.worker.shared.access_log,
             &request,
-            self.peer,
-            self.client.as_ref(),
+            self.client.peer,
+            self.client.identity.as_ref(),
         );
-        self.series.request();
-        let answered = match self.authorize() {
-            Ok(()) => {
+        let path = request.uri().path_and_query().map_or("", |path| path.as_str());
+        let (authorized, series) = self.request(request.method().as_str(), path);
+        series.request();
+        let probed = (authorized == Ok(Authorization::Probe)).then(|| path.to_owned());
+        let answered = match authorized {
+            Ok(_authorization) => {
                 self.prepare(&mut request);
                 self.send(request).await
             }
             Err(denied) => Err(denied),
         };
+        if let (Some(path), Ok((response, _))) = (&probed, &answered)
+            && response.status().is_redirection()
+        {
+            self.follow(path, response.headers().get(header::LOCATION));
+        }
         let (response, held, error) = match answered {
             Ok((response, held)) => (response, held, None),
             Err(error) => {
@@ -64,7 +72,7 @@ impl Handle for Server {
             }
         };
         let end = ResponseEnd {
-            series: Arc::clone(&self.series),
+            series,
             status: response.status().as_u16(),
             grpc,
             grpc_status: if grpc { grpc::status(response.headers()) } else { None },
@@ -84,7 +92,7 @@ impl Server {
         let upgrade = server::wants_upgrade(request);
         server::strip_hop_by_hop(request.headers_mut(), upgrade);
         let headers = request.headers_mut();
-        match self.client.as_ref().and_then(|client| HeaderValue::from_str(client.as_str()).ok()) {
+        match self.client.identity.as_ref().and_then(|client| HeaderValue::from_str(client.as_str()).ok()) {
             Some(client) => {
                 headers.insert(CLIENT_ID, client);
             }

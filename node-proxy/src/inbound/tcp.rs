@@ -24,6 +24,10 @@ pub(super) async fn serve(server: Arc<Server>, mut client: Io) {
 /// The client is silent: the application may be the one to speak first. What the client said after all, or `None` when the
 /// connection was served to its end.
 pub(super) async fn serve_silent(server: &Server, client: &mut Io) -> io::Result<Option<Detected>> {
+    if !server.is_open() {
+        // Nothing is dialled for it; what it says may be a request, which is answered, or a probe.
+        return sniff::late(client).await.map(Some);
+    }
     let Some(mut app) = Box::pin(server.dial(client)).await else { return Ok(None) };
     let spoke_first = tokio::select! {
         biased;
@@ -42,12 +46,12 @@ pub(super) async fn serve_silent(server: &Server, client: &mut Io) -> io::Result
 impl Server {
     async fn dial(&self, client: &Io) -> Option<Io> {
         let telemetry = &self.worker.shared.telemetry;
-        if let Err(denied) = self.authorize() {
+        if let Err(denied) = self.connection() {
             client.inner().reset_on_close();
             telemetry.tcp_error(Direction::Inbound, &denied);
             return None;
         }
-        match dial::app(&self.worker.shared, &self.workload, self.peer.ip(), self.target).await {
+        match dial::app(&self.worker.shared, &self.workload, self.client.peer.ip(), self.target).await {
             Ok(tcp) => Some(Prefixed::new(Transport::Tcp(tcp))),
             Err(error) => {
                 tracing::debug!(%error, pod = %self.workload.pod.name, "application not reached");

@@ -257,6 +257,7 @@ impl Client {
             authority: authority.map(|bytes| Arc::from(String::from_utf8_lossy(bytes).as_ref())),
             target_addr: path.address,
             service: destination.service().map(service_name),
+            policy: None,
         }
     }
 
@@ -271,6 +272,7 @@ impl Client {
             server_id: path.endpoint.as_ref().and_then(|endpoint| endpoint.identity.clone()),
             target_addr: path.address,
             service: destination.service().map(service_name),
+            policy: None,
         }
     }
 
@@ -286,6 +288,7 @@ impl Client {
             server_id: None,
             target_addr: self.target,
             service: destination.service().map(service_name),
+            policy: None,
         }
     }
 }

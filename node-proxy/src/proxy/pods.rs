@@ -106,7 +106,9 @@ impl Pods {
         for workload in snapshot.workloads() {
             let known = self.pods.get(&*workload.uid);
             if known.is_some_and(|pod| {
-                pod.workload.capture != workload.capture || pod.workload.addresses != workload.addresses
+                pod.workload.capture != workload.capture
+                    || pod.workload.addresses != workload.addresses
+                    || pod.workload.policy.probes != workload.policy.probes
             }) {
                 self.enrol(Arc::clone(workload)).await;
             } else if !self.asked.contains_key(&*workload.uid) {
@@ -258,5 +260,7 @@ fn spec(workload: &Workload) -> PodSpec {
         skip_outbound_ports: workload.capture.skip_outbound_ports.clone(),
         skip_subnets: workload.capture.skip_subnets.clone(),
         permissive: workload.capture.permissive,
+        direct_probe_ports: workload.policy.connection_probes().collect(),
+        mark_node: !workload.policy.probes.is_empty(),
     }
 }

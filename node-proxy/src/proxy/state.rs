@@ -47,6 +47,7 @@ impl State {
                 "token_file": args.token_file,
                 "state_dir": args.state_dir,
                 "admin_addr": args.admin_addr,
+                "cluster_networks": args.cluster_networks,
                 "workers": super::worker::count(args.workers),
             }),
             parts: OnceLock::new(),

@@ -36,6 +36,7 @@ impl Key {
                     authority: _,
                     target_addr: _,
                     service,
+                    policy: _,
                 } = &**labels;
                 Key {
                     direction: *direction,
@@ -64,6 +65,7 @@ impl Key {
                     server_id,
                     target_addr: _,
                     service,
+                    policy: _,
                 } = &**labels;
                 Key {
                     direction: *direction,

@@ -6,29 +6,43 @@ use std::sync::Arc;
 
 use super::{
     HttpSeries, LATENCY_BOUNDS_MS, TcpSeries, Telemetry,
+    decisions::Decisions,
     families::{self, Family},
     gauges,
-    labels::{LabelText, Labels, write_pod},
+    labels::{Direction, LabelText, Labels, write_pod},
     series::{ResponseKind, Subject},
     state::NodeState,
     text::{Format, Text},
 };
 use crate::limits;
+use weir_core::inbound::{Authorization, DefaultPolicy};
 
 type Write<S> = fn(&mut Text, &'static Family, &str, &S);
 
-static HTTP: [(&Family, Write<HttpSeries>); 3] = [
+static HTTP: [(&Family, Write<HttpSeries>); 5] = [
     (&families::REQUESTS, write_requests),
     (&families::RESPONSES, write_responses),
     (&families::LATENCY, write_latency),
+    (&families::HTTP_ALLOWED, |text, family, labels, series| {
+        write_allowed(text, family, labels, &series.subject, series.decisions());
+    }),
+    (&families::HTTP_DENIED, |text, family, labels, series| {
+        write_denied(text, family, labels, &series.subject, series.decisions());
+    }),
 ];
 
-static TCP: [(&Family, Write<TcpSeries>); 5] = [
+static TCP: [(&Family, Write<TcpSeries>); 7] = [
     (&families::TCP_OPEN, |text, family, labels, series| text.sample(family, labels, &[], series.opened())),
     (&families::TCP_OPEN_NOW, |text, family, labels, series| text.sample(family, labels, &[], series.open_now())),
     (&families::TCP_READ, |text, family, labels, series| text.sample(family, labels, &[], series.read())),
     (&families::TCP_WRITE, |text, family, labels, series| text.sample(family, labels, &[], series.written())),
     (&families::TCP_CLOSE, write_closes),
+    (&families::TCP_ALLOWED, |text, family, labels, series| {
+        write_allowed(text, family, labels, &series.subject, series.decisions());
+    }),
+    (&families::TCP_DENIED, |text, family, labels, series| {
+        write_denied(text, family, labels, &series.subject, series.decisions());
+    }),
 ];
 
 /// An iterator over the pieces of one scrape.
@@ -160,6 +174,44 @@ fn write_closes(text: &mut Text, family: &'static Family, labels: &str, series: 
             None => "overflow",
         };
         text.sample(family, labels, &[("errno", name)], count);
+    }
+}
+
+/// Whether anything can have been decided, and by which default policy; in overflow series there are several.
+fn policy_of<L: Labels>(subject: &Subject<L>) -> Option<Option<DefaultPolicy>> {
+    match subject {
+        Subject::Exact(labels) => labels.policy().map(Some),
+        Subject::Overflow { direction, .. } => (*direction == Direction::Inbound).then_some(None),
+    }
+}
+
+fn write_allowed<L: Labels>(
+    text: &mut Text,
+    family: &'static Family,
+    labels: &str,
+    subject: &Subject<L>,
+    decisions: &Decisions,
+) {
+    let Some(policy) = policy_of(subject) else { return };
+    for (authorization, count) in decisions.allowed().into_iter().filter(|(_, count)| *count > 0) {
+        let name = match authorization {
+            Authorization::Default => policy.map_or("overflow", DefaultPolicy::name),
+            Authorization::Probe => "probe",
+        };
+        text.sample(family, labels, &[("authz_group", ""), ("authz_kind", "default"), ("authz_name", name)], count);
+    }
+}
+
+fn write_denied<L: Labels>(
+    text: &mut Text,
+    family: &'static Family,
+    labels: &str,
+    subject: &Subject<L>,
+    decisions: &Decisions,
+) {
+    let count = decisions.denied();
+    if count > 0 && policy_of(subject).is_some() {
+        text.sample(family, labels, &[], count);
     }
 }
 

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use weir_api::v1;
 use weir_core::{
     identity::Identity,
+    inbound::DefaultPolicy,
     outbound::NoTlsReason,
     snapshot::{self, PodRef, Snapshot},
 };
@@ -112,6 +113,8 @@ pub(crate) fn workload(uid: &str, name: &str) -> v1::Resource {
         capture: None,
         ports: Vec::new(),
         access_log: v1::AccessLog::Json.into(),
+        default_policy: v1::DefaultPolicy::Deny.into(),
+        probes: Vec::new(),
     };
     resource(v1::ResourceKind::Workload, uid, v1::resource::Body::Workload(workload))
 }
@@ -164,6 +167,7 @@ pub(crate) fn http_labels(authority: &str) -> HttpLabels {
         authority: Some(Arc::from(authority)),
         target_addr: target(),
         service: Some((Arc::from("shop"), Arc::from("web"))),
+        policy: None,
     }
 }
 
@@ -178,5 +182,6 @@ pub(crate) fn tcp_labels() -> TcpLabels {
         server_id: None,
         target_addr: target(),
         service: None,
+        policy: Some(DefaultPolicy::AllUnauthenticated),
     }
 }

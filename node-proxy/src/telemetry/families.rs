@@ -66,6 +66,10 @@ families! {
     TCP_READ = Counter "tcp_read_bytes_total", Linkerd, [TCP], "Bytes read from peers.";
     TCP_WRITE = Counter "tcp_write_bytes_total", Linkerd, [TCP], "Bytes written to peers.";
     TCP_CLOSE = Counter "tcp_close_total", Linkerd, ["TCP, `errno`"], "Connections closed, by errno; empty for an orderly end.";
+    HTTP_ALLOWED = Counter "inbound_http_authz_allow_total", Linkerd, ["HTTP, `authz_group`, `authz_kind`, `authz_name`"], "Requests to local workloads that policy allowed, by what allowed them.";
+    HTTP_DENIED = Counter "inbound_http_authz_deny_total", Linkerd, [HTTP], "Requests to local workloads that policy denied.";
+    TCP_ALLOWED = Counter "inbound_tcp_authz_allow_total", Linkerd, ["TCP, `authz_group`, `authz_kind`, `authz_name`"], "Opaque connections to local workloads that policy allowed, by what allowed them.";
+    TCP_DENIED = Counter "inbound_tcp_authz_deny_total", Linkerd, [TCP], "Opaque connections to local workloads that policy denied.";
     INBOUND_HTTP_ERRORS = Counter "inbound_http_errors_total", Linkerd, ["`error`"], "Requests to local workloads that the proxy itself answered with an error.";
     OUTBOUND_HTTP_ERRORS = Counter "outbound_http_errors_total", Linkerd, ["`error`"], "Requests of local workloads that the proxy itself answered with an error.";
     INBOUND_TCP_ERRORS = Counter "inbound_tcp_errors_total", Linkerd, ["`error`"], "Connections to local workloads that the proxy itself ended.";

@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use weir_core::{identity::Identity, outbound::NoTlsReason, snapshot::PodRef};
+use weir_core::{identity::Identity, inbound::DefaultPolicy, outbound::NoTlsReason, snapshot::PodRef};
 
 /// Seen from the workload: requests that it receives, or that it sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -96,6 +96,8 @@ pub struct HttpLabels {
     pub target_addr: SocketAddr,
     /// Service that was dialled: namespace, name.
     pub service: Option<(Arc<str>, Arc<str>)>,
+    /// Who may call the workload, inbound only.
+    pub policy: Option<DefaultPolicy>,
 }
 
 /// What one series of connections is about.
@@ -119,6 +121,8 @@ pub struct TcpLabels {
     pub target_addr: SocketAddr,
     /// Service that was dialled: namespace, name.
     pub service: Option<(Arc<str>, Arc<str>)>,
+    /// Who may call the workload, inbound only.
+    pub policy: Option<DefaultPolicy>,
 }
 
 /// All of a pod that is written into labels; the node is not.
@@ -138,7 +142,7 @@ impl HttpLabels {
         (
             (self.direction, written(&self.workload), self.peer.as_deref().map(written)),
             (&self.tls, &self.client_id, &self.server_id, &self.authority),
-            (canonical(self.target_addr), &self.service),
+            (canonical(self.target_addr), &self.service, self.policy),
         )
     }
 }
@@ -148,7 +152,7 @@ impl TcpLabels {
         (
             (self.direction, self.peer_is_src, written(&self.workload), self.peer.as_deref().map(written)),
             (&self.tls, &self.client_id, &self.server_id),
-            (canonical(self.target_addr), &self.service),
+            (canonical(self.target_addr), &self.service, self.policy),
         )
     }
 }
@@ -178,6 +182,8 @@ pub(crate) trait Labels: Hash + Eq + Clone + 'static {
     fn direction(&self) -> Direction;
     /// The local workload, whose bound counts.
     fn workload(&self) -> &Arc<PodRef>;
+    /// Who may call the local workload; none for what it sends.
+    fn policy(&self) -> Option<DefaultPolicy>;
     /// Appends `name="value"` pairs.
     fn write(&self, text: &mut LabelText);
 }
@@ -191,6 +197,10 @@ impl Labels for HttpLabels {
         &self.workload
     }
 
+    fn policy(&self) -> Option<DefaultPolicy> {
+        self.policy
+    }
+
     fn write(&self, text: &mut LabelText) {
         text.push("direction", self.direction.label());
         if let Some(authority) = &self.authority {
@@ -198,7 +208,8 @@ impl Labels for HttpLabels {
         }
         write_target(text, self.target_addr);
         self.tls.write(text);
-        write_rest(text, self.direction, &self.client_id, &self.server_id, self.target_addr);
+        write_identities(text, &self.client_id, &self.server_id);
+        write_policy(text, self.policy, self.target_addr);
         write_pods(text, self.direction, &self.workload, self.peer.as_deref(), self.service.as_ref());
     }
 }
@@ -212,12 +223,17 @@ impl Labels for TcpLabels {
         &self.workload
     }
 
+    fn policy(&self) -> Option<DefaultPolicy> {
+        self.policy
+    }
+
     fn write(&self, text: &mut LabelText) {
         text.push("direction", self.direction.label());
         text.push("peer", if self.peer_is_src { "src" } else { "dst" });
         write_target(text, self.target_addr);
         self.tls.write(text);
-        write_rest(text, self.direction, &self.client_id, &self.server_id, self.target_addr);
+        write_identities(text, &self.client_id, &self.server_id);
+        write_policy(text, self.policy, self.target_addr);
         write_pods(text, self.direction, &self.workload, self.peer.as_deref(), self.service.as_ref());
     }
 }
@@ -229,24 +245,21 @@ fn write_target(text: &mut LabelText, address: SocketAddr) {
     text.display("target_port", port);
 }
 
-fn write_rest(
-    text: &mut LabelText,
-    direction: Direction,
-    client: &Option<Identity>,
-    server: &Option<Identity>,
-    target: SocketAddr,
-) {
+fn write_identities(text: &mut LabelText, client: &Option<Identity>, server: &Option<Identity>) {
     if let Some(client) = client {
         text.push("client_id", client.as_str());
     }
     if let Some(server) = server {
         text.push("server_id", server.as_str());
     }
-    if direction == Direction::Inbound {
+}
+
+fn write_policy(text: &mut LabelText, policy: Option<DefaultPolicy>, target: SocketAddr) {
+    if let Some(policy) = policy {
         // Without a Server resource on the port, Linkerd names the default policy here.
         text.push("srv_group", "");
         text.push("srv_kind", "default");
-        text.push("srv_name", "all-unauthenticated");
+        text.push("srv_name", policy.name());
         text.display("srv_port", target.port());
     }
 }

@@ -11,9 +11,10 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use weir_core::{classify::Classification, snapshot::PodRef};
+use weir_core::{classify::Classification, inbound::InboundPlan, snapshot::PodRef};
 
 use super::{
+    decisions::Decisions,
     histogram::{BUCKETS, Histogram},
     labels::{Direction, HttpLabels, TcpLabels},
     slots::Slots,
@@ -53,6 +54,7 @@ pub struct HttpSeries {
     pub(crate) subject: Subject<HttpLabels>,
     requests: AtomicU64,
     responses: Slots<ResponseKind>,
+    decisions: Decisions,
     // Responses whose kind found no slot: failures, successes.
     other: [AtomicU64; 2],
     latency: Histogram,
@@ -78,6 +80,7 @@ impl HttpSeries {
             subject,
             requests: AtomicU64::new(0),
             responses: Slots::new(limits::RESPONSE_KINDS),
+            decisions: Decisions::default(),
             other: Default::default(),
             latency: Histogram::default(),
             seen: Mutex::default(),
@@ -87,6 +90,15 @@ impl HttpSeries {
     /// A request began.
     pub fn request(&self) {
         self.requests.fetch_add(1, Relaxed);
+    }
+
+    /// Policy decided about a request.
+    pub fn decided(&self, plan: &InboundPlan) {
+        self.decisions.count(plan);
+    }
+
+    pub(super) fn decisions(&self) -> &Decisions {
+        &self.decisions
     }
 
     /// A response ended. `ttfb`: from the request's arrival to the response's head.
@@ -148,6 +160,7 @@ pub struct TcpSeries {
     read: AtomicU64,
     written: AtomicU64,
     closed: Slots<i32>,
+    decisions: Decisions,
     closed_other: AtomicU64,
     seen: Mutex<TcpCounts>,
 }
@@ -174,9 +187,19 @@ impl TcpSeries {
             read: AtomicU64::new(0),
             written: AtomicU64::new(0),
             closed: Slots::new(limits::CLOSE_KINDS),
+            decisions: Decisions::default(),
             closed_other: AtomicU64::new(0),
             seen: Mutex::default(),
         }
+    }
+
+    /// Policy decided about a connection.
+    pub fn decided(&self, plan: &InboundPlan) {
+        self.decisions.count(plan);
+    }
+
+    pub(super) fn decisions(&self) -> &Decisions {
+        &self.decisions
     }
 
     /// Counts a connection as open until the guard is closed or dropped.

@@ -82,13 +82,14 @@ pub(super) fn pod(pod: &Pod) -> String {
         "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n  namespace: {namespace}\n  uid: {uid}\n  \
          labels: {{app: {owner}, pod-template-hash: 5d59{enabled}}}\n  annotations: {annotations}\n  \
          ownerReferences: [{{apiVersion: apps/v1, kind: ReplicaSet, name: {owner}-5d59, uid: replica-set, controller: true}}]\n\
-         spec:\n  nodeName: {node}\n  serviceAccountName: {owner}\n  containers: [{{name: app, image: app}}]\n\
+         spec:\n  nodeName: {node}\n  serviceAccountName: {owner}\n  containers: [{{name: app, image: app{container}}}]\n\
          status:\n  phase: Running\n  podIP: {v4}\n  podIPs: [{{ip: {v4}}}, {{ip: \"{v6}\"}}]\n",
         owner = pod.owner,
         namespace = pod.namespace,
         name = pod.name,
         uid = pod.uid,
         annotations = annotations(&pod.annotations),
+        container = pod.container,
         node = super::Mesh::node_name(pod.place.node),
         v4 = pod.place.v4,
         v6 = pod.place.v6,

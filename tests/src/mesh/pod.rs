@@ -24,6 +24,8 @@ pub struct PodOptions {
     pub annotations: Vec<(String, String)>,
     /// The label `weir.mesh/enabled` of the pod itself.
     pub enabled: Option<bool>,
+    /// More fields of its container, in YAML's flow style.
+    pub container: String,
 }
 
 impl PodOptions {
@@ -36,6 +38,7 @@ impl PodOptions {
             node,
             annotations: Vec::new(),
             enabled: None,
+            container: String::new(),
         }
     }
 
@@ -50,6 +53,13 @@ impl PodOptions {
     #[must_use]
     pub fn annotated(mut self, key: &str, value: &str) -> PodOptions {
         self.annotations.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// With these fields more in its container, in YAML's flow style.
+    #[must_use]
+    pub fn container(mut self, fields: &str) -> PodOptions {
+        self.container = format!(", {fields}");
         self
     }
 
@@ -78,6 +88,8 @@ pub struct Pod {
     pub annotations: Vec<(String, String)>,
     /// As in the manifest.
     pub enabled: Option<bool>,
+    /// As in the manifest.
+    pub container: String,
     /// Whether its endpoints are ready.
     pub ready: bool,
 }
@@ -92,6 +104,7 @@ impl Pod {
             owner: options.owner.clone(),
             annotations: options.annotations.clone(),
             enabled: options.enabled,
+            container: options.container.clone(),
             ready: true,
         }
     }

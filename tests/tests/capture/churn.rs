@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use weir_node::handover::PodSpec;
 use weir_tests::{fabric::Place, wait};
 
 use super::{
@@ -80,7 +81,7 @@ fn pods_come_and_go_under_load_without_an_error_or_a_trace() {
         for _cycle in 0..CYCLES {
             for pod in &pods {
                 let started = Instant::now();
-                proxy.enrol(spec(pod));
+                proxy.enrol(PodSpec { direct_probe_ports: vec![PORT], mark_node: true, ..spec(pod) });
                 enrolling += started.elapsed();
             }
             let mut leaving: Vec<&str> = pods.iter().map(|pod| pod.netns.name()).collect();

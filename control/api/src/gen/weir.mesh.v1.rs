@@ -59,6 +59,23 @@ pub struct Workload {
     pub ports: ::prost::alloc::vec::Vec<PortProtocol>,
     #[prost(enumeration = "AccessLog", tag = "7")]
     pub access_log: i32,
+    /// Who may call it where nothing else says. A node refuses a workload without.
+    #[prost(enumeration = "DefaultPolicy", tag = "8")]
+    pub default_policy: i32,
+    /// What kubelet asks of it: its node lets that through whatever the policy says.
+    #[prost(message, repeated, tag = "9")]
+    pub probes: ::prost::alloc::vec::Vec<Probe>,
+}
+/// A probe, or a hook that is an HTTP request, of one of the pod's containers. Ports are numbers: names are resolved.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Probe {
+    #[prost(uint32, tag = "1")]
+    pub port: u32,
+    #[prost(enumeration = "ProbeKind", tag = "2")]
+    pub kind: i32,
+    /// Path and query, with the leading slash; of `GET` alone.
+    #[prost(string, tag = "3")]
+    pub path: ::prost::alloc::string::String,
 }
 /// Names of a pod for labels, identities and people.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -253,6 +270,83 @@ impl ResourceKind {
             "TRUST_BUNDLE" => Some(Self::TrustBundle),
             "PLAIN_POD" => Some(Self::PlainPod),
             "MESHED_NAMESPACE" => Some(Self::MeshedNamespace),
+            _ => None,
+        }
+    }
+}
+/// Linkerd's `default-inbound-policy`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum DefaultPolicy {
+    Unspecified = 0,
+    AllUnauthenticated = 1,
+    AllAuthenticated = 2,
+    ClusterUnauthenticated = 3,
+    ClusterAuthenticated = 4,
+    Deny = 5,
+    Audit = 6,
+}
+impl DefaultPolicy {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "DEFAULT_POLICY_UNSPECIFIED",
+            Self::AllUnauthenticated => "ALL_UNAUTHENTICATED",
+            Self::AllAuthenticated => "ALL_AUTHENTICATED",
+            Self::ClusterUnauthenticated => "CLUSTER_UNAUTHENTICATED",
+            Self::ClusterAuthenticated => "CLUSTER_AUTHENTICATED",
+            Self::Deny => "DENY",
+            Self::Audit => "AUDIT",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "DEFAULT_POLICY_UNSPECIFIED" => Some(Self::Unspecified),
+            "ALL_UNAUTHENTICATED" => Some(Self::AllUnauthenticated),
+            "ALL_AUTHENTICATED" => Some(Self::AllAuthenticated),
+            "CLUSTER_UNAUTHENTICATED" => Some(Self::ClusterUnauthenticated),
+            "CLUSTER_AUTHENTICATED" => Some(Self::ClusterAuthenticated),
+            "DENY" => Some(Self::Deny),
+            "AUDIT" => Some(Self::Audit),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ProbeKind {
+    Unspecified = 0,
+    /// `tcpSocket`, and `httpGet` with scheme HTTPS: no byte of it is looked at.
+    Connection = 1,
+    /// `httpGet`
+    Get = 2,
+    /// `grpc`
+    Grpc = 3,
+}
+impl ProbeKind {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "PROBE_KIND_UNSPECIFIED",
+            Self::Connection => "PROBE_KIND_CONNECTION",
+            Self::Get => "PROBE_KIND_GET",
+            Self::Grpc => "PROBE_KIND_GRPC",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "PROBE_KIND_UNSPECIFIED" => Some(Self::Unspecified),
+            "PROBE_KIND_CONNECTION" => Some(Self::Connection),
+            "PROBE_KIND_GET" => Some(Self::Get),
+            "PROBE_KIND_GRPC" => Some(Self::Grpc),
             _ => None,
         }
     }

@@ -8,6 +8,7 @@ use weir_api::v1;
 use super::{AccessLog, CaptureSettings, PodRef, Workload};
 use crate::{
     identity::Identity,
+    inbound::{DefaultPolicy, InboundPolicy, Probe, ProbeKind},
     limits,
     protocol::{PortProtocols, PortRange},
 };
@@ -37,7 +38,31 @@ pub(super) fn workload(uid: &str, resource: &v1::Workload) -> Result<Workload, R
         capture: capture(resource.capture.as_ref())?,
         ports: ports(&resource.ports)?,
         access_log,
+        policy: policy(resource)?,
     })
+}
+
+fn policy(resource: &v1::Workload) -> Result<InboundPolicy, Reason> {
+    let given =
+        v1::DefaultPolicy::try_from(resource.default_policy).map_err(|error| format!("default_policy: {error}"))?;
+    let default = DefaultPolicy::of_api(given).ok_or("default_policy: missing")?;
+    let count = resource.probes.len();
+    if count > limits::PROBES_PER_POD {
+        return Err(format!("probes: {count} of them, at most {} are taken", limits::PROBES_PER_POD));
+    }
+    Ok(InboundPolicy { default, probes: resource.probes.iter().map(probe).collect::<Result<_, _>>()? })
+}
+
+fn probe(given: &v1::Probe) -> Result<Probe, Reason> {
+    let kind = match v1::ProbeKind::try_from(given.kind) {
+        Ok(v1::ProbeKind::Connection) => ProbeKind::Connection,
+        Ok(v1::ProbeKind::Get) if given.path.starts_with('/') => ProbeKind::Get(Arc::from(given.path.as_str())),
+        Ok(v1::ProbeKind::Get) => return Err(format!("probes.path: {:?} is no path", given.path)),
+        Ok(v1::ProbeKind::Grpc) => ProbeKind::Grpc,
+        Ok(v1::ProbeKind::Unspecified) => return Err("probes.kind: missing".to_owned()),
+        Err(error) => return Err(format!("probes.kind: {error}")),
+    };
+    Ok(Probe { port: port("probes.port", given.port)?, kind })
 }
 
 pub(super) fn pod(pod: Option<&v1::PodRef>) -> PodRef {

@@ -60,9 +60,16 @@ fn workload(uid: &str, address: &str) -> v1::Resource {
         uid: uid.into(),
         addresses: vec![address.into()],
         identity: "web.shop.serviceaccount.identity.linkerd.cluster.local".into(),
+        default_policy: v1::DefaultPolicy::AllUnauthenticated.into(),
         ..Default::default()
     };
     resource(ResourceKind::Workload, uid, Body::Workload(workload))
+}
+
+/// A workload at 10.1.0.1 with this policy.
+pub(crate) fn workload_with(policy: InboundPolicy) -> Workload {
+    let snapshot = applied(&Snapshot::default(), vec![workload("u", "10.1.0.1")]);
+    Workload { policy, ..Workload::clone(snapshot.workload_by_uid("u").unwrap()) }
 }
 
 fn applied(previous: &Snapshot, upserts: Vec<v1::Resource>) -> Snapshot {
