@@ -226,6 +226,7 @@ impl Plane {
     pub fn trust_changed(&self) {
         tracing::info!(anchors = self.authority.current().anchors.len(), "trust anchors or issuer changed");
         self.tell(&Changed { trust: true, ..Changed::default() });
+        self.changes.send_modify(|count| *count += 1);
     }
 
     fn tell(&self, changed: &Changed) {

@@ -70,8 +70,10 @@ fn certified(plane: &Plane, identity: &Identity) -> Result<(CertifiedKey, Durati
 async fn renew(plane: Arc<Plane>, identity: Identity, own: Arc<Own>, mut life: Duration) {
     let mut anchors = plane.authority.current();
     let mut made = tokio::time::Instant::now();
+    let mut changes = plane.changes();
     loop {
-        tokio::time::sleep(limits::CA_RESCAN).await;
+        // Who trusts only the new anchor must not meet what the old issuer signed.
+        let _something = tokio::time::timeout(limits::CA_RESCAN, changes.changed()).await;
         let now = plane.authority.current();
         if Arc::ptr_eq(&now, &anchors) && made.elapsed() < life / 2 {
             continue;

@@ -24,6 +24,19 @@ async fn channel(control: &Control, anchors: &str) -> Channel {
 }
 
 async fn channel_as(control: &Control, anchors: &str, own: Option<Identity>) -> Channel {
+    try_channel(control, anchors, own).await.expect("control answers with a certificate of the anchors")
+}
+
+/// Whether control's own certificate is of these anchors.
+pub(crate) async fn proves_itself(control: &Control, anchors: &str) -> bool {
+    try_channel(control, anchors, None).await.is_ok()
+}
+
+async fn try_channel(
+    control: &Control,
+    anchors: &str,
+    own: Option<Identity>,
+) -> Result<Channel, tonic::transport::Error> {
     let mut tls = ClientTlsConfig::new()
         .ca_certificate(Certificate::from_pem(anchors))
         .domain_name("weir-control.weir.serviceaccount.identity.linkerd.cluster.local");
@@ -31,7 +44,7 @@ async fn channel_as(control: &Control, anchors: &str, own: Option<Identity>) -> 
         tls = tls.identity(own);
     }
     let endpoint = Channel::from_shared(control.url()).unwrap();
-    endpoint.tls_config(tls).unwrap().connect().await.expect("control answers with a certificate of the anchors")
+    endpoint.tls_config(tls).unwrap().connect().await
 }
 
 fn with_token<T>(message: T, token: &str) -> Request<T> {

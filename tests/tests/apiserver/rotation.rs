@@ -8,7 +8,7 @@ use weir_tests::wait;
 
 use crate::{
     WEB, connect,
-    node::{Mesh, Node, certify},
+    node::{Mesh, Node, certify, proves_itself},
     populated,
     stage::{SOON, Stage},
 };
@@ -129,6 +129,10 @@ async fn anchors_rotate_with_two_bundles_overlapping_and_each_step_says_when_it_
     stage.until("only the new anchor is published", &map, |text| text.matches("BEGIN CERTIFICATE").count() == 1);
     wait::eventually("all nodes have it", SOON, async || finding(&mut mesh, TRUSTED).await.is_none().then_some(()))
         .await;
+    wait::eventually("control's own certificate is of the new anchor", SOON, async || {
+        (proves_itself(&control, &new).await && !proves_itself(&control, &first).await).then_some(())
+    })
+    .await;
     let mut mesh = Mesh::of(&control, &new, &viewer).await;
     assert_eq!((finding(&mut mesh, TRUSTED).await, finding(&mut mesh, RENEWED).await), (None, None));
 }
