@@ -15,6 +15,8 @@ pub enum Act {
     Api,
     /// To get a certificate.
     Certify,
+    /// To be a replica of control.
+    Replica,
 }
 
 impl Act {
@@ -23,6 +25,7 @@ impl Act {
             Act::Node => "connect as a node",
             Act::Api => "ask as a person's program",
             Act::Certify => "get a certificate",
+            Act::Replica => "ask as a replica of control",
         }
     }
 }

@@ -10,6 +10,7 @@ mod tests;
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use parking_lot::RwLock;
 use weir_core::identity::Identity;
 
@@ -192,6 +193,21 @@ impl Authority {
     pub fn own(&self, identity: &Identity) -> Result<(Issued, Vec<u8>), CaError> {
         self.current().issuer.own(identity, self.life)
     }
+}
+
+/// DER as PEM.
+pub fn pem(label: &str, all: &[Vec<u8>]) -> String {
+    let mut text = String::new();
+    for der in all {
+        let encoded = STANDARD.encode(der);
+        text.push_str(&format!("-----BEGIN {label}-----\n"));
+        for line in encoded.as_bytes().chunks(64) {
+            text.push_str(&String::from_utf8_lossy(line));
+            text.push('\n');
+        }
+        text.push_str(&format!("-----END {label}-----\n"));
+    }
+    text
 }
 
 /// Now, Unix seconds.

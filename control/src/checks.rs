@@ -1,21 +1,22 @@
 //! What `weir check` shows: findings of control, then those of nodes. Must never say that something is well that was not looked at.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use weir_api::v1::{self, CheckOutcome, CheckResult};
 
-use crate::{limits, plane::Plane};
+use crate::{kubernetes::NAMESPACE, limits, plane::Plane, replicas::Gathered};
 
 const CONTROL: &str = "weir-control";
+const IDENTITY: &str = "weir-identity";
 const PODS: &str = "weir-data-plane";
 
 /// Everything.
-pub fn all(plane: &Plane, reports: &[v1::Report], missing: &[String]) -> Vec<CheckResult> {
-    let mut results = vec![manifests(plane), authority(plane), issuer(plane), nodes(reports, missing)];
-    results.push(rejections(plane));
-    results.push(pods(plane));
-    results.push(refused(plane));
-    for report in reports {
+pub fn all(plane: &Plane, gathered: &Gathered) -> Vec<CheckResult> {
+    let mut results = vec![manifests(plane), authority(gathered), issuer(plane)];
+    results.extend([replicas(gathered), nodes(gathered), rejections(gathered)]);
+    results.extend([trust(plane, gathered), certificates(plane, gathered)]);
+    results.extend([pods(plane, gathered), refused(plane)]);
+    for report in &gathered.reports {
         results.extend(report.checks.iter().cloned().map(|found| of_node(&report.node_name, found)));
     }
     results
@@ -33,22 +34,37 @@ fn result(category: &str, description: impl Into<String>, outcome: CheckOutcome,
 /// Success when there is nothing wrong.
 fn judged(category: &str, description: &str, bad: CheckOutcome, wrong: Vec<String>) -> CheckResult {
     let outcome = if wrong.is_empty() { CheckOutcome::Success } else { bad };
+    let mut wrong = wrong;
+    let more = wrong.len().saturating_sub(limits::NAMED_PER_CHECK);
+    wrong.truncate(limits::NAMED_PER_CHECK);
+    if more > 0 {
+        wrong.push(format!("and {more} more"));
+    }
     result(category, description, outcome, wrong.join("\n"))
 }
 
 fn manifests(plane: &Plane) -> CheckResult {
-    let mut findings: Vec<String> = plane.findings().iter().map(ToString::to_string).collect();
-    let more = findings.len().saturating_sub(limits::FINDINGS_PER_FILE);
-    findings.truncate(limits::FINDINGS_PER_FILE);
-    if more > 0 {
-        findings.push(format!("and {more} more"));
-    }
-    judged(CONTROL, "all manifests are valid", CheckOutcome::Error, findings)
+    let findings = plane.findings().iter().map(ToString::to_string).collect();
+    judged(CONTROL, "all objects that the mesh reads are valid", CheckOutcome::Error, findings)
 }
 
-fn authority(plane: &Plane) -> CheckResult {
-    let wrong = plane.authority_problem().map(|problem| format!("{problem}; what was used before stays in use"));
-    judged(CONTROL, "trust anchors and issuer as given are in use", CheckOutcome::Error, wrong.into_iter().collect())
+fn authority(gathered: &Gathered) -> CheckResult {
+    let wrong = gathered
+        .authority_problems
+        .iter()
+        .map(|(replica, problem)| format!("{replica}: {problem}; what was used before stays in use"));
+    judged(CONTROL, "trust anchors and issuer as given are in use", CheckOutcome::Error, wrong.collect())
+}
+
+fn replicas(gathered: &Gathered) -> CheckResult {
+    let missing = gathered.missing_replicas();
+    let wrong = missing.iter().map(|replica| {
+        let v1::Replica { name, address, problem, .. } = replica;
+        format!(
+            "{name} ({address}): {problem}; nodes that are connected to it are not in this answer: see `kubectl -n {NAMESPACE} logs {name}`, and whether a NetworkPolicy lets replicas of control reach each other"
+        )
+    });
+    judged(CONTROL, "replicas of control answer each other", CheckOutcome::Error, wrong.collect())
 }
 
 fn issuer(plane: &Plane) -> CheckResult {
@@ -70,7 +86,8 @@ fn issuer(plane: &Plane) -> CheckResult {
     result(CONTROL, "issuer certificate is about to end", outcome, hint)
 }
 
-fn nodes(reports: &[v1::Report], missing: &[String]) -> CheckResult {
+fn nodes(gathered: &Gathered) -> CheckResult {
+    let (reports, missing) = (&gathered.reports, &gathered.missing_nodes);
     if reports.is_empty() && missing.is_empty() {
         let hint = "no node is connected: is `weir-node proxy` running, and can it reach control?".to_owned();
         return result(CONTROL, "nodes are connected", CheckOutcome::Error, hint);
@@ -80,14 +97,14 @@ fn nodes(reports: &[v1::Report], missing: &[String]) -> CheckResult {
     judged(CONTROL, "connected nodes answer", CheckOutcome::Error, wrong)
 }
 
-fn rejections(plane: &Plane) -> CheckResult {
+fn rejections(gathered: &Gathered) -> CheckResult {
     let mut wrong = Vec::new();
-    for node in plane.nodes() {
-        for rejection in node.rejected.lock().iter() {
+    for node in gathered.nodes.values() {
+        for rejection in &node.rejected {
             let key = rejection.key.clone().unwrap_or_default();
             wrong.push(format!(
                 "node {} refused {} {}: {}",
-                node.name,
+                node.node_name,
                 key.kind().as_str_name(),
                 key.name,
                 rejection.reason
@@ -97,19 +114,65 @@ fn rejections(plane: &Plane) -> CheckResult {
     judged(CONTROL, "nodes take what they are sent", CheckOutcome::Error, wrong)
 }
 
-fn pods(plane: &Plane) -> CheckResult {
-    let statuses = plane.statuses();
+/// Before an issuer may be changed, and before an old anchor may go, every node must know: a handshake needs both sides.
+fn trust(plane: &Plane, gathered: &Gathered) -> CheckResult {
+    let current = plane.trust_version();
+    let nodes = gathered.nodes.values().filter(|node| node.trust_version != current);
+    let mut wrong: Vec<String> = nodes.map(|node| format!("node {} has not taken them yet", node.node_name)).collect();
+    if gathered.trust_versions.iter().any(|version| *version != current) {
+        wrong.push("replicas of control do not agree on them yet".to_owned());
+    }
+    let index = plane.index();
+    let enabled = index.pods().filter(|pod| index.is_enabled(pod));
+    let silent: BTreeSet<&str> = enabled
+        .map(|pod| pod.reference.node_name.as_str())
+        .filter(|name| !gathered.nodes.contains_key(*name))
+        .collect();
+    wrong.extend(silent.iter().map(|node| format!("node {node} is not connected, and trusts what it was told last")));
+    if !wrong.is_empty() {
+        wrong.push("neither change the issuer nor remove a trust anchor before they have".to_owned());
+    }
+    let count = plane.authority.current().anchors.len();
+    judged(IDENTITY, &format!("all nodes trust the trust anchors in use ({count})"), CheckOutcome::Warning, wrong)
+}
+
+fn certificates(plane: &Plane, gathered: &Gathered) -> CheckResult {
+    let current = plane.authority.current();
+    let mut wrong: Vec<String> = Vec::new();
+    for report in &gathered.reports {
+        for workload in report.workloads.iter().filter(|workload| !workload.certificate_chain.is_empty()) {
+            if !current.issuer.has_signed(&workload.certificate_chain, &workload.identity) {
+                let pod = workload.pod.clone().unwrap_or_default();
+                wrong.push(format!("{}/{} on node {}", pod.namespace, pod.name, report.node_name));
+            }
+        }
+    }
+    wrong.sort();
+    if !wrong.is_empty() {
+        let within = limits::RENEWED_WITHIN;
+        wrong.insert(0, format!("nodes renew within {within:?} of a change of the issuer; do not remove the former one's trust anchor before. Still of another issuer:"));
+    }
+    judged(IDENTITY, "certificates of pods are of the issuer in use", CheckOutcome::Warning, wrong)
+}
+
+fn pods(plane: &Plane, gathered: &Gathered) -> CheckResult {
+    let statuses = gathered.statuses();
     let index = plane.index();
     let mut wrong: Vec<String> = index
         .pods()
         .filter(|pod| index.is_enabled(pod))
         .filter_map(|pod| {
             let name = format!("{}/{}", pod.reference.namespace, pod.reference.name);
+            let node = &pod.reference.node_name;
             match statuses.get(&*pod.uid) {
                 Some(status) if status.captured && status.certificate_not_after > 0 => None,
-                Some(status) if status.captured => Some(format!("{name}: captured, but has no certificate yet")),
+                Some(status) if status.captured => Some(format!(
+                    "{name}: captured, but has no certificate: its connections wait; see `kubectl -n {NAMESPACE} logs` of weir-proxy on node {node} and of weir-control"
+                )),
                 Some(status) => Some(format!("{name}: not captured: {}", status.reason)),
-                None => Some(format!("{name}: node {} has not said anything about it", pod.reference.node_name)),
+                None => Some(format!(
+                    "{name}: node {node} has not said anything about it: does weir-proxy run there (`kubectl -n {NAMESPACE} get pods -o wide`), and can it reach weir-control?"
+                )),
             }
         })
         .collect();

@@ -14,12 +14,14 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use kube::{Client, Config, client::ClientBuilder};
 use tokio::sync::{mpsc, oneshot};
+use weir_core::identity::Identity;
 
 use crate::{
     admin::Health,
     limits,
     parse::Options,
     plane::Plane,
+    replicas::Replicas,
     tokens::{Reviews, Tokens},
 };
 
@@ -113,6 +115,8 @@ pub struct Running {
     pub plane: Arc<Plane>,
     /// Judges of callers.
     pub tokens: Arc<Tokens>,
+    /// This replica among the others.
+    pub replicas: Arc<Replicas>,
     release: oneshot::Sender<()>,
     election: tokio::task::JoinHandle<()>,
 }
@@ -147,7 +151,7 @@ pub async fn client() -> Result<Client, Failure> {
 ///
 /// # Errors
 /// There is no way to reach an API server at all; everything else is waited for.
-pub async fn start(options: Options, life: Duration, health: &Health) -> Result<Running, Failure> {
+pub async fn start(options: Options, life: Duration, identity: &Identity, health: &Health) -> Result<Running, Failure> {
     health.wait_for("the API server was not asked for the authority yet".to_owned());
     let client = client().await?;
     let (authority, known) = identity::first(&client, &options.trust_domain, life, health).await;
@@ -158,15 +162,16 @@ pub async fn start(options: Options, life: Duration, health: &Health) -> Result<
     let (notices, noticed) = mpsc::channel(limits::NOTICES_QUEUE);
     plane.set_notices(notices);
     let me = instance();
+    let replicas = Arc::new(Replicas::of_service(Arc::clone(&plane), identity.clone(), me.clone()));
     tokio::spawn(events::publish(client.clone(), noticed, me.clone()));
     let (release, released) = oneshot::channel();
     let (election, leadership) = election::Election::new(&client, me);
     let election = tokio::spawn(election.run(released));
     tokio::spawn(identity::follow(client.clone(), known, Arc::clone(&plane), leadership.clone()));
     tokio::spawn(pods::Pods::new(client.clone(), Arc::clone(&plane), leadership.clone()).follow());
-    tokio::spawn(status::follow(client.clone(), Arc::clone(&plane), leadership));
+    tokio::spawn(status::follow(client.clone(), Arc::clone(&plane), Arc::clone(&replicas), leadership));
     let tokens = Arc::new(Tokens::Reviews(Box::new(Reviews::new(client))));
-    Ok(Running { plane, tokens, release, election })
+    Ok(Running { plane, tokens, replicas, release, election })
 }
 
 /// Distinguishes this replica: a pod that restarts is the same one, and leads on at once.

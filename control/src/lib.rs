@@ -18,6 +18,7 @@ pub mod notices;
 pub mod objects;
 pub mod parse;
 pub mod plane;
+pub mod replicas;
 pub mod serve;
 pub mod session;
 pub mod snapshot;
@@ -35,7 +36,7 @@ use tokio::{
 };
 use weir_core::{identity::Identity, inbound::DefaultPolicy};
 
-use crate::{admin::Health, ca::CaArgs, parse::Options};
+use crate::{admin::Health, ca::CaArgs, parse::Options, replicas::Replicas};
 
 /// Weir's control plane.
 #[derive(Debug, Parser)]
@@ -62,6 +63,10 @@ pub struct Args {
     /// Who may call pods for which neither they nor their namespaces say it: all-unauthenticated, all-authenticated, cluster-unauthenticated, cluster-authenticated, deny or audit
     #[arg(long, default_value = "all-unauthenticated")]
     pub default_inbound_policy: DefaultPolicy,
+
+    /// Namespace that this runs in, where it is a pod
+    #[arg(long, env = "POD_NAMESPACE", hide = true)]
+    pub pod_namespace: Option<String>,
     /// Where anchors and issuer come from
     #[command(flatten)]
     pub ca: CaArgs,
@@ -108,6 +113,12 @@ pub enum ControlError {
     /// No source of objects.
     #[error("either --kubernetes, or --manifests with --node-tokens and --api-token")]
     NoSource,
+    /// Another namespace than the mesh's.
+    #[error(
+        "this pod runs in namespace {0}, but this version works in namespace {namespace} alone: its Secrets, ConfigMaps, lease and identities are there; install it there, as `weir install` does and `helm install --namespace {namespace}`",
+        namespace = kubernetes::NAMESPACE
+    )]
+    Namespace(String),
     /// No API server.
     #[error("--kubernetes: {0}; outside a pod, set KUBECONFIG")]
     Kubernetes(#[from] kubernetes::Failure),
@@ -131,7 +142,11 @@ fn setup(what: impl Into<String>) -> impl FnOnce(io::Error) -> ControlError {
 /// # Errors
 /// See [`ControlError`].
 pub fn run(args: Args) -> Result<(), ControlError> {
-    let identity = Identity::of("weir", "weir-control", &args.trust_domain)?;
+    if let Some(other) = args.pod_namespace.as_ref().filter(|found| args.kubernetes && *found != kubernetes::NAMESPACE)
+    {
+        return Err(ControlError::Namespace(other.clone()));
+    }
+    let identity = Identity::of(kubernetes::NAMESPACE, "weir-control", &args.trust_domain)?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(setup("starting the event loop"))?;
     let ended = runtime.block_on(control(args, identity));
@@ -158,20 +173,21 @@ async fn control(args: Args, identity: Identity) -> Result<(), ControlError> {
         linkerd_inject: args.linkerd_inject,
         default_policy: args.default_inbound_policy,
     };
-    let (plane, tokens, running) = if args.kubernetes {
+    let (plane, tokens, replicas, running) = if args.kubernetes {
         let started = tokio::select! {
-            started = kubernetes::start(options, args.ca.life(), &health) => started?,
+            started = kubernetes::start(options, args.ca.life(), &identity, &health) => started?,
             () = &mut stop => return Ok(()),
         };
-        (Arc::clone(&started.plane), Arc::clone(&started.tokens), Some(started))
+        (Arc::clone(&started.plane), Arc::clone(&started.tokens), Arc::clone(&started.replicas), Some(started))
     } else {
         let (plane, tokens) = directory::start(args.directory, &args.ca, options)?;
-        (plane, tokens, None)
+        let replicas = Arc::new(Replicas::alone(Arc::clone(&plane), identity.clone()));
+        (plane, tokens, replicas, None)
     };
     health.set_plane(Arc::clone(&plane));
     tracing::info!(listen = %args.listen, admin = %args.admin_listen, %identity, "control ready");
     let (stopping, stopped) = tokio::sync::oneshot::channel::<()>();
-    let served = serve::serve(plane, tokens, identity, listener, async move { drop(stopped.await) });
+    let served = serve::serve(plane, tokens, replicas, identity, listener, async move { drop(stopped.await) });
     let mut served = std::pin::pin!(served);
     tokio::select! {
         ended = &mut served => return Ok(ended?),

@@ -68,6 +68,9 @@ pub const ANCHOR_LIFETIME: Duration = Duration::from_secs(10 * 365 * 86_400);
 pub const ISSUER_LIFETIME: Duration = Duration::from_secs(365 * 86_400);
 /// A self-made issuer with less than this left is replaced.
 pub const ISSUER_RENEWAL: Duration = Duration::from_secs(60 * 86_400);
+/// Nodes renew within so long of a change of the issuer (their `RENEW_ISSUER_WITHIN`): each at a moment of its own, or a thousand
+/// of them would ask at once.
+pub const RENEWED_WITHIN: Duration = Duration::from_secs(30);
 /// How often the CA's files are looked at for changes.
 pub const CA_RESCAN: Duration = Duration::from_secs(1);
 /// A file of certificates or a key.
@@ -95,6 +98,8 @@ pub const TOKEN_RESCAN: Duration = Duration::from_secs(2);
 pub const ADMIN_CONNECTIONS: usize = 32;
 /// Time that one admin request may take.
 pub const ADMIN_WITHIN: Duration = Duration::from_secs(10);
+/// Objects named in one finding of `weir check`: a screen or two; the next look shows what is left.
+pub const NAMED_PER_CHECK: usize = 100;
 /// Observations at a time: each holds the reports of all nodes in memory.
 pub const OBSERVATIONS: usize = 8;
 /// Time that nodes have to answer a query; `weir` shows who did not.
@@ -103,6 +108,17 @@ pub const QUERY_WITHIN: Duration = Duration::from_secs(2);
 pub const WINDOW_SECONDS: u32 = 300;
 /// Shortest token: half of what `openssl rand -hex 16` prints; an empty file must not let everybody in.
 pub const TOKEN_LEAST: usize = 16;
+
+// replicas
+
+/// Other replicas that one asks: three are usual, and the chart takes no more than 15.
+pub const REPLICAS: usize = 16;
+/// Questions to all others at a time, each a TLS handshake with each of them; whoever comes then waits.
+pub const GATHERINGS: usize = 16;
+/// A replica has this long to say what it knows, its own nodes' answers included: well below what `weir` waits for.
+pub const SHARE_WITHIN: Duration = Duration::from_secs(4);
+/// What one replica says: reports of its nodes, 16 MiB each at most (`weir` takes as much from all of them).
+pub const SHARE_BYTES: usize = 256 * 1024 * 1024;
 
 // API server
 

@@ -2,7 +2,6 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 use weir_api::v1::{self, mesh_server::Mesh};
 
@@ -12,6 +11,7 @@ use crate::{
     limits,
     objects::{Name, Pod, Unfit},
     plane::Plane,
+    replicas::Replicas,
     snapshot,
     tokens::{Caller, Tokens},
 };
@@ -21,20 +21,13 @@ use crate::{
 pub struct Service {
     plane: Arc<Plane>,
     tokens: Arc<Tokens>,
-    observations: Semaphore,
+    replicas: Arc<Replicas>,
 }
 
 impl Service {
     /// A service over the shared state.
-    pub fn new(plane: Arc<Plane>, tokens: Arc<Tokens>) -> Service {
-        Service { plane, tokens, observations: Semaphore::new(limits::OBSERVATIONS) }
-    }
-
-    async fn reports(&self, window_seconds: u32) -> Result<(Vec<v1::Report>, Vec<String>), Status> {
-        let Ok(_place) = self.observations.try_acquire() else {
-            return Err(Status::resource_exhausted("too many observations at a time; ask again in a second"));
-        };
-        Ok(self.plane.observe(window_seconds).await)
+    pub fn new(plane: Arc<Plane>, tokens: Arc<Tokens>, replicas: Arc<Replicas>) -> Service {
+        Service { plane, tokens, replicas }
     }
 }
 
@@ -42,12 +35,11 @@ impl Service {
 impl Mesh for Service {
     async fn version(&self, request: Request<v1::VersionRequest>) -> Result<Response<v1::VersionResponse>, Status> {
         self.tokens.api(&Caller::of(&request)).await?;
-        let version = |node: &Arc<crate::plane::Node>| v1::NodeVersion {
-            node_name: node.name.to_string(),
-            version: node.version.clone(),
-        };
-        let nodes = self.plane.nodes().iter().map(version).collect();
-        Ok(Response::new(v1::VersionResponse { control: env!("CARGO_PKG_VERSION").to_owned(), nodes }))
+        let gathered = self.replicas.gather(None).await?;
+        let version = |node: v1::ConnectedNode| v1::NodeVersion { node_name: node.node_name, version: node.version };
+        let nodes = gathered.nodes.into_values().map(version).collect();
+        let control = env!("CARGO_PKG_VERSION").to_owned();
+        Ok(Response::new(v1::VersionResponse { control, nodes, replicas: gathered.replicas }))
     }
 
     async fn observe(&self, request: Request<v1::ObserveRequest>) -> Result<Response<v1::ObserveResponse>, Status> {
@@ -59,8 +51,10 @@ impl Mesh for Service {
                 limits::WINDOW_SECONDS
             )));
         }
-        let (reports, missing_nodes) = self.reports(window).await?;
-        Ok(Response::new(v1::ObserveResponse { reports, missing_nodes }))
+        let gathered = self.replicas.gather(Some(window)).await?;
+        let missing_replicas = gathered.missing_replicas();
+        let (reports, missing_nodes) = (gathered.reports, gathered.missing_nodes);
+        Ok(Response::new(v1::ObserveResponse { reports, missing_nodes, missing_replicas }))
     }
 
     async fn workloads(
@@ -69,14 +63,15 @@ impl Mesh for Service {
     ) -> Result<Response<v1::WorkloadsResponse>, Status> {
         self.tokens.api(&Caller::of(&request)).await?;
         let namespace = request.into_inner().namespace;
-        let statuses = self.plane.statuses();
+        let gathered = self.replicas.gather(None).await?;
+        let statuses = gathered.statuses();
         let index = self.plane.index();
         let wanted = |pod: &&Arc<Pod>| namespace.is_empty() || pod.reference.namespace == namespace;
         let mut pods: Vec<v1::PodStatus> =
             index.pods().filter(wanted).map(|pod| pod_status(&index, pod, &statuses)).collect();
         let place = |pod: &v1::PodStatus| pod.pod.as_ref().map(|pod| (pod.namespace.clone(), pod.name.clone()));
         pods.sort_by_cached_key(place);
-        Ok(Response::new(v1::WorkloadsResponse { pods }))
+        Ok(Response::new(v1::WorkloadsResponse { pods, missing_replicas: gathered.missing_replicas() }))
     }
 
     async fn endpoints(
@@ -111,12 +106,12 @@ impl Mesh for Service {
 
     async fn check(&self, request: Request<v1::CheckRequest>) -> Result<Response<v1::CheckResponse>, Status> {
         self.tokens.api(&Caller::of(&request)).await?;
-        let (reports, missing) = self.reports(1).await?;
-        Ok(Response::new(v1::CheckResponse { results: checks::all(&self.plane, &reports, &missing) }))
+        let gathered = self.replicas.gather(Some(1)).await?;
+        Ok(Response::new(v1::CheckResponse { results: checks::all(&self.plane, &gathered) }))
     }
 }
 
-fn pod_status(index: &Index, pod: &Pod, statuses: &HashMap<String, v1::WorkloadStatus>) -> v1::PodStatus {
+fn pod_status(index: &Index, pod: &Pod, statuses: &HashMap<&str, &v1::WorkloadStatus>) -> v1::PodStatus {
     let enabled = index.is_enabled(pod);
     let status = statuses.get(&*pod.uid).filter(|_| enabled);
     let reason = match (status, enabled) {

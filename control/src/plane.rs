@@ -7,7 +7,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use parking_lot::{Mutex, RwLock};
@@ -22,6 +22,7 @@ use crate::{
     metrics::Metrics,
     notices::Notice,
     parse::Finding,
+    snapshot,
 };
 
 /// Shared by every part of control.
@@ -53,6 +54,8 @@ pub struct Node {
     pub name: Arc<str>,
     /// As it says.
     pub version: String,
+    /// When its stream opened.
+    pub since: Instant,
     /// Distinguishes this connection from the node's next one.
     pub connection: u64,
     /// What changed since its stream looked last.
@@ -65,6 +68,20 @@ pub struct Node {
     pub statuses: Mutex<HashMap<String, v1::WorkloadStatus>>,
     /// What it refused, newest last.
     pub rejected: Mutex<Vec<v1::Rejection>>,
+    // Version of the trust bundle that it took last.
+    trust: AtomicU64,
+}
+
+impl Node {
+    /// Version of the trust bundle that it took last; 0: none.
+    pub fn trust_version(&self) -> u64 {
+        self.trust.load(Ordering::Relaxed)
+    }
+
+    /// It took a trust bundle.
+    pub fn set_trust_version(&self, version: u64) {
+        self.trust.store(version, Ordering::Relaxed);
+    }
 }
 
 impl Plane {
@@ -189,10 +206,27 @@ impl Plane {
         self.changes.send_modify(|count| *count += 1);
     }
 
+    /// What nodes are told to trust now.
+    pub fn trust_bundle(&self) -> v1::TrustBundle {
+        let current = self.authority.current();
+        v1::TrustBundle {
+            trust_domain: self.trust_domain.clone(),
+            anchors: current.anchors.clone(),
+            issuer: current.issuer.certificate().to_vec(),
+        }
+    }
+
+    /// Its version, as nodes acknowledge it.
+    pub fn trust_version(&self) -> u64 {
+        let body = v1::resource::Body::TrustBundle(self.trust_bundle());
+        snapshot::resource(&snapshot::Key::TrustBundle, &self.trust_domain, body).version
+    }
+
     /// Anchors changed.
     pub fn trust_changed(&self) {
         tracing::info!(anchors = self.authority.current().anchors.len(), "trust anchors or issuer changed");
         self.tell(&Changed { trust: true, ..Changed::default() });
+        self.changes.send_modify(|count| *count += 1);
     }
 
     fn tell(&self, changed: &Changed) {
@@ -231,12 +265,14 @@ impl Plane {
         let node = Arc::new(Node {
             name: Arc::clone(&name),
             version,
+            since: Instant::now(),
             connection: self.queries.fetch_add(1, Ordering::Relaxed),
             changed: Mutex::default(),
             news: Notify::new(),
             asked,
             statuses: Mutex::default(),
             rejected: Mutex::default(),
+            trust: AtomicU64::new(0),
         });
         nodes.insert(name, Arc::clone(&node));
         self.metrics.nodes(nodes.len());

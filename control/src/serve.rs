@@ -1,5 +1,7 @@
 //! The gRPC server: TLS with control's own identity, nodes' and people's services. Must never serve without TLS.
 
+mod clients;
+
 use std::{io, sync::Arc, time::Duration};
 
 use futures_util::TryFutureExt as _;
@@ -18,13 +20,14 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
-use weir_api::v1::{mesh_server::MeshServer, nodes_server::NodesServer};
+use weir_api::v1::{mesh_server::MeshServer, nodes_server::NodesServer, replicas_server::ReplicasServer};
 use weir_core::identity::Identity;
 
 use crate::{
     ca::{self, CaError},
     limits, mesh, nodes,
     plane::Plane,
+    replicas::{self, Replicas},
     tokens::Tokens,
 };
 
@@ -67,8 +70,10 @@ fn certified(plane: &Plane, identity: &Identity) -> Result<(CertifiedKey, Durati
 async fn renew(plane: Arc<Plane>, identity: Identity, own: Arc<Own>, mut life: Duration) {
     let mut anchors = plane.authority.current();
     let mut made = tokio::time::Instant::now();
+    let mut changes = plane.changes();
     loop {
-        tokio::time::sleep(limits::CA_RESCAN).await;
+        // Who trusts only the new anchor must not meet what the old issuer signed.
+        let _something = tokio::time::timeout(limits::CA_RESCAN, changes.changed()).await;
         let now = plane.authority.current();
         if Arc::ptr_eq(&now, &anchors) && made.elapsed() < life / 2 {
             continue;
@@ -90,6 +95,7 @@ async fn renew(plane: Arc<Plane>, identity: Identity, own: Arc<Own>, mut life: D
 pub async fn serve(
     plane: Arc<Plane>,
     tokens: Arc<Tokens>,
+    replicas: Arc<Replicas>,
     identity: Identity,
     listener: TcpListener,
     stop: impl Future<Output = ()> + Send + 'static,
@@ -97,9 +103,11 @@ pub async fn serve(
     let (first, life) = certified(&plane, &identity)?;
     let own = Arc::new(Own { current: RwLock::new(Arc::new(first)) });
     tokio::spawn(renew(Arc::clone(&plane), identity, Arc::clone(&own), life));
-    let mut config = ServerConfig::builder_with_provider(aws_lc_rs::default_provider().into())
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let clients = Arc::new(clients::Anchored { plane: Arc::clone(&plane), provider: Arc::clone(&provider) });
+    let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_no_client_auth()
+        .with_client_cert_verifier(clients)
         .with_cert_resolver(own);
     config.alpn_protocols = vec![b"h2".to_vec()];
     // A resumed session would skip the check of a changed certificate.
@@ -109,13 +117,15 @@ pub async fn serve(
     tokio::spawn(accept(listener, TlsAcceptor::from(Arc::new(config)), accepted));
     let nodes = NodesServer::new(nodes::Service::new(Arc::clone(&plane), Arc::clone(&tokens)))
         .max_decoding_message_size(limits::NODE_MESSAGE_BYTES);
-    let mesh = MeshServer::new(mesh::Service::new(plane, tokens));
+    let shares = ReplicasServer::new(replicas::Service(Arc::clone(&replicas)));
+    let mesh = MeshServer::new(mesh::Service::new(plane, tokens, replicas));
     Server::builder()
         .max_concurrent_streams(limits::STREAMS_PER_CONNECTION)
         .http2_keepalive_interval(Some(limits::KEEPALIVE))
         .http2_keepalive_timeout(Some(limits::KEEPALIVE))
         .add_service(nodes)
         .add_service(mesh)
+        .add_service(shares)
         .serve_with_incoming_shutdown(ReceiverStream::new(connections), stop)
         .err_into()
         .await

@@ -38,6 +38,9 @@ pub struct Session {
     in_flight: VecDeque<(u64, Instant)>,
     nonce: u64,
     synced: bool,
+    // Version of the trust bundle that the node took last, and the one that is on its way.
+    trust: u64,
+    trust_sent: Option<(u64, u64)>,
 }
 
 impl Session {
@@ -53,10 +56,15 @@ impl Session {
             in_flight: VecDeque::new(),
             nonce: 0,
             synced: false,
+            trust: 0,
+            trust_sent: None,
             node,
         };
         for known in hello.known.iter().take(limits::KNOWN_PER_NODE) {
             if let Some(key) = known.key.as_ref().and_then(Key::parse) {
+                if key == Key::TrustBundle {
+                    session.trust = known.version;
+                }
                 session.dirty.insert(key.clone());
                 session.has.insert(key, known.version);
             }
@@ -151,10 +159,24 @@ impl Session {
         match self.in_flight.front() {
             Some((nonce, _)) if *nonce == acknowledge.nonce => {
                 self.in_flight.pop_front();
+                self.take_trust(acknowledge);
                 Ok(())
             }
             _other => Err(tonic::Status::invalid_argument(format!("nonce {} was not expected", acknowledge.nonce))),
         }
+    }
+
+    fn take_trust(&mut self, acknowledge: &v1::Acknowledge) {
+        let Some((_, version)) = self.trust_sent.take_if(|(nonce, _)| *nonce == acknowledge.nonce) else { return };
+        let kind = |rejected: &v1::Rejection| rejected.key.as_ref().map(v1::ResourceKey::kind);
+        if !acknowledge.rejected.iter().any(|rejected| kind(rejected) == Some(v1::ResourceKind::TrustBundle)) {
+            self.trust = version;
+        }
+    }
+
+    /// Version of the trust bundle that the node took last; 0: none.
+    pub fn trust_version(&self) -> u64 {
+        self.trust
     }
 
     /// When an answer is overdue.
@@ -168,7 +190,7 @@ impl Session {
     }
 
     /// What to send now, if anything.
-    pub fn next(&mut self, index: &Index, anchors: &[Vec<u8>], now: Instant) -> Option<v1::Update> {
+    pub fn next(&mut self, index: &Index, trust: &v1::TrustBundle, now: Instant) -> Option<v1::Update> {
         let due: Vec<Key> = self.leaving.iter().filter(|(_, at)| **at <= now).map(|(key, _)| key.clone()).collect();
         self.dirty.extend(due);
         if self.in_flight.len() >= limits::UPDATES_IN_FLIGHT || (self.dirty.is_empty() && self.synced) {
@@ -180,12 +202,15 @@ impl Session {
             && bytes < limits::UPDATE_BYTES
         {
             let Some(key) = self.dirty.pop_first() else { break };
-            match self.body(&key, index, anchors) {
+            match self.body(&key, index, trust) {
                 Some(body) => {
                     self.leaving.remove(&key);
                     let resource = snapshot::resource(&key, &self.trust_domain, body);
                     if self.has.get(&key) != Some(&resource.version) {
                         bytes += resource.encoded_len();
+                        if key == Key::TrustBundle {
+                            self.trust_sent = Some((self.nonce + 1, resource.version));
+                        }
                         self.has.insert(key, resource.version);
                         update.upserts.push(resource);
                     }
@@ -226,12 +251,9 @@ impl Session {
         update.removals.push(key.to_api(&self.trust_domain));
     }
 
-    fn body(&self, key: &Key, index: &Index, anchors: &[Vec<u8>]) -> Option<Body> {
+    fn body(&self, key: &Key, index: &Index, trust: &v1::TrustBundle) -> Option<Body> {
         match key {
-            Key::TrustBundle => Some(Body::TrustBundle(v1::TrustBundle {
-                trust_domain: self.trust_domain.clone(),
-                anchors: anchors.to_vec(),
-            })),
+            Key::TrustBundle => Some(Body::TrustBundle(trust.clone())),
             Key::MeshedNamespace(name) => snapshot::meshed_namespace(index, name).map(Body::MeshedNamespace),
             Key::Workload(uid) => snapshot::workload(index, uid, &self.node).map(Body::Workload),
             // Not before it was taken away as a workload: it would be both.

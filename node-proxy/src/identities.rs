@@ -62,7 +62,8 @@ impl Identities {
                 Err(error) => tracing::warn!(%error, identity = record.identity, "a kept key is of no use any more"),
             }
         }
-        let follower = renew::Follower { identities: identities.clone(), store, authority };
+        let follower =
+            renew::Follower { identities: identities.clone(), store, authority, issuers: watch::channel(Vec::new()).0 };
         tokio::spawn(follower.run(anchors));
         identities
     }

@@ -328,6 +328,9 @@ pub const VAULT_BYTES: u64 = 256 * 1024 * 1024;
 pub const RENEW_AT: f64 = 0.7;
 /// Jitter around it, so that the workloads of a node do not renew at once.
 pub const RENEW_JITTER: f64 = 0.05;
+/// After a change of the issuer each identity is renewed at a random moment within so long: a thousand nodes of twenty identities then
+/// ask for 700 certificates a second, which one core of control signs.
+pub const RENEW_ISSUER_WITHIN: Duration = Duration::from_secs(30);
 /// First pause after control refused a certificate or was away; doubles up to the next.
 pub const CERTIFY_PAUSE_MIN: Duration = Duration::from_millis(200);
 /// Longest pause between two tries for a certificate.

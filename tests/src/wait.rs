@@ -29,6 +29,21 @@ pub fn within<T>(within: Duration, mut condition: impl FnMut() -> Option<T>) -> 
     }
 }
 
+/// As [`until`], for a condition that asks somebody.
+///
+/// # Panics
+/// When it has not after `within`.
+pub async fn eventually<T>(what: &str, within: Duration, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + within;
+    loop {
+        if let Some(value) = condition().await {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "not within {within:?}: {what}");
+        tokio::time::sleep(5 * STEP).await;
+    }
+}
+
 /// Lets time pass: for what happens after a time and tells nobody, and for pacing.
 pub fn until_instant(due: Instant) {
     // Parking may end early, for one when a scoped thread ended before.

@@ -3,12 +3,23 @@
 //! Needs kubernetes' own programs (`cargo xtask test` builds them) and curl.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed step of a test is a panic")]
 
+#[path = "apiserver/away.rs"]
+mod away;
+#[path = "apiserver/check.rs"]
+mod check;
+#[path = "apiserver/ha.rs"]
+mod ha;
 #[path = "apiserver/node.rs"]
 mod node;
+#[path = "apiserver/rotation.rs"]
+mod rotation;
 #[path = "apiserver/stage.rs"]
 mod stage;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
 
 use rustix::process::Signal;
 use tonic::Code;
@@ -71,6 +82,10 @@ async fn a_token_opens_what_its_pod_may_and_nothing_else() {
     refused(&proxy("weir.mesh", None), "bound to no pod").await;
     refused(&stage.token("weir-control", "weir.mesh", None), "weir-proxy's is expected").await;
     refused(&format!("{good}x"), "refuses this token").await;
+    // Signed as the API server signs: good with its end ahead, refused two minutes after it (it gives clocks one).
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs().cast_signed();
+    assert!(certify(&control, &anchors, &stage.token_until(&good, now + 600), "web").await.is_ok());
+    refused(&stage.token_until(&good, now - 120), "has expired").await;
     refused("", "no bearer token").await;
     // A token of a pod that is gone: its proxy was deleted, and somebody kept it.
     stage.pod("weir", "proxy-gone", "node-a", "weir-proxy");
@@ -260,4 +275,14 @@ fn a_right_that_is_missing_is_named() {
     assert_eq!(control.ready().as_deref(), Some("not all objects were read yet"));
     stage.apply(include_str!("apiserver/installed.yaml"));
     control.until_ready();
+}
+
+#[test]
+fn control_refuses_to_work_in_another_namespace() {
+    let stage = Stage::start();
+    let mut control = stage.control_in("control-0", "elsewhere");
+    control
+        .daemon
+        .wait_for("this pod runs in namespace elsewhere, but this version works in namespace weir alone", SOON);
+    wait::until("it ends", SOON, || (!control.daemon.is_running()).then_some(()));
 }

@@ -22,14 +22,19 @@ fn chart() -> PathBuf {
 }
 
 fn helm() -> PathBuf {
-    if let Some(path) = env::var_os("WEIR_HELM") {
+    program("WEIR_HELM", "helm")
+}
+
+/// What the environment names, else what was built for the cluster.
+fn program(variable: &str, name: &str) -> PathBuf {
+    if let Some(path) = env::var_os(variable) {
         return path.into();
     }
     let cache = PathBuf::from(env::var_os("HOME").unwrap()).join(".cache/weir/kubernetes");
     let versions = fs::read_dir(&cache).into_iter().flatten().flatten();
-    let found = versions.map(|version| version.path().join("bin/helm")).find(|path| path.is_file());
+    let found = versions.map(|version| version.path().join("bin").join(name)).find(|path| path.is_file());
     found.unwrap_or_else(|| {
-        panic!("no helm: set WEIR_HELM to its path, or run `cargo xtask cluster up`, which builds it")
+        panic!("no {name}: set {variable} to its path, or run `cargo xtask cluster up`, which builds it")
     })
 }
 
@@ -135,4 +140,22 @@ fn the_same_refusals() {
         assert!(by_weir(&["--set", set]).is_err(), "{set}: weir takes it");
         assert!(by_helm(&["--set", set]).is_err(), "{set}: helm takes it");
     }
+}
+
+/// The real kubectl finds both names in the PATH, runs the second, and understands its answer: a line that is no directive would be a
+/// candidate, and files would be offered.
+#[test]
+fn kubectl_completes_the_plugin() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["kubectl-weir", "kubectl_complete-weir"] {
+        std::os::unix::fs::symlink(binary("weir"), folder.path().join(name)).unwrap();
+    }
+    let completed = |words: &[&str]| {
+        let mut command = Command::new(program("WEIR_KUBECTL", "kubectl"));
+        let path = format!("{}:{}", folder.path().display(), env::var("PATH").unwrap());
+        output(command.args(["__completeNoDesc", "weir"]).args(words).env("PATH", path)).unwrap()
+    };
+    assert_eq!(completed(&["st"]), "stat\n:4\n");
+    assert_eq!(completed(&["check", "--output", "s"]), "short\n:4\n");
+    assert_eq!(completed(&["install", "--values", ""]), ":0\n");
 }

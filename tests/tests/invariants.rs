@@ -13,6 +13,8 @@ mod late_hello;
 mod leaving;
 #[path = "invariants/privileges.rs"]
 mod privileges;
+#[path = "invariants/rotation.rs"]
+mod rotation;
 #[path = "invariants/stage.rs"]
 mod stage;
 #[path = "invariants/wire.rs"]

@@ -6,10 +6,11 @@ use crate::child::{Failure, Outcome};
 
 const PROTO_ROOT: &str = "control/api/proto";
 const GENERATED: &str = "control/api/src/gen";
-const FILES: [&str; 4] = [
+const FILES: [&str; 5] = [
     "weir/mesh/v1/resources.proto",
     "weir/mesh/v1/reports.proto",
     "weir/mesh/v1/nodes.proto",
+    "weir/mesh/v1/replicas.proto",
     "weir/mesh/v1/mesh.proto",
 ];
 

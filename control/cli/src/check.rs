@@ -1,8 +1,10 @@
 //! `weir check`: everything that is wrong, with what to do about it. Must never say that all is well about what it could not ask.
 
 mod certificates;
+mod conflicts;
 mod control;
 mod finding;
+mod gateway;
 mod installation;
 mod kubernetes;
 mod objects;
@@ -73,6 +75,8 @@ async fn findings(arguments: &CheckArgs, session: &Session) -> Result<Vec<(Strin
     if !reached {
         return Ok(found);
     }
+    found.extend(gateway::findings(&cluster).await);
+    found.extend(conflicts::findings(&cluster).await);
     if arguments.pre {
         found.extend(installation::before(&cluster, &objects(arguments, session)?).await);
         return Ok(found);

@@ -29,6 +29,7 @@ use crate::{
     cluster::{self, Access, Route, VIEWER},
     error::CliError,
     limits,
+    output::note,
     session::{Direct, Reach, Session},
 };
 
@@ -180,6 +181,16 @@ impl Client {
             }
             _ => CliError::Refused(message()),
         }
+    }
+}
+
+/// Says whose part of an answer is missing: `what`, in words.
+pub(crate) fn note_missing(answer: &v1::ObserveResponse, what: &str) {
+    for node in &answer.missing_nodes {
+        note(&format!("node {node} did not answer in time: its {what} missing here"));
+    }
+    for v1::Replica { name, problem, .. } in &answer.missing_replicas {
+        note(&format!("replica {name} of control did not answer ({problem}): its nodes' {what} missing here"));
     }
 }
 

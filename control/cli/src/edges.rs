@@ -11,7 +11,7 @@ use weir_core::identity::Identity;
 
 use crate::{
     args::EdgesArgs,
-    client::Client,
+    client::{Client, note_missing},
     error::CliError,
     flows::{Flow, Side, flows},
     output::{Align, Format, Table, Tone, json, note, or_dash},
@@ -49,9 +49,7 @@ pub(crate) async fn run(arguments: &EdgesArgs, session: &Session, out: &mut dyn 
     let selector = Selector { resources, namespace: arguments.place.namespace(&session.namespace()) };
     let client = Client::connect(session).await?;
     let answer = client.observe(arguments.time_window).await?;
-    for node in &answer.missing_nodes {
-        note(&format!("node {node} did not answer in time: its edges are missing here"));
-    }
+    note_missing(&answer, "edges are");
     let edges = edges(&answer.reports, &selector);
     if session.format == Format::Json {
         json(out, &edges)?;

@@ -15,7 +15,7 @@ use weir_api::v1::{Report, WorkloadReport};
 use crate::{
     args::IdentityArgs,
     certificate::Certificate,
-    client::Client,
+    client::{Client, note_missing},
     error::CliError,
     limits,
     output::{Align, Format, Table, Tone, json, name, note, or_dash, sentence},
@@ -45,9 +45,7 @@ pub(crate) async fn run(arguments: &IdentityArgs, session: &Session, out: &mut d
     let client = Client::connect(session).await?;
     let (least, _) = limits::WINDOW_SECONDS;
     let answer = client.observe(std::time::Duration::from_secs(least)).await?;
-    for node in &answer.missing_nodes {
-        note(&format!("node {node} did not answer in time: its pods are missing here"));
-    }
+    note_missing(&answer, "pods are");
     let wanted: Vec<&str> = arguments.pods.iter().map(|pod| bare(pod)).collect::<Result<_, _>>()?;
     let pods = pods(&answer.reports, arguments.place.namespace(&session.namespace()).as_deref(), &wanted);
     let missing: Vec<&str> = wanted.iter().filter(|name| !pods.iter().any(|pod| pod.pod == **name)).copied().collect();

@@ -6,6 +6,7 @@ mod chart;
 mod check;
 mod client;
 mod cluster;
+mod complete;
 mod duration;
 mod edges;
 mod endpoints;
@@ -38,7 +39,14 @@ use crate::{
 };
 
 fn main() -> ExitCode {
-    let arguments = arguments();
+    let called = called();
+    if called == "kubectl_complete-weir" {
+        let words: Vec<String> = std::env::args().skip(1).collect();
+        // A reader that leaves is no failure.
+        let _left = complete::run(Arguments::command(), &words, &mut io::stdout().lock());
+        return ExitCode::SUCCESS;
+    }
+    let arguments = arguments(&called);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let outcome = match runtime {
         Ok(runtime) => runtime.block_on(run(&arguments, &mut io::stdout().lock())),
@@ -55,12 +63,16 @@ fn main() -> ExitCode {
     }
 }
 
-/// By the name `kubectl-weir` this is a plugin of kubectl, and its help says so.
-fn arguments() -> Arguments {
+/// The name that this program was called by.
+fn called() -> String {
     let called = std::env::args_os().next().unwrap_or_default();
-    let plugin = Path::new(&called).file_stem().is_some_and(|name| name == "kubectl-weir");
+    Path::new(&called).file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// By the name `kubectl-weir` this is a plugin of kubectl, and its help says so.
+fn arguments(called: &str) -> Arguments {
     let mut command = Arguments::command();
-    if plugin {
+    if called == "kubectl-weir" {
         command = command.bin_name("kubectl weir").display_name("kubectl weir");
     }
     let matches = command.get_matches();

@@ -10,11 +10,11 @@ use std::{
     time::Duration,
 };
 
-use weir_api::v1::{Direction, ObserveResponse, PodStatus, Report, TrafficReport};
+use weir_api::v1::{Direction, PodStatus, Report, TrafficReport};
 
 use crate::{
     args::StatArgs,
-    client::Client,
+    client::{Client, note_missing},
     error::CliError,
     flows::{flows, known, seconds},
     histogram::Histogram,
@@ -131,14 +131,12 @@ pub(crate) async fn run(arguments: &StatArgs, session: &Session, out: &mut dyn W
 }
 
 async fn ask(client: &Client, query: &Query) -> Result<BTreeMap<Subject, Row>, CliError> {
-    let ObserveResponse { reports, missing_nodes } = client.observe(query.window).await?;
-    for node in missing_nodes {
-        note(&format!("node {node} did not answer in time: its traffic is missing here"));
-    }
+    let answer = client.observe(query.window).await?;
+    note_missing(&answer, "traffic is");
     let all = query.selector.resources.iter().any(|resource| resource.kind == Kind::Namespace);
     let namespace = query.selector.namespace.as_deref().filter(|_| !all).unwrap_or_default();
     let pods = client.workloads(namespace).await?.pods;
-    Ok(rows(&reports, &pods, query))
+    Ok(rows(&answer.reports, &pods, query))
 }
 
 fn nothing(query: &Query) -> String {

@@ -21,7 +21,16 @@ pub(crate) const CLIENT: &str = env!("CARGO_PKG_VERSION");
 struct Versions {
     client: &'static str,
     control: Option<String>,
+    replicas: Vec<Replica>,
     nodes: Vec<Node>,
+}
+
+/// `problem`: why it did not answer.
+#[derive(Serialize)]
+struct Replica {
+    name: String,
+    version: String,
+    problem: String,
 }
 
 #[derive(Serialize)]
@@ -53,7 +62,14 @@ fn versions(answer: Option<&VersionResponse>) -> Versions {
     let mut nodes: Vec<Node> =
         nodes.iter().map(|node| Node { node: node.node_name.clone(), version: node.version.clone() }).collect();
     nodes.sort_by(|a, b| a.node.cmp(&b.node));
-    Versions { client: CLIENT, control: answer.map(|answer| answer.control.clone()), nodes }
+    let replicas = answer.map(|answer| answer.replicas.as_slice()).unwrap_or_default();
+    let replica = |replica: &weir_api::v1::Replica| Replica {
+        name: replica.name.clone(),
+        version: replica.version.clone(),
+        problem: replica.problem.clone(),
+    };
+    let replicas = replicas.iter().map(replica).collect();
+    Versions { client: CLIENT, control: answer.map(|answer| answer.control.clone()), replicas, nodes }
 }
 
 fn text(versions: &Versions, short: bool, client_only: bool, wide: bool) -> String {
@@ -66,6 +82,12 @@ fn text(versions: &Versions, short: bool, client_only: bool, wide: bool) -> Stri
     line("Client version:", versions.client);
     if !client_only {
         line("Control version:", control);
+    }
+    if wide && !short {
+        for replica in &versions.replicas {
+            let said = if replica.problem.is_empty() { &replica.version } else { &replica.problem };
+            line(&format!("Replica {}:", name(&replica.name)), said);
+        }
     }
     // A thousand nodes have one or two versions: counted, unless each is asked for.
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
@@ -91,7 +113,11 @@ mod tests {
 
     fn answer() -> VersionResponse {
         let node = |name: &str, version: &str| NodeVersion { node_name: name.into(), version: version.into() };
-        VersionResponse { control: "1.2.3".into(), nodes: vec![node("b", "1"), node("a", "1"), node("c", "2")] }
+        VersionResponse {
+            control: "1.2.3".into(),
+            nodes: vec![node("b", "1"), node("a", "1"), node("c", "2")],
+            replicas: Vec::new(),
+        }
     }
 
     #[test]

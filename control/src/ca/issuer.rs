@@ -17,6 +17,7 @@ use crate::limits;
 /// The issuer's key and certificates.
 pub struct Issuer {
     signer: rcgen::Issuer<'static, KeyPair>,
+    certificate: CertificateDer<'static>,
     chain: Vec<CertificateDer<'static>>,
     not_after: i64,
 }
@@ -55,10 +56,11 @@ impl Issuer {
         }
         let not_after = parsed.validity().not_after.timestamp();
         // An issuer that is its own anchor is not sent along.
+        let certificate = first.clone();
         let chain: Vec<_> = chain.iter().filter(|der| !anchors.contains(der)).cloned().collect();
-        let signer = rcgen::Issuer::from_ca_cert_der(first, key)
+        let signer = rcgen::Issuer::from_ca_cert_der(&certificate, key)
             .map_err(|error| format!("not an issuer's certificate: {error}"))?;
-        let issuer = Issuer { signer, chain, not_after };
+        let issuer = Issuer { signer, certificate, chain, not_after };
         issuer.try_out(anchors)?;
         Ok(issuer)
     }
@@ -67,18 +69,23 @@ impl Issuer {
     fn try_out(&self, anchors: &[CertificateDer<'static>]) -> Result<(), String> {
         let identity = Identity::of("weir", "try-out", "cluster.local").map_err(|error| error.to_string())?;
         let (issued, _key) = self.own(&identity, Duration::from_secs(60)).map_err(|error| error.to_string())?;
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(anchors.iter().cloned());
-        let verifier = WebPkiServerVerifier::builder_with_provider(roots.into(), aws_lc_rs::default_provider().into())
-            .build()
-            .map_err(|error| format!("the trust anchors cannot be used: {error}"))?;
-        let chain: Vec<CertificateDer<'_>> =
-            issued.chain.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
-        let name = ServerName::try_from(identity.as_str()).map_err(|error| error.to_string())?;
-        verifier
-            .verify_server_cert(&chain[0], &chain[1..], &name, &[], UnixTime::now())
-            .map(drop)
+        verify(&issued.chain, identity.as_str(), anchors)
             .map_err(|error| format!("what the issuer signs does not verify against the trust anchors: {error}"))
+    }
+
+    /// DER.
+    pub fn certificate(&self) -> &[u8] {
+        &self.certificate
+    }
+
+    /// Whether a chain, leaf first, is as this issuer signs it now.
+    pub fn has_signed(&self, chain: &[Vec<u8>], identity: &str) -> bool {
+        // An issuer that is an anchor itself is not sent along: its key says it.
+        let is_sent = self.chain.first() == Some(&self.certificate);
+        match chain {
+            [_leaf, issuer, ..] => is_sent && issuer[..] == self.certificate[..],
+            alone => !is_sent && verify(alone, identity, std::slice::from_ref(&self.certificate)).is_ok(),
+        }
     }
 
     /// Expiry of the issuer itself, Unix seconds.
@@ -135,4 +142,18 @@ impl Issuer {
 pub(crate) fn unix(time: SystemTime) -> i64 {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// As a node would.
+fn verify(chain: &[Vec<u8>], identity: &str, anchors: &[CertificateDer<'static>]) -> Result<(), String> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(anchors.iter().cloned());
+    let verifier = WebPkiServerVerifier::builder_with_provider(roots.into(), aws_lc_rs::default_provider().into())
+        .build()
+        .map_err(|error| format!("the trust anchors cannot be used: {error}"))?;
+    let chain: Vec<CertificateDer<'_>> = chain.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
+    let (leaf, intermediates) = chain.split_first().ok_or("no certificate")?;
+    let name = ServerName::try_from(identity).map_err(|error| error.to_string())?;
+    let verified = verifier.verify_server_cert(leaf, intermediates, &name, &[], UnixTime::now());
+    verified.map(drop).map_err(|error| error.to_string())
 }

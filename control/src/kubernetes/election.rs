@@ -102,7 +102,9 @@ impl Election {
         let spec = lease.spec.clone().unwrap_or_default();
         let step = step(&spec, &self.me, &mut self.seen, asked);
         if step == Step::Wait {
-            self.leading.send_if_modified(|until| until.take().is_some());
+            if self.leading.send_if_modified(|until| until.take().is_some()) {
+                tracing::info!(me = self.me, holder = spec.holder_identity, "another replica writes the status now");
+            }
             return Ok(());
         }
         // With its resource version: whoever wrote in between wins.

@@ -20,7 +20,7 @@ use self::parts::{EXTRA, ISSUER, Parts};
 use super::{Backoff, CONTROL, Failure, NAMESPACE, election::Leadership, within};
 use crate::{
     admin::Health,
-    ca::{Authority, CaError},
+    ca::{self, Authority, CaError},
     limits,
     plane::Plane,
 };
@@ -108,7 +108,7 @@ pub(super) async fn follow(client: Client, followed: Followed, plane: Arc<Plane>
             }
         }
         retry = None;
-        let bundle = parts::pem(&plane.authority.current().anchors);
+        let bundle = ca::pem("CERTIFICATE", &plane.authority.current().anchors);
         if leadership.is_held() && bundle != published {
             match publish(&maps, &bundle).await {
                 Ok(()) => published = bundle,

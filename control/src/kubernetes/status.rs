@@ -12,7 +12,11 @@ use kube::{
 use serde::{Deserialize, Serialize};
 
 use super::{CONTROL, Failure, NAMESPACE, election::Leadership, within};
-use crate::{limits, plane::Plane};
+use crate::{
+    limits,
+    plane::Plane,
+    replicas::{Gathered, Replicas},
+};
 
 const NAME: &str = "weir-status";
 const KEY: &str = "status.json";
@@ -39,7 +43,6 @@ struct Pods {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Nodes {
-    /// To the replica that writes.
     connected: usize,
     versions: Vec<String>,
 }
@@ -56,10 +59,9 @@ struct Condition {
 }
 
 /// Writes while this replica leads.
-pub(super) async fn follow(client: Client, plane: Arc<Plane>, mut leadership: Leadership) {
-    let api: Api<ConfigMap> = Api::namespaced(client, NAMESPACE);
+pub(super) async fn follow(client: Client, plane: Arc<Plane>, replicas: Arc<Replicas>, mut leadership: Leadership) {
     let mut changes = plane.changes();
-    let mut written: Option<Status> = None;
+    let mut writer = Writer { api: Api::namespaced(client, NAMESPACE), written: None };
     loop {
         tokio::select! {
             changed = changes.changed() => if changed.is_err() { return },
@@ -71,42 +73,61 @@ pub(super) async fn follow(client: Client, plane: Arc<Plane>, mut leadership: Le
             continue;
         }
         if leadership.is_held() {
-            if let Err(error) = update(&api, &plane, &leadership, &mut written).await {
+            let observed = match replicas.gather(None).await {
+                Ok(gathered) => observe(&plane, &gathered),
+                Err(status) => {
+                    tracing::warn!(reason = status.message(), "what replicas know cannot be gathered");
+                    continue;
+                }
+            };
+            if let Err(error) = writer.update(observed, &leadership).await {
                 tracing::warn!(%error, "ConfigMap weir/weir-status cannot be written");
             }
         } else {
             // Another one may write meanwhile.
-            written = None;
+            writer.written = None;
         }
         tokio::time::sleep(limits::STATUS_PAUSE).await;
     }
 }
 
-async fn update(
-    api: &Api<ConfigMap>,
-    plane: &Plane,
-    leadership: &Leadership,
-    written: &mut Option<Status>,
-) -> Result<(), Failure> {
-    if written.is_none() {
-        let known = within(api.get_opt(NAME)).await?.and_then(|map| map.data).unwrap_or_default();
-        *written = Some(known.get(KEY).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default());
+/// Writes what differs from what was written.
+struct Writer {
+    api: Api<ConfigMap>,
+    /// And the resource version that it has since.
+    written: Option<(Status, Option<String>)>,
+}
+
+impl Writer {
+    async fn update(&mut self, observed: Status, leadership: &Leadership) -> Result<(), Failure> {
+        let (before, version) = match self.written.take() {
+            Some(written) => written,
+            None => self.read().await?,
+        };
+        let status = since(&before, observed, &Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+        if status == before || !leadership.is_held() {
+            self.written = Some((before, version));
+            return Ok(());
+        }
+        let text = serde_json::to_string_pretty(&status).map_err(|error| Failure::Other(error.to_string()))?;
+        let map = serde_json::json!({
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            // A leader that was stopped here, and goes on when another one leads, is refused as a conflict.
+            "metadata": { "name": NAME, "labels": { "app.kubernetes.io/part-of": "weir" }, "resourceVersion": version },
+            "data": { KEY: text },
+        });
+        let params = PatchParams::apply(CONTROL).force();
+        let map = within(self.api.patch(NAME, &params, &Patch::Apply(map))).await?;
+        self.written = Some((status, map.metadata.resource_version));
+        Ok(())
     }
-    let before = written.clone().unwrap_or_default();
-    let status = since(&before, observe(plane), &Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
-    if status == before || !leadership.is_held() {
-        return Ok(());
+
+    async fn read(&self) -> Result<(Status, Option<String>), Failure> {
+        let Some(map) = within(self.api.get_opt(NAME)).await? else { return Ok((Status::default(), None)) };
+        let text = map.data.unwrap_or_default().remove(KEY).unwrap_or_default();
+        Ok((serde_json::from_str(&text).unwrap_or_default(), map.metadata.resource_version))
     }
-    let text = serde_json::to_string_pretty(&status).map_err(|error| Failure::Other(error.to_string()))?;
-    let map = serde_json::json!({
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": { "name": NAME, "labels": { "app.kubernetes.io/part-of": "weir" } },
-        "data": { KEY: text },
-    });
-    within(api.patch(NAME, &PatchParams::apply(CONTROL).force(), &Patch::Apply(map))).await?;
-    *written = Some(status);
-    Ok(())
 }
 
 /// A condition keeps its time while its status stays.
@@ -121,8 +142,8 @@ fn since(before: &Status, mut status: Status, now: &str) -> Status {
     status
 }
 
-fn observe(plane: &Plane) -> Status {
-    let statuses = plane.statuses();
+fn observe(plane: &Plane, gathered: &Gathered) -> Status {
+    let statuses = gathered.statuses();
     let mut pods = Pods::default();
     {
         let index = plane.index();
@@ -131,18 +152,18 @@ fn observe(plane: &Plane) -> Status {
             if !index.is_enabled(pod) {
                 continue;
             }
-            // Of pods whose nodes speak to another replica, the mark says it.
+            // Of pods whose nodes are silent at the moment, the mark says it.
             let (serving, said) = (index.is_serving(pod), statuses.get(&*pod.uid));
             pods.enabled += 1;
             pods.captured += usize::from(serving || said.is_some_and(|said| said.captured));
             pods.certified += usize::from(serving || said.is_some_and(|said| said.certificate_not_after > 0));
         }
     }
-    let nodes = plane.nodes();
-    let mut versions: Vec<String> = nodes.iter().map(|node| node.version.clone()).collect();
+    let nodes = &gathered.nodes;
+    let mut versions: Vec<String> = nodes.values().map(|node| node.version.clone()).collect();
     versions.sort_unstable();
     versions.dedup();
-    let conditions = conditions(plane, &pods, nodes.len());
+    let conditions = conditions(plane, &pods, gathered);
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pods,
@@ -151,7 +172,7 @@ fn observe(plane: &Plane) -> Status {
     }
 }
 
-fn conditions(plane: &Plane, pods: &Pods, connected: usize) -> Vec<Condition> {
+fn conditions(plane: &Plane, pods: &Pods, gathered: &Gathered) -> Vec<Condition> {
     let condition = |kind: &str, wrong: Option<(&str, String)>, right: &str| {
         let is_right = wrong.is_none();
         let (reason, message) = wrong.unwrap_or((right, String::new()));
@@ -167,7 +188,12 @@ fn conditions(plane: &Plane, pods: &Pods, connected: usize) -> Vec<Condition> {
         )),
         None => None,
     };
-    let nodes = (connected == 0 && pods.enabled > 0).then(|| {
+    let nodes = (gathered.nodes.is_empty() && pods.enabled > 0).then(|| {
+        let missing = gathered.missing_replicas();
+        if !missing.is_empty() {
+            let names: Vec<&str> = missing.iter().map(|replica| replica.name.as_str()).collect();
+            return ("ReplicasMissing", format!("no node is connected to this replica, and others do not answer: {}", names.join(", ")));
+        }
         ("None", "pods are opted in, but no node is connected: do the pods of DaemonSet weir-proxy run, and can they reach weir-control?".to_owned())
     });
     let missing = pods.enabled.saturating_sub(pods.captured.min(pods.certified));

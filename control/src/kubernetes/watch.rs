@@ -81,6 +81,12 @@ async fn follow(kind: Kind, client: Client, options: Options, items: mpsc::Sende
                         let reason = reason(error);
                         tracing::warn!(kind = kind.as_str(), %reason, "cannot be watched; what is known stays, and it is tried again");
                     }
+                    if is_expired {
+                        tracing::info!(
+                            kind = kind.as_str(),
+                            "what was seen last is too long ago for the API server; listed anew"
+                        );
+                    }
                     tokio::time::sleep(backoff.pause()).await;
                     if is_expired {
                         break;
@@ -93,7 +99,10 @@ async fn follow(kind: Kind, client: Client, options: Options, items: mpsc::Sende
 
 /// The watch began too far back: only a new list helps.
 fn is_expired(error: &Error) -> bool {
-    matches!(error, Error::WatchStartFailed(kube::Error::Api(status)) if status.code == 410)
+    match error {
+        Error::WatchStartFailed(kube::Error::Api(status)) | Error::WatchError(status) => status.code == 410,
+        _other => false,
+    }
 }
 
 fn reason(error: Error) -> Failure {

@@ -4,7 +4,8 @@ use crate::{
     objects::{Kind, ObjectName},
 };
 
-const ANCHORS: &[Vec<u8>] = &[];
+const ANCHORS: &v1::TrustBundle =
+    &v1::TrustBundle { trust_domain: String::new(), anchors: Vec::new(), issuer: Vec::new() };
 
 fn begin(index: &Index, hello: &v1::Hello) -> Session {
     Session::new("node-1".into(), "cluster.local".into(), hello, index)
@@ -169,4 +170,26 @@ fn a_node_that_resumes_hears_what_became_of_plain_pods_and_namespaces() {
     let update = session.next(&index, ANCHORS, Instant::now()).unwrap();
     let removals = ["-MESHED_NAMESPACE:gone", "-PLAIN_POD:uid-gone", "-PLAIN_POD:uid-web"];
     assert_eq!(keys(&update)[3..], removals);
+}
+
+#[test]
+fn a_node_has_the_trust_bundle_that_it_acknowledged_and_not_one_that_it_refused() {
+    let index = cluster();
+    let mut session = begin(&index, &v1::Hello::default());
+    let first = session.next(&index, ANCHORS, Instant::now()).unwrap();
+    let one = first.upserts[0].version;
+    assert_eq!(session.trust_version(), 0, "sent is not taken");
+    acknowledge(&mut session, &first);
+    assert_eq!(session.trust_version(), one);
+
+    let other = v1::TrustBundle { anchors: vec![vec![1]], ..ANCHORS.clone() };
+    session.touch(&Changed { trust: true, ..Changed::default() }, &index);
+    let second = session.next(&index, &other, Instant::now()).unwrap();
+    let rejected = v1::Rejection { key: second.upserts[0].key.clone(), reason: "no".to_owned() };
+    session.acknowledge(&v1::Acknowledge { nonce: second.nonce, rejected: vec![rejected] }).unwrap();
+    assert_eq!(session.trust_version(), one);
+
+    let known = vec![v1::ResourceVersion { key: first.upserts[0].key.clone(), version: one }];
+    let resumed = begin(&index, &v1::Hello { known, ..v1::Hello::default() });
+    assert_eq!(resumed.trust_version(), one, "it had it before");
 }

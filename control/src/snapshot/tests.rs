@@ -71,10 +71,12 @@ fn workloads_are_told_to_their_own_node_only() {
 
 #[test]
 fn versions_depend_on_content_alone() {
-    let body = || Body::TrustBundle(v1::TrustBundle { trust_domain: "a".into(), anchors: vec![vec![1]] });
+    let body =
+        || Body::TrustBundle(v1::TrustBundle { trust_domain: "a".into(), anchors: vec![vec![1]], issuer: Vec::new() });
     let one = resource(&Key::TrustBundle, "a", body());
     assert_eq!(one.version, resource(&Key::TrustBundle, "a", body()).version);
-    let other = Body::TrustBundle(v1::TrustBundle { trust_domain: "a".into(), anchors: vec![vec![2]] });
+    let other =
+        Body::TrustBundle(v1::TrustBundle { trust_domain: "a".into(), anchors: vec![vec![2]], issuer: Vec::new() });
     assert_ne!(one.version, resource(&Key::TrustBundle, "a", other).version);
     for key in [
         Key::TrustBundle,

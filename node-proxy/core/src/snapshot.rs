@@ -201,7 +201,7 @@ pub struct Snapshot {
     /// What control said, kept to build destinations anew when a slice changes.
     destination_resources: Map<SocketAddr, Versioned<Arc<v1::Destination>>>,
     slices: Map<String, Versioned<Arc<v1::Endpoints>>>,
-    anchors: Map<String, Versioned<Arc<Vec<Vec<u8>>>>>,
+    trust: Map<String, Versioned<Arc<v1::TrustBundle>>>,
     /// By uid, with the version.
     plain_pods: Map<Arc<str>, u64>,
     /// By name, with the version.
@@ -246,14 +246,20 @@ impl Snapshot {
 
     /// Trust anchors, DER, of all trust domains.
     pub fn trust_anchors(&self) -> Vec<Vec<u8>> {
-        let mut anchors: Vec<_> = self.anchors.values().flat_map(|entry| entry.value.iter().cloned()).collect();
+        let mut anchors: Vec<_> = self.trust.values().flat_map(|entry| entry.value.anchors.iter().cloned()).collect();
         anchors.sort();
         anchors
     }
 
+    /// Certificates of the issuers that sign now, DER; none where control does not say.
+    pub fn issuers(&self) -> Vec<Vec<u8>> {
+        let issuers = self.trust.values().map(|entry| entry.value.issuer.clone());
+        issuers.filter(|issuer| !issuer.is_empty()).collect()
+    }
+
     /// The trust domain; empty until control has said it.
     pub fn trust_domain(&self) -> &str {
-        self.anchors.keys().next().map_or("", String::as_str)
+        self.trust.keys().next().map_or("", String::as_str)
     }
 
     /// Everything held, with its version: what a resuming stream tells control.
@@ -264,7 +270,7 @@ impl Snapshot {
         let destinations = self.destination_resources.iter();
         let destinations = destinations.map(|(at, entry)| (key(Destination, at.to_string()), entry.version));
         let slices = self.slices.iter().map(|(name, entry)| (key(Endpoints, name.clone()), entry.version));
-        let anchors = self.anchors.iter().map(|(name, entry)| (key(TrustBundle, name.clone()), entry.version));
+        let anchors = self.trust.iter().map(|(name, entry)| (key(TrustBundle, name.clone()), entry.version));
         let plain = self.plain_pods.iter().map(|(uid, version)| (key(PlainPod, uid.to_string()), *version));
         let meshed = self.meshed_namespaces.iter();
         let meshed = meshed.map(|(name, version)| (key(MeshedNamespace, name.to_string()), *version));

@@ -59,7 +59,7 @@ impl Stream {
     }
 
     async fn follow(&mut self) -> Result<std::convert::Infallible, StreamError> {
-        let mut client = self.control.connect().await?;
+        let mut client = self.control.connect(&self.store.snapshot().trust_anchors()).await?;
         let (send, outgoing) = mpsc::channel(limits::CONTROL_QUEUE);
         let say = |message| v1::NodeMessage { message: Some(message) };
         // The queue is empty and its bound is above what is sent here: these cannot fail.

@@ -141,6 +141,14 @@ impl Certified {
         Certified::new(identity, self.key.secret_pkcs8_der().to_vec(), self.chain(), anchors)
     }
 
+    /// Whether it is as this issuer, DER, signs now: sent along after the leaf, or an anchor itself, which is not sent.
+    pub(super) fn is_signed_by(&self, identity: &Identity, issuer: &[u8]) -> bool {
+        match self.chain.as_slice() {
+            [_leaf, sent, ..] => sent[..] == *issuer,
+            alone => roots(&[issuer.to_vec()]).and_then(|roots| verify(identity, alone, roots)).is_ok(),
+        }
+    }
+
     pub(super) fn chain(&self) -> Vec<Vec<u8>> {
         self.chain.iter().map(|certificate| certificate.to_vec()).collect()
     }

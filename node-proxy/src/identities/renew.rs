@@ -20,6 +20,8 @@ pub(super) struct Follower {
     pub(super) identities: Identities,
     pub(super) store: Store,
     pub(super) authority: Arc<Control>,
+    /// Those that sign now: renewals hear of another one.
+    pub(super) issuers: watch::Sender<Vec<Vec<u8>>>,
 }
 
 impl Follower {
@@ -27,6 +29,13 @@ impl Follower {
         let mut changes = self.store.subscribe();
         loop {
             let snapshot = self.store.snapshot();
+            let issuers = snapshot.issuers();
+            self.issuers.send_if_modified(|known| {
+                *known != issuers && {
+                    *known = issuers;
+                    true
+                }
+            });
             let now = snapshot.trust_anchors();
             if now != anchors {
                 anchors = now;
@@ -67,6 +76,7 @@ impl Follower {
                     store: self.store.clone(),
                     authority: Arc::clone(&self.authority),
                     current: entry.current.clone(),
+                    issuers: self.issuers.subscribe(),
                 };
                 entry.renewal = Some(tokio::spawn(renewal.run()));
             }
@@ -79,14 +89,18 @@ struct Renewal {
     store: Store,
     authority: Arc<Control>,
     current: watch::Sender<Option<Arc<Certified>>>,
+    issuers: watch::Receiver<Vec<Vec<u8>>>,
 }
 
 impl Renewal {
-    async fn run(self) {
+    async fn run(mut self) {
         let mut pause = limits::CERTIFY_PAUSE_MIN;
         loop {
-            let due = self.current.borrow().as_ref().map_or(0, |held| held.renew_in(unix_now(), fastrand::f64()));
-            tokio::time::sleep(Duration::from_secs(due)).await;
+            let due = self.due();
+            tokio::select! {
+                () = tokio::time::sleep(due) => {}
+                Ok(()) = self.issuers.changed() => continue,
+            }
             match self.certify().await {
                 Ok(certified) => {
                     tracing::info!(identity = %self.identity, not_after = certified.not_after, "certificate issued");
@@ -105,6 +119,17 @@ impl Renewal {
         }
     }
 
+    /// At part of its life; soon, at a moment of its own, when another issuer signs by now.
+    fn due(&mut self) -> Duration {
+        let Some(held) = self.current.borrow().clone() else { return Duration::ZERO };
+        let due = Duration::from_secs(held.renew_in(unix_now(), fastrand::f64()));
+        let issuers = self.issuers.borrow_and_update();
+        if issuers.is_empty() || issuers.iter().any(|issuer| held.is_signed_by(&self.identity, issuer)) {
+            return due;
+        }
+        due.min(limits::RENEW_ISSUER_WITHIN.mul_f64(fastrand::f64()))
+    }
+
     async fn certify(&self) -> Result<Certified, CertificateError> {
         let request = Request::new(&self.identity)?;
         let ask = v1::CertifyRequest {
@@ -113,7 +138,11 @@ impl Renewal {
         };
         let refused = |reason: String| CertificateError::Refused(reason);
         let answer = async {
-            let mut client = self.authority.connect().await.map_err(|error| refused(error.to_string()))?;
+            let mut client = self
+                .authority
+                .connect(&self.store.snapshot().trust_anchors())
+                .await
+                .map_err(|error| refused(error.to_string()))?;
             client.certify(ask).await.map_err(|status| refused(format!("{:?}: {}", status.code(), status.message())))
         };
         let answer = tokio::time::timeout(limits::CERTIFY_TIMEOUT, answer)

@@ -163,3 +163,30 @@ fn a_kept_key_serves_again() {
     assert!(handshake(&again, &authority.certified(&identity("api")), &identity("api")).is_ok());
     assert!(Certified::from_record(&record, &[Authority::new().anchor]).is_err());
 }
+
+#[test]
+fn a_certificate_knows_its_issuer() {
+    // An issuer that is an anchor, which nobody sends along.
+    let (one, other) = (Authority::new(), Authority::new());
+    let alone = one.certified(&identity("web"));
+    assert!(alone.is_signed_by(&identity("web"), &one.anchor));
+    assert!(!alone.is_signed_by(&identity("web"), &other.anchor), "the same name, another key");
+    // One below the anchor, which is sent: one of the same key and name, made anew, is another one.
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let below = |serial: u64| {
+        let mut numbered = params.clone();
+        numbered.serial_number = Some(serial.into());
+        numbered.signed_by(&key, &one.issuer).unwrap().der().to_vec()
+    };
+    let (first, second) = (below(1), below(2));
+    let request = Request::new(&identity("web")).unwrap();
+    let leaf = CertificateSigningRequestParams::from_der(&request.der.as_slice().into()).unwrap();
+    let leaf = leaf.signed_by(&Issuer::new(params.clone(), &key)).unwrap().der().to_vec();
+    let anchors = [one.anchor.clone()];
+    let chained = request.certified(&identity("web"), vec![leaf, first.clone()], &anchors).unwrap();
+    assert!(chained.is_signed_by(&identity("web"), &first));
+    assert!(!chained.is_signed_by(&identity("web"), &second));
+    assert!(!chained.is_signed_by(&identity("web"), &one.anchor));
+}

@@ -2,15 +2,16 @@
 
 use std::{
     fs,
-    net::{Ipv4Addr, TcpListener},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
 };
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose,
+    KeyUsagePurpose, SigningKey as _,
 };
 use weir_tests::{daemon::Daemon, wait};
 
@@ -32,7 +33,15 @@ fn free_port() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
-fn binaries() -> PathBuf {
+/// This machine's address towards others. Nothing is sent for it.
+fn own_address() -> IpAddr {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).expect("a route to anywhere");
+    socket.local_addr().unwrap().ip()
+}
+
+/// Where kubernetes' programs are.
+pub(crate) fn binaries() -> PathBuf {
     let named = std::env::var_os("WEIR_KUBERNETES").map(PathBuf::from);
     named.expect("WEIR_KUBERNETES names the folder with etcd, kube-apiserver and kubectl: run `cargo xtask test`")
 }
@@ -89,6 +98,36 @@ impl Stage {
         });
         let said = fs::read_to_string(log).unwrap_or_default();
         assert!(ready.is_some(), "the API server (running: {is_running}) is not ready: {last}\n{said}");
+    }
+
+    /// Lets etcd forget all history, after some of it that the API server has not seen: whoever watches from before must list anew.
+    pub(crate) fn compact(&self) {
+        let call = |path: &str, body: &str| {
+            let url = format!("http://127.0.0.1:{}/v3/kv/{path}", self.etcd_port);
+            let output = Command::new("curl").args(["-sf", "-X", "POST", "-d", body, &url]).output().expect("curl");
+            assert!(output.status.success(), "etcd {path}: {output:?}");
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        };
+        for _ in 0..10 {
+            // Key "x", value "y".
+            call("put", r#"{"key":"eA==","value":"eQ=="}"#);
+        }
+        let answer = call("range", r#"{"key":"eA=="}"#);
+        let revision = answer.split_once(r#""revision":""#).and_then(|(_, rest)| rest.split_once('"')).unwrap().0;
+        call("compaction", &format!(r#"{{"revision":"{revision}","physical":true}}"#));
+    }
+
+    /// A token as the API server signs it, with another end: the shortest that can be asked for lives ten minutes.
+    pub(crate) fn token_until(&self, token: &str, ends: i64) -> String {
+        let parts: Vec<&str> = token.split('.').collect();
+        let mut claims: serde_json::Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(parts[1]).unwrap()).unwrap();
+        for (name, at) in [("iat", ends - 700), ("nbf", ends - 700), ("exp", ends)] {
+            claims[name] = at.into();
+        }
+        let key = KeyPair::from_pem(&fs::read_to_string(self.path("accounts.key")).unwrap()).unwrap();
+        let signed = format!("{}.{}", parts[0], URL_SAFE_NO_PAD.encode(claims.to_string()));
+        let signature = raw_signature(&key.sign(signed.as_bytes()).unwrap());
+        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
     }
 
     /// Kills the API server, as a machine that fails would.
@@ -150,7 +189,8 @@ impl Stage {
         self.kubectl(&arguments)
     }
 
-    fn kubeconfig(&self, user: &str, token: Option<&str>) -> PathBuf {
+    /// A kubeconfig of the administrator, or of whom a token names.
+    pub(crate) fn kubeconfig(&self, user: &str, token: Option<&str>) -> PathBuf {
         let path = self.path(&format!("{user}.kubeconfig"));
         let file = |name: &str| self.path(name).display().to_string();
         let credential = match token {
@@ -168,17 +208,42 @@ impl Stage {
 
     /// A replica of control, with the rights of its account only.
     pub(crate) fn control(&self, replica: &str) -> Control {
+        self.control_in(replica, "weir")
+    }
+
+    /// One that is told that it runs in another namespace.
+    pub(crate) fn control_in(&self, replica: &str, namespace: &str) -> Control {
+        self.control_at(replica, namespace, Ipv4Addr::LOCALHOST.into())
+    }
+
+    /// One at an address that an EndpointSlice takes, which loopback is not, and the slice that names it.
+    pub(crate) fn replica(&self, replica: &str) -> Control {
+        let control = self.control_at(replica, "weir", own_address());
+        self.apply(&format!(
+            "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: {replica}, namespace: weir, labels: {{kubernetes.io/service-name: weir-control}}}}\naddressType: IPv4\nports: [{{name: grpc, port: {}}}]\nendpoints: [{{addresses: [{}], conditions: {{ready: true}}, targetRef: {{kind: Pod, name: {replica}, namespace: weir}}}}]\n",
+            control.port, control.address
+        ));
+        control
+    }
+
+    fn control_at(&self, replica: &str, namespace: &str, address: IpAddr) -> Control {
         let token = self.kubectl(&["-n", "weir", "create", "token", "weir-control", "--duration=1h"]);
         let (port, admin) = (free_port(), free_port());
         let mut command = Command::new(Path::new(&std::env::var("WEIR_BINARIES").unwrap()).join("weir-control"));
         command
             .arg("--kubernetes")
-            .args(["--listen", &format!("127.0.0.1:{port}"), "--admin-listen", &format!("127.0.0.1:{admin}")])
+            .args([
+                "--listen",
+                &SocketAddr::new(address, port).to_string(),
+                "--admin-listen",
+                &format!("127.0.0.1:{admin}"),
+            ])
             .env("KUBECONFIG", self.kubeconfig(replica, Some(&token)))
             .env("POD_NAME", replica)
+            .env("POD_NAMESPACE", namespace)
             .env_remove("WEIR_LOG");
         let daemon = Daemon::start(replica, command, self.folder.path());
-        Control { daemon, port, admin }
+        Control { daemon, address, port, admin }
     }
 
     /// The published trust anchors.
@@ -199,11 +264,17 @@ impl Stage {
 /// A running replica.
 pub(crate) struct Control {
     pub(crate) daemon: Daemon,
+    pub(crate) address: IpAddr,
     pub(crate) port: u16,
     pub(crate) admin: u16,
 }
 
 impl Control {
+    /// As `weir` and nodes write it.
+    pub(crate) fn url(&self) -> String {
+        format!("https://{}", SocketAddr::new(self.address, self.port))
+    }
+
     /// Status and text of `/ready`.
     pub(crate) fn ready(&self) -> Option<String> {
         let output = Command::new("curl").args(["-s", &format!("http://127.0.0.1:{}/ready", self.admin)]).output();
@@ -214,6 +285,20 @@ impl Control {
         wait::until("control is ready", SOON, || self.ready().filter(|text| text == "ready"));
         self
     }
+}
+
+/// Two integers of ASN.1 as JWS has them: 32 bytes each.
+fn raw_signature(der: &[u8]) -> Vec<u8> {
+    let mut raw = Vec::new();
+    let mut rest = &der[2..];
+    for _ in 0..2 {
+        let (integer, after) = rest[2..].split_at(usize::from(rest[1]));
+        let digits = integer.strip_prefix(&[0]).unwrap_or(integer);
+        raw.extend(std::iter::repeat_n(0, 32 - digits.len()));
+        raw.extend_from_slice(digits);
+        rest = after;
+    }
+    raw
 }
 
 fn certificates(folder: &Path) {

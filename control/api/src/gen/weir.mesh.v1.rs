@@ -226,6 +226,9 @@ pub struct TrustBundle {
     /// DER certificates.
     #[prost(bytes = "vec", repeated, tag = "2")]
     pub anchors: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    /// DER certificate of the issuer that signs now. A node renews what another one signed, soon and not at its end.
+    #[prost(bytes = "vec", tag = "3")]
+    pub issuer: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -1093,6 +1096,348 @@ pub mod nodes_server {
     }
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ShareRequest {
+    /// For the reports of nodes, 1 to 300; 0: no node is asked.
+    #[prost(uint32, tag = "1")]
+    pub window_seconds: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ShareResponse {
+    #[prost(string, tag = "1")]
+    pub version: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "2")]
+    pub nodes: ::prost::alloc::vec::Vec<ConnectedNode>,
+    #[prost(message, repeated, tag = "3")]
+    pub reports: ::prost::alloc::vec::Vec<Report>,
+    /// Nodes that did not answer in time.
+    #[prost(string, repeated, tag = "4")]
+    pub missing_nodes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Why new trust anchors or a new issuer are not in use here; empty when they are.
+    #[prost(string, tag = "5")]
+    pub authority_problem: ::prost::alloc::string::String,
+    /// Of the trust bundle that this replica tells its nodes.
+    #[prost(uint64, tag = "6")]
+    pub trust_version: u64,
+}
+/// One node, by the stream that it has with the answering replica.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ConnectedNode {
+    #[prost(string, tag = "1")]
+    pub node_name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub version: ::prost::alloc::string::String,
+    /// Since the stream opened: of two that a node seems to have, the younger is true.
+    #[prost(uint64, tag = "3")]
+    pub age_ms: u64,
+    #[prost(message, repeated, tag = "4")]
+    pub statuses: ::prost::alloc::vec::Vec<WorkloadStatus>,
+    #[prost(message, repeated, tag = "5")]
+    pub rejected: ::prost::alloc::vec::Vec<Rejection>,
+    /// Of the trust bundle that the node took last; 0: none.
+    #[prost(uint64, tag = "6")]
+    pub trust_version: u64,
+}
+/// A replica of control, as the one that was asked sees it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Replica {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub address: ::prost::alloc::string::String,
+    /// Empty when it did not answer.
+    #[prost(string, tag = "3")]
+    pub version: ::prost::alloc::string::String,
+    /// Why what its nodes know is missing in an answer; empty when it is not.
+    #[prost(string, tag = "4")]
+    pub problem: ::prost::alloc::string::String,
+}
+/// Generated client implementations.
+#[cfg(feature = "client")]
+pub mod replicas_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Called by other replicas only. Authenticated by a client certificate of control's own identity.
+    #[derive(Debug, Clone)]
+    pub struct ReplicasClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl<T> ReplicasClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> ReplicasClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            ReplicasClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// What this replica alone knows. It never asks a third one for it.
+        pub async fn share(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ShareRequest>,
+        ) -> std::result::Result<tonic::Response<super::ShareResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/weir.mesh.v1.Replicas/Share",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("weir.mesh.v1.Replicas", "Share"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+#[cfg(feature = "server")]
+pub mod replicas_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with ReplicasServer.
+    #[async_trait]
+    pub trait Replicas: std::marker::Send + std::marker::Sync + 'static {
+        /// What this replica alone knows. It never asks a third one for it.
+        async fn share(
+            &self,
+            request: tonic::Request<super::ShareRequest>,
+        ) -> std::result::Result<tonic::Response<super::ShareResponse>, tonic::Status>;
+    }
+    /// Called by other replicas only. Authenticated by a client certificate of control's own identity.
+    #[derive(Debug)]
+    pub struct ReplicasServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> ReplicasServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for ReplicasServer<T>
+    where
+        T: Replicas,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/weir.mesh.v1.Replicas/Share" => {
+                    #[allow(non_camel_case_types)]
+                    struct ShareSvc<T: Replicas>(pub Arc<T>);
+                    impl<T: Replicas> tonic::server::UnaryService<super::ShareRequest>
+                    for ShareSvc<T> {
+                        type Response = super::ShareResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ShareRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Replicas>::share(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ShareSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for ReplicasServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "weir.mesh.v1.Replicas";
+    impl<T> tonic::server::NamedService for ReplicasServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct VersionRequest {}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct VersionResponse {
@@ -1100,6 +1445,9 @@ pub struct VersionResponse {
     pub control: ::prost::alloc::string::String,
     #[prost(message, repeated, tag = "2")]
     pub nodes: ::prost::alloc::vec::Vec<NodeVersion>,
+    /// All that are known, the answering one first.
+    #[prost(message, repeated, tag = "3")]
+    pub replicas: ::prost::alloc::vec::Vec<Replica>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct NodeVersion {
@@ -1121,6 +1469,9 @@ pub struct ObserveResponse {
     /// Nodes that did not answer in time.
     #[prost(string, repeated, tag = "2")]
     pub missing_nodes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Replicas that did not answer: their nodes are not in the reports.
+    #[prost(message, repeated, tag = "3")]
+    pub missing_replicas: ::prost::alloc::vec::Vec<Replica>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WorkloadsRequest {
@@ -1132,6 +1483,9 @@ pub struct WorkloadsRequest {
 pub struct WorkloadsResponse {
     #[prost(message, repeated, tag = "1")]
     pub pods: ::prost::alloc::vec::Vec<PodStatus>,
+    /// Replicas that did not answer: what their nodes say about pods is unknown.
+    #[prost(message, repeated, tag = "2")]
+    pub missing_replicas: ::prost::alloc::vec::Vec<Replica>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PodStatus {
@@ -1200,7 +1554,8 @@ pub mod mesh_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// Called by people's programs. Authenticated by `authorization: Bearer <API token>`.
+    /// Called by people's programs. Authenticated by `authorization: Bearer <API token>`. Whichever replica of control is asked answers for
+    /// all: it asks the others.
     #[derive(Debug, Clone)]
     pub struct MeshClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -1431,7 +1786,8 @@ pub mod mesh_server {
             request: tonic::Request<super::CheckRequest>,
         ) -> std::result::Result<tonic::Response<super::CheckResponse>, tonic::Status>;
     }
-    /// Called by people's programs. Authenticated by `authorization: Bearer <API token>`.
+    /// Called by people's programs. Authenticated by `authorization: Bearer <API token>`. Whichever replica of control is asked answers for
+    /// all: it asks the others.
     #[derive(Debug)]
     pub struct MeshServer<T> {
         inner: Arc<T>,

@@ -60,6 +60,12 @@ pub(super) fn compare(versions: &VersionResponse) -> Vec<(String, Finding)> {
     let warning = |wrong: bool, hint: String| wrong.then_some((Verdict::Warning, hint));
     let control = &versions.control;
     let own = version::CLIENT;
+    let replicas: Vec<String> = versions
+        .replicas
+        .iter()
+        .filter(|replica| !replica.version.is_empty() && replica.version != *control)
+        .map(|replica| format!("{} ({})", replica.name, replica.version))
+        .collect();
     let others: Vec<String> = versions
         .nodes
         .iter()
@@ -86,6 +92,14 @@ pub(super) fn compare(versions: &VersionResponse) -> Vec<(String, Finding)> {
             warning(
                 !others.is_empty(),
                 format!("control is {control}, but not: {list}; finish the upgrade of the nodes"),
+            ),
+        ),
+        found(
+            VERSION,
+            "replicas of control are of one version",
+            warning(
+                !replicas.is_empty(),
+                format!("the one that answers is {control}, but not: {}; its rollout goes on", replicas.join(", ")),
             ),
         ),
     ]

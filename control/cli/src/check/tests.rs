@@ -62,14 +62,14 @@ fn json_has_linkerds_names() {
 fn versions_are_compared() {
     let node = |name: &str, version: &str| NodeVersion { node_name: name.into(), version: version.into() };
     let verdicts = |control: &str, nodes: Vec<NodeVersion>| -> Vec<Verdict> {
-        let answer = VersionResponse { control: control.into(), nodes };
+        let answer = VersionResponse { control: control.into(), nodes, replicas: Vec::new() };
         compare(&answer).into_iter().map(|(_, finding)| finding.result).collect()
     };
     let own = version::CLIENT;
-    assert_eq!(verdicts(own, vec![node("a", own)]), [Verdict::Success; 2]);
-    assert_eq!(verdicts("9", vec![node("a", "9")]), [Verdict::Warning, Verdict::Success]);
-    assert_eq!(verdicts(own, vec![node("a", "9")]), [Verdict::Success, Verdict::Warning]);
-    let many = VersionResponse { control: own.into(), nodes: vec![node("n", "9"); 20] };
+    assert_eq!(verdicts(own, vec![node("a", own)]), [Verdict::Success; 3]);
+    assert_eq!(verdicts("9", vec![node("a", "9")]), [Verdict::Warning, Verdict::Success, Verdict::Success]);
+    assert_eq!(verdicts(own, vec![node("a", "9")]), [Verdict::Success, Verdict::Warning, Verdict::Success]);
+    let many = VersionResponse { control: own.into(), nodes: vec![node("n", "9"); 20], replicas: Vec::new() };
     assert!(compare(&many)[1].1.hint.contains("and 12 more"));
 }
 

@@ -41,6 +41,7 @@ async fn stat_and_edges() {
     assert_eq!(line[..6], ["web", "1/1", "90.00%", "1.0rps", "15ms", "20ms"], "{line:?}");
     assert!(!out(&stat).contains('\x1b'), "no colours into a pipe");
     assert!(err(&stat).contains("node late did not answer"), "{stat:?}");
+    assert!(err(&stat).contains("replica c-2 of control did not answer (asleep)"), "{stat:?}");
     assert!(out(&weir(&control, "stat deploy -n shop --color always").await).contains("\x1b[31m90.00%"));
     assert_eq!(json(&weir(&control, "stat -A -o json -t 30s").await)[0]["rps"], 1.0);
     let edges = json(&weir(&control, "edges -n shop -o json").await);

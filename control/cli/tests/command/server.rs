@@ -15,7 +15,7 @@ use tonic::{
 };
 use weir_api::v1::{
     CheckOutcome, CheckRequest, CheckResponse, CheckResult, Direction, EndpointsRequest, EndpointsResponse,
-    NodeVersion, ObserveRequest, ObserveResponse, PodRef, PodStatus, Report, ServiceEndpoint, TrafficReport,
+    NodeVersion, ObserveRequest, ObserveResponse, PodRef, PodStatus, Replica, Report, ServiceEndpoint, TrafficReport,
     VersionRequest, VersionResponse, WorkloadReport, WorkloadsRequest, WorkloadsResponse,
     mesh_server::{Mesh, MeshServer},
 };
@@ -90,7 +90,7 @@ impl Mesh for Answers {
     async fn version(&self, request: Request<VersionRequest>) -> Result<Response<VersionResponse>, Status> {
         self.authorize(&request)?;
         let nodes = vec![NodeVersion { node_name: "n1".into(), version: "9.9.8".into() }];
-        Ok(Response::new(VersionResponse { control: "9.9.9".into(), nodes }))
+        Ok(Response::new(VersionResponse { control: "9.9.9".into(), nodes, replicas: Vec::new() }))
     }
 
     async fn observe(&self, request: Request<ObserveRequest>) -> Result<Response<ObserveResponse>, Status> {
@@ -116,13 +116,17 @@ impl Mesh for Answers {
             ..WorkloadReport::default()
         };
         let report = Report { window_seconds, traffic: vec![traffic], workloads: vec![workload], ..Report::default() };
-        Ok(Response::new(ObserveResponse { reports: vec![report], missing_nodes: vec!["late".into()] }))
+        Ok(Response::new(ObserveResponse {
+            reports: vec![report],
+            missing_nodes: vec!["late".into()],
+            missing_replicas: vec![Replica { name: "c-2".into(), problem: "asleep".into(), ..Replica::default() }],
+        }))
     }
 
     async fn workloads(&self, request: Request<WorkloadsRequest>) -> Result<Response<WorkloadsResponse>, Status> {
         self.authorize(&request)?;
         let pods = vec![PodStatus { pod: pod(), enabled: true, captured: true, ..PodStatus::default() }];
-        Ok(Response::new(WorkloadsResponse { pods }))
+        Ok(Response::new(WorkloadsResponse { pods, missing_replicas: Vec::new() }))
     }
 
     async fn endpoints(&self, request: Request<EndpointsRequest>) -> Result<Response<EndpointsResponse>, Status> {

@@ -1,6 +1,5 @@
 //! From a Secret and a ConfigMap to the authority's material. Must never let one part stand for a missing other one.
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 
 use super::{BUNDLE, NAMESPACE};
@@ -76,21 +75,6 @@ impl Parts {
     }
 }
 
-/// Certificates as PEM.
-pub(super) fn pem(certificates: &[Vec<u8>]) -> String {
-    let mut text = String::new();
-    for der in certificates {
-        text.push_str("-----BEGIN CERTIFICATE-----\n");
-        let encoded = STANDARD.encode(der);
-        for line in encoded.as_bytes().chunks(64) {
-            text.push_str(&String::from_utf8_lossy(line));
-            text.push('\n');
-        }
-        text.push_str("-----END CERTIFICATE-----\n");
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use std::{collections::BTreeMap, time::Duration};
@@ -98,7 +82,7 @@ mod tests {
     use k8s_openapi::ByteString;
 
     use super::*;
-    use crate::ca::{Authority, Made};
+    use crate::ca::{self, Authority, Made};
 
     fn secret(entries: &[(&str, &str)]) -> Secret {
         let data: BTreeMap<String, ByteString> =
@@ -130,7 +114,7 @@ mod tests {
         parts.set_extra(Some(&extra(format!("{}{}", anchor.certificate, other.certificate).trim_end())));
         let authority = Authority::given(origins(), parts.material().unwrap(), Duration::from_secs(3_600)).unwrap();
         assert_eq!(authority.current().anchors.len(), 2);
-        let published = pem(&authority.current().anchors);
+        let published = ca::pem("CERTIFICATE", &authority.current().anchors);
         let lines = |text: &str| {
             text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect::<Vec<_>>()
         };

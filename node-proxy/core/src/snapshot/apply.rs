@@ -75,7 +75,7 @@ fn remove(next: &mut Snapshot, key: &v1::ResourceKey, slices: &mut HashSet<Strin
             slices.insert(key.name.clone());
         }
         v1::ResourceKind::TrustBundle => {
-            next.anchors.remove(&key.name);
+            next.trust.remove(&key.name);
         }
         v1::ResourceKind::PlainPod => {
             next.plain_pods.remove(key.name.as_str());
@@ -124,7 +124,7 @@ fn upsert(
             if let Some(index) = bundle.anchors.iter().position(Vec::is_empty) {
                 return Err(format!("anchors[{index}]: empty"));
             }
-            next.anchors.insert(key.name.clone(), Versioned { version, value: Arc::new(bundle.anchors) });
+            next.trust.insert(key.name.clone(), Versioned { version, value: Arc::new(bundle) });
         }
         (v1::ResourceKind::PlainPod, Some(Body::PlainPod(_))) if !key.name.is_empty() => {
             next.plain_pods.insert(Arc::from(key.name.as_str()), version);
@@ -141,7 +141,7 @@ fn upsert(
 
 fn held(next: &Snapshot) -> usize {
     let configuration = next.workloads.len() + next.destination_resources.len() + next.slices.len();
-    configuration + next.anchors.len() + next.plain_pods.len() + next.meshed_namespaces.len()
+    configuration + next.trust.len() + next.plain_pods.len() + next.meshed_namespaces.len()
 }
 
 fn holds(next: &Snapshot, key: &v1::ResourceKey) -> bool {
@@ -151,7 +151,7 @@ fn holds(next: &Snapshot, key: &v1::ResourceKey) -> bool {
             key.name.parse().is_ok_and(|address| next.destination_resources.contains_key(&address))
         }
         v1::ResourceKind::Endpoints => next.slices.contains_key(&key.name),
-        v1::ResourceKind::TrustBundle => next.anchors.contains_key(&key.name),
+        v1::ResourceKind::TrustBundle => next.trust.contains_key(&key.name),
         v1::ResourceKind::PlainPod => next.plain_pods.contains_key(key.name.as_str()),
         v1::ResourceKind::MeshedNamespace => next.meshed_namespaces.contains_key(key.name.as_str()),
         v1::ResourceKind::Unspecified => false,

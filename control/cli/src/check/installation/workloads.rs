@@ -80,7 +80,8 @@ async fn node_part(cluster: &Cluster, name: &str, pods: &[Pod]) -> Vec<(String, 
     let (wanted, have) = (status.desired_number_scheduled, status.number_ready);
     let advice = format!("see `kubectl -n {} describe pods -l app.kubernetes.io/name={name}`", cluster.mesh);
     let problem = if !seen || have < wanted {
-        Some((Verdict::Error, format!("on {have} of {wanted} nodes; {advice}{}", reasons(name, pods))))
+        let without = without_pod(name, wanted, pods);
+        Some((Verdict::Error, format!("on {have} of {wanted} nodes; {advice}{}{without}", reasons(name, pods))))
     } else if wanted == 0 {
         Some((
             Verdict::Error,
@@ -106,17 +107,34 @@ async fn node_part(cluster: &Cluster, name: &str, pods: &[Pod]) -> Vec<(String, 
     all
 }
 
+fn of_workload<'a>(name: &str, pods: &'a [Pod]) -> impl Iterator<Item = &'a Pod> {
+    pods.iter().filter(move |pod| {
+        let labels = pod.metadata.labels.as_ref();
+        labels.and_then(|labels| labels.get("app.kubernetes.io/name")).is_some_and(|of| of == name)
+    })
+}
+
 /// Why pods of a workload are not ready, each reason on a line.
 fn reasons(name: &str, pods: &[Pod]) -> String {
-    let of_workload = |pod: &&Pod| {
-        pod.metadata
-            .labels
-            .as_ref()
-            .and_then(|labels| labels.get("app.kubernetes.io/name"))
-            .is_some_and(|of| of == name)
-    };
-    let lines: BTreeSet<String> = pods.iter().filter(of_workload).filter(|pod| !ready(pod)).map(reason).collect();
-    lines.iter().take(NAMED).map(|line| format!("\n{line}")).collect()
+    let lines: BTreeSet<String> = of_workload(name, pods).filter(|pod| !ready(pod)).map(reason).collect();
+    let mut text: String = lines.iter().take(NAMED).map(|line| format!("\n{line}")).collect();
+    if lines.len() > NAMED {
+        text.push_str(&format!("\nand {} more", lines.len() - NAMED));
+    }
+    text
+}
+
+/// Nodes on which there is not even a pod that could say why; what may not be seen is not missing.
+fn without_pod(name: &str, wanted: i32, pods: &[Pod]) -> String {
+    let nodes: BTreeSet<&str> =
+        of_workload(name, pods).filter_map(|pod| pod.spec.as_ref()?.node_name.as_deref()).collect();
+    let missing = usize::try_from(wanted).unwrap_or(0).saturating_sub(nodes.len());
+    if missing == 0 || pods.is_empty() {
+        return String::new();
+    }
+    format!(
+        "\n{missing} nodes have no pod of it: see `kubectl describe ds/{name}` in the mesh's namespace for quota and admission"
+    )
 }
 
 fn reason(pod: &Pod) -> String {
@@ -185,6 +203,8 @@ mod tests {
             text,
             "\nweir-proxy-x (n1): ImagePullBackOff no such image\nweir-proxy-y (no node yet): 0/2 nodes fit"
         );
-        assert_eq!(reasons("weir-control", &[pod]), "");
+        assert_eq!(reasons("weir-control", std::slice::from_ref(&pod)), "");
+        assert_eq!(without_pod("weir-proxy", 1, std::slice::from_ref(&pod)), "");
+        assert!(without_pod("weir-proxy", 3, &[pod]).starts_with("\n2 nodes have no pod of it"));
     }
 }

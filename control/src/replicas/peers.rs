@@ -1,0 +1,63 @@
+//! Which other replicas there are, and whether a caller is one. Must never take anybody's word for it but the issuer's.
+
+use std::net::SocketAddr;
+
+use rustls_pki_types::CertificateDer;
+use tonic::Status;
+use weir_core::identity::Identity;
+use x509_parser::{
+    extensions::GeneralName,
+    prelude::{FromDer as _, X509Certificate},
+};
+
+use crate::{index::Index, kubernetes::NAMESPACE, objects::Name};
+
+/// The Service whose endpoints are the replicas, and its port for them.
+const SERVICE: &str = "weir-control";
+const PORT: &str = "grpc";
+
+/// Another replica.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Peer {
+    /// Of its pod, else its address.
+    pub(super) name: String,
+    pub(super) address: SocketAddr,
+}
+
+/// All but `me`, by name. One that is not ready is asked too: nodes may still be connected to it.
+pub(super) fn others(index: &Index, me: &str) -> Vec<Peer> {
+    let mut others: Vec<Peer> = Vec::new();
+    for slice in index.slices_of(&Name::new(NAMESPACE, SERVICE)).filter_map(|name| index.slice(name)) {
+        let Some((_, port)) = slice.ports.iter().find(|(name, _)| **name == *PORT) else { continue };
+        for endpoint in &slice.endpoints {
+            let address = SocketAddr::new(endpoint.address, *port);
+            let name = endpoint.pod.as_ref().map_or_else(|| address.to_string(), |pod| pod.name.to_string());
+            // With two families of addresses, a pod is in two slices.
+            if name != me && !others.iter().any(|known| known.name == name) {
+                others.push(Peer { name, address });
+            }
+        }
+    }
+    others.sort_by(|a, b| a.name.cmp(&b.name));
+    others
+}
+
+/// Whether a verified certificate is control's own.
+pub(super) fn authenticate(chain: Option<&Vec<CertificateDer<'static>>>, identity: &Identity) -> Result<(), Status> {
+    let Some(leaf) = chain.and_then(|chain| chain.first()) else {
+        return Err(Status::unauthenticated("only replicas of control may ask this: no client certificate came"));
+    };
+    let names = X509Certificate::from_der(leaf).ok().and_then(|(_rest, leaf)| {
+        let names = leaf.subject_alternative_name().ok().flatten()?;
+        let dns = names.value.general_names.iter().filter_map(|name| match name {
+            GeneralName::DNSName(name) => Some((*name).to_owned()),
+            _other => None,
+        });
+        Some(dns.collect::<Vec<_>>())
+    });
+    let names = names.unwrap_or_default();
+    if names == [identity.as_str()] {
+        return Ok(());
+    }
+    Err(Status::permission_denied(format!("only replicas of control may ask this, not {names:?}")))
+}

@@ -1,0 +1,67 @@
+//! The API server forgets, and the leader is away: nothing is sent again, and one replica at a time writes.
+
+use std::process::Command;
+
+use rustix::process::Signal;
+use weir_tests::{daemon::Daemon, wait};
+
+use crate::{
+    NEVER, WEB, connect,
+    node::endpoint_identity,
+    populated,
+    stage::{SOON, binaries},
+};
+
+/// Fails when a list is told as news (`Collector::take`), and when what expired is asked for again and again (`watch::is_expired`).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_that_began_too_far_back_lists_anew_and_nothing_is_sent_again() {
+    let mut stage = populated();
+    stage.run_pod("shop", "web", "10.1.0.5");
+    let control = stage.control("control-0").until_ready();
+    let mut node = connect(&control, &stage, "node-a").await;
+    node.captured(&stage.uid("shop", "web"), NEVER).await;
+    node.until("peers speak mTLS", |held| endpoint_identity(held) == Some(WEB)).await.unwrap();
+    stage.kubectl(&["-n", "shop", "wait", "pod/web", "--for=condition=weir.mesh/Meshed", "--timeout=30s"]);
+    let (held, told) = (node.held.clone(), node.told.len());
+
+    stage.kill_api();
+    stage.compact();
+    stage.start_api();
+    let listed = || (control.daemon.log().matches("listed anew").count() >= 4).then_some(());
+    wait::until("all four kinds are listed anew", SOON, listed);
+    stage.pod("shop", "later", "node-a", "web");
+    let later = format!("WORKLOAD {}", stage.uid("shop", "later"));
+    node.until("the new pod", |held| held.contains_key(&later)).await.unwrap();
+    assert_eq!(node.told[told..], [later], "only the new pod");
+    assert!(held.iter().all(|(key, resource)| node.held[key].version == resource.version));
+}
+
+/// Fails when leading is not bound in time (`Leadership::is_held`): the first one would write its own view over the second's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_was_stopped_writes_no_more_when_it_goes_on() {
+    let stage = populated();
+    let mut first = stage.control("control-0").until_ready();
+    let holder = ["-n", "weir", "get", "lease", "weir-control", "-o", "jsonpath={.spec.holderIdentity}"];
+    stage.until("the first leads", &holder, |text| text == "control-0");
+    let second = stage.control("control-1").until_ready();
+    // No Service names them, so neither asks the other, and only the second knows of a node.
+    let _node = connect(&second, &stage, "node-a").await.attend();
+    let status = ["-n", "weir", "get", "configmap", "weir-status", "-o", r"jsonpath={.data.status\.json}"];
+    stage.until("the first writes", &status, |text| text.contains(r#""connected": 0"#));
+
+    first.daemon.signal(Signal::STOP);
+    stage.until("the second leads", &holder, |text| text == "control-1");
+    stage.until("the second writes", &status, |text| text.contains(r#""connected": 1"#));
+    let mut watch = Command::new(binaries().join("kubectl"));
+    watch.arg("--kubeconfig").arg(stage.kubeconfig("admin", None)).args(status).arg("--watch");
+    let mut written = Daemon::start("status", watch, &stage.path(""));
+    written.wait_for(r#""connected": 1"#, SOON);
+
+    first.daemon.signal(Signal::CONT);
+    first.daemon.wait_for("another replica writes the status now", SOON);
+    // Something that either would write down.
+    stage.pod("shop", "more", "node-b", "web");
+    written.wait_for(r#""enabled": 2"#, SOON);
+    assert!(!written.log().contains(r#""connected": 0"#), "{}", written.log());
+    assert_eq!(stage.kubectl(&holder), "control-1");
+}
