@@ -165,6 +165,7 @@ fn values_reach_their_places() {
         "image.registry=registry.example:5000/weir,image.tag=7",
         "compat.linkerdInject=true,clusterDomain=corp.example,trustDomain=trust.example",
         "holder.cniExcludeNamespaces={kube-system,cni}",
+        "clusterNetworks={10.0.0.0/8,fd00::/8},proxy.defaultInboundPolicy=deny",
         r"proxy.nodeSelector.weir\.mesh/node=yes",
     ]);
     let args = |kind: &str, name: &str| {
@@ -178,6 +179,8 @@ fn values_reach_their_places() {
     assert!(args("DaemonSet", "weir-proxy").contains("serviceaccount.identity.linkerd.trust.example"));
     assert!(args("DaemonSet", "weir-holder").contains("--cni-exclude-namespaces=weir,kube-system,cni"));
     assert!(args("Deployment", "weir-control").contains("--linkerd-inject"));
+    assert!(args("Deployment", "weir-control").contains("--default-inbound-policy=deny"));
+    assert!(args("DaemonSet", "weir-proxy").contains("--cluster-networks=10.0.0.0/8,fd00::/8"));
     let default = rendered(&[]);
     let image =
         named(&default, "Deployment", "weir-control").unwrap()["spec"]["template"]["spec"]["containers"][0]["image"]
