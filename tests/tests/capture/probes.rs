@@ -52,7 +52,7 @@ fn the_nodes_own_connections_are_marked_and_nobody_elses() {
     assert!(!is_marked(&inbound.accept().unwrap().0));
 }
 
-// With the same ports on both nodes, so that only the addresses differ. Seen to fail when `mark` does not look whose the entry is.
+// With the same ports on both nodes, so that only the addresses differ. Seen to fail as above.
 #[test]
 fn many_at_a_time_are_told_apart() {
     let mut stage = Stage::new();

@@ -1,4 +1,5 @@
-//! `config.linkerd.io/default-inbound-policy`. Mutation tried: `plan` allows what `by_default` denies; both tables fail.
+//! `config.linkerd.io/default-inbound-policy`. Mutation tried: `all-authenticated` does not look at the
+//! identity; the first table fails.
 
 use std::net::SocketAddr;
 
@@ -122,7 +123,8 @@ fn a_change_is_in_force_for_the_next_request_of_open_connections() {
     }
 }
 
-/// Bytes that nobody reads are decided about when they come; the application never hears of a denied client.
+/// Bytes that nobody reads are decided about when they come; the application never hears of a denied client. Mutation tried: `dial`
+/// goes on after a denial.
 #[test]
 fn opaque_connections_are_closed_before_the_application_hears_of_them() {
     let mut stage = Stage::start("ports: []");

@@ -1,11 +1,12 @@
 //! kubelet's probes where policy denies everyone. The node's own namespace plays kubelet: the kernel knows it by nothing else.
 //!
-//! Mutations tried: the pin of the socket hook removed, `PROBED` left empty, `from_node` always true (a forged probe passes), the path
-//! not compared (`/address` passes); each is seen by one of these tests.
+//! Mutations tried: `is_from_node` true for everyone (forged probes pass), the kernel's hook without its comparison of namespaces (the same),
+//! the path not compared (`/address` passes), `sk_lookup` without its look at direct probes (the application's TLS is not reached).
 
 use std::{
     fs,
     net::{SocketAddr, TcpStream},
+    os::unix::fs::MetadataExt as _,
 };
 
 use weir_tests::{nginx, wait};
@@ -64,6 +65,20 @@ fn the_four_numbers_of_a_probe_are_good_for_that_probe() {
         assert_eq!(curl(stage.mesh.fabric.node(1), &url, &from_port).status, 403);
         assert_eq!(curl(&stage.plain.place.netns, &url, &from_port).status, 403);
     }
+}
+
+/// Without the kernel's word nobody is kubelet: what cannot be told is denied.
+#[test]
+fn a_node_that_cannot_know_denies() {
+    let mut stage = Stage::start(HTTP);
+    stage.set_policy("deny");
+    let url = format!("http://{}:8080/name", stage.servers[0].place.v4);
+    let kubelet = stage.mesh.fabric.node(0);
+    assert_eq!(curl(kubelet, &url, &USER_AGENT).status, 200);
+    let node = fs::metadata(kubelet.path()).unwrap().ino();
+    fs::remove_file(format!("/sys/fs/bpf/weir-{node}/sock_ops")).unwrap();
+    // The kernel detaches a moment later.
+    wait::until("a denied probe", PATIENCE, || (curl(kubelet, &url, &USER_AGENT).status == 403).then_some(()));
 }
 
 /// A request that comes late finds the proxy waiting for it: nothing is decided before it is read.
