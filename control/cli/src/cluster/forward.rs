@@ -37,11 +37,11 @@ pub(crate) struct Route {
     pub(crate) trust_domain: Option<String>,
 }
 
-/// Everything that is needed, asked for at once.
+/// Everything that is needed, asked for at once. Of several failures the one that explains the others is told, whichever came first.
 pub(crate) async fn route(cluster: &Cluster) -> Result<Route, CliError> {
     let (pod, anchors, token, trust_domain) =
-        tokio::try_join!(pod(cluster), anchors(cluster), token(cluster), trust_domain(cluster))?;
-    Ok(Route { cluster: cluster.clone(), pod, anchors, token, trust_domain })
+        tokio::join!(pod(cluster), anchors(cluster), token(cluster), trust_domain(cluster));
+    Ok(Route { cluster: cluster.clone(), pod: pod?, anchors: anchors?, token: token?, trust_domain: trust_domain? })
 }
 
 impl Route {
