@@ -27,6 +27,12 @@ mod operations;
 #[path = "cluster/change.rs"]
 mod change;
 
+#[path = "cluster/policy.rs"]
+mod policy;
+
+#[path = "cluster/rotation.rs"]
+mod rotation;
+
 #[path = "cluster/outage.rs"]
 mod outage;
 

@@ -53,6 +53,8 @@ fn control_rolled_and_scaled_changes_nothing() {
     for replicas in ["3", "1"] {
         shop.cluster.kubectl(&["-n", "weir", "scale", "deployment/weir-control", "--replicas", replicas]);
         shop.cluster.rolled_out("weir", "deployment/weir-control");
+        // Whichever replica is asked, it knows of all nodes.
+        shop.cluster.weir(&["check", "--wait", "60s"]);
     }
     shop.cluster.kubectl(&["-n", "weir", "rollout", "restart", "deployment/weir-control"]);
     shop.cluster.rolled_out("weir", "deployment/weir-control");

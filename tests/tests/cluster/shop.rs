@@ -63,6 +63,12 @@ impl Shop {
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
+    /// The certificate of who signs those of pods.
+    pub(crate) fn identity_issuer(&self) -> String {
+        let secret = self.cluster.get(&["-n", "weir", "secret", "weir-identity-issuer"]);
+        secret["data"]["tls.crt"].as_str().unwrap().to_owned()
+    }
+
     /// The servers' addresses on one node.
     pub(crate) fn addresses(&self, node: &str) -> Vec<String> {
         let node = format!("spec.nodeName={node}");

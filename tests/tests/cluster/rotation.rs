@@ -1,0 +1,45 @@
+//! Another trust anchor for the whole mesh, by the commands of docs/install.md.
+
+use std::{env, fs, path::Path, process::Command};
+
+use crate::{
+    load::{Load, Stream},
+    shop::{Shop, figure, timed},
+};
+
+/// From the document to here: what it tells people to type is what runs. Each step waits for what the next one needs.
+#[test]
+fn anchors_are_rotated_without_a_restart_and_without_a_failed_request() {
+    const SECONDS: u64 = 120;
+    const NEXT: &str = r#"until weir check > said 2>&1 && grep -q "√ all nodes trust the trust anchors in use" said &&
+        grep -q "√ certificates of pods are of the issuer in use" said; do :; done"#;
+    let shop = Shop::open("rotation", 4);
+    shop.mesh(4);
+    let before = shop.identity_issuer();
+    let document = fs::read_to_string("../docs/install.md").unwrap();
+    let steps = document.split("```console\n").find(|block| block.contains("new-anchor.key -out")).unwrap();
+    let steps = steps.split("```").next().unwrap().replace("$ weir check", NEXT);
+    let script: String = steps.lines().map(|line| format!("{}\n", line.trim_start_matches("$ "))).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let load = Load::begin(&shop, SECONDS);
+    let (output, took) = timed(|| shell(folder.path(), &format!("set -e\n{script}")));
+    figure("trust anchor and issuer replaced, in three steps", format!("{took:?}"));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    load.end().is_whole(Stream::Lives);
+    assert_ne!(shop.identity_issuer(), before, "all is issued by another one now");
+    shop.meshed(4, weir_tests::cluster::PATIENCE);
+}
+
+/// A shell with kubectl and weir, as a user has it.
+fn shell(folder: &Path, script: &str) -> std::process::Output {
+    let parent = |name: &str| Path::new(&env::var_os(name).expect(name)).to_owned();
+    let kubectl = parent("WEIR_KUBECTL").parent().unwrap().to_owned();
+    let path = format!("{}:{}:{}", kubectl.display(), parent("WEIR_BINARIES").display(), env::var("PATH").unwrap());
+    Command::new("timeout")
+        .args(["110", "bash", "-c", script])
+        .current_dir(folder)
+        .env("PATH", path)
+        .env("KUBECONFIG", parent("WEIR_KUBECONFIG"))
+        .output()
+        .unwrap()
+}
