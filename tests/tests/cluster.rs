@@ -1,7 +1,7 @@
 //! The mesh on a real Kubernetes cluster: API server, kubelets, containerd, kube-proxy. Run by `cargo xtask cluster test`.
 //!
 //! Each test brings the mesh to where it needs it by the commands that users have, so that they run in any order.
-#![expect(clippy::unwrap_used, reason = "a failed step of a test is a panic")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed step of a test is a panic")]
 
 #[path = "cluster/shop.rs"]
 mod shop;

@@ -93,8 +93,8 @@ impl<'a> Load<'a> {
 impl Outcome {
     /// Every request and call was answered, there were enough, and the stream lived.
     pub(crate) fn is_whole(&self, stream: Stream) {
-        let (kept, new, calls) = (self.kept(0), self.new(0), self.calls(0));
-        let answers = self.stream();
+        let (kept, new, calls) = (self.over_kept(0), self.over_new(0), self.calls_made(0));
+        let answers = self.answers();
         let least = match stream {
             Stream::Lives => self.seconds,
             Stream::Seconds(seconds) => seconds,
@@ -109,12 +109,12 @@ impl Outcome {
 
     /// As [`Outcome::is_whole`], but requests that were in flight at one moment may have failed: at most one of each connection.
     pub(crate) fn lost_only_what_was_in_flight(&self) {
-        let (kept, new, calls) = (self.kept(8), self.new(1), self.calls(1));
+        let (kept, new, calls) = (self.over_kept(8), self.over_new(1), self.calls_made(1));
         figure("requests over kept connections, over one each, gRPC calls", format!("{kept}, {new}, {calls}"));
     }
 
     /// wrk counts an answer other than 2xx and a connection that ended under a request.
-    fn kept(&self, failures: u64) -> u64 {
+    fn over_kept(&self, failures: u64) -> u64 {
         let number = |line: &str, after: &str| -> u64 {
             let rest = line.split(after).nth(1).unwrap_or_default().trim_start_matches([' ', ':']);
             rest.split(|digit: char| !digit.is_ascii_digit()).next().and_then(|digits| digits.parse().ok()).unwrap_or(0)
@@ -134,7 +134,7 @@ impl Outcome {
         count
     }
 
-    fn new(&self, failures: usize) -> usize {
+    fn over_new(&self, failures: usize) -> usize {
         let complaints: Vec<&str> = self.new.lines().filter(|line| *line != "done").collect();
         let done = self.new.lines().count() - complaints.len();
         let refused = complaints.iter().any(|line| line.contains("refused") || line.contains("timed out"));
@@ -144,7 +144,7 @@ impl Outcome {
     }
 
     /// The client sums up at its end: `soak test successes: 750 / 750 iterations. Total failures: 0`.
-    fn calls(&self, failures: u64) -> u64 {
+    fn calls_made(&self, failures: u64) -> u64 {
         let number = |before: &str| -> Option<u64> {
             let line = self.calls.lines().rev().find(|line| line.contains(before))?;
             line.split(before).nth(1)?.trim_start().split(|digit: char| !digit.is_ascii_digit()).next()?.parse().ok()
@@ -156,7 +156,7 @@ impl Outcome {
         count
     }
 
-    fn stream(&self) -> u64 {
+    fn answers(&self) -> u64 {
         self.stream.lines().filter(|line| line.trim() == "+PONG").count() as u64
     }
 }

@@ -10,7 +10,7 @@ use crate::{
 /// From the document to here: what it tells people to type is what runs. Each step waits for what the next one needs.
 #[test]
 fn anchors_are_rotated_without_a_restart_and_without_a_failed_request() {
-    const SECONDS: u64 = 120;
+    const SECONDS: u64 = 60;
     const NEXT: &str = r#"until weir check > said 2>&1 && grep -q "√ all nodes trust the trust anchors in use" said &&
         grep -q "√ certificates of pods are of the issuer in use" said; do :; done"#;
     let shop = Shop::open("rotation", 4);
@@ -36,7 +36,7 @@ fn shell(folder: &Path, script: &str) -> std::process::Output {
     let kubectl = parent("WEIR_KUBECTL").parent().unwrap().to_owned();
     let path = format!("{}:{}:{}", kubectl.display(), parent("WEIR_BINARIES").display(), env::var("PATH").unwrap());
     Command::new("timeout")
-        .args(["110", "bash", "-c", script])
+        .args(["100", "bash", "-c", script])
         .current_dir(folder)
         .env("PATH", path)
         .env("KUBECONFIG", parent("WEIR_KUBECONFIG"))
