@@ -5,6 +5,7 @@
 #![expect(clippy::expect_used, reason = "a failed step of a test is a panic")]
 
 pub mod attack;
+pub mod authority;
 pub mod bench;
 pub mod cluster;
 pub mod daemon;

@@ -150,6 +150,11 @@ impl Programs {
         Ok(())
     }
 
+    /// Lets the socket lookup of a slot go that no pod has. Attached ones live on without this process.
+    pub fn discard(&mut self, slot: u32) {
+        self.lookups.remove(&slot);
+    }
+
     /// Detaches the socket lookup of a pod. Without one, does nothing.
     ///
     /// # Errors

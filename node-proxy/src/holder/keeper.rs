@@ -212,6 +212,10 @@ impl Keeper {
     fn gone(&mut self, uid: &str) {
         if let Some(pod) = self.pods.remove(uid) {
             self.free.insert(pod.state.slot);
+            // Slots are given from the lowest on: what the stock holds beyond its size is the one that comes last.
+            if let Some(last) = self.free.iter().nth(limits::PROGRAM_STOCK) {
+                self.machine.programs.discard(*last);
+            }
             self.changed.remove(uid);
             tracing::info!(uid, "pod released");
         }

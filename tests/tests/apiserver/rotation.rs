@@ -1,10 +1,8 @@
 //! Trust anchors rotate by the commands of docs/install.md: two bundles overlap, and each step says when the next may follow.
 
-use std::process::Command;
-
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use weir_api::v1::{self, resource::Body};
-use weir_tests::wait;
+use weir_tests::{authority, wait};
 
 use crate::{
     WEB, connect,
@@ -16,27 +14,6 @@ use crate::{
 const TRUST: &str = "TRUST_BUNDLE cluster.local";
 const TRUSTED: &str = "all nodes trust the trust anchors in use";
 const RENEWED: &str = "certificates of pods are of the issuer in use";
-
-/// As docs/install.md does it.
-fn openssl(stage: &Stage, name: &str, issuer: Option<&str>) {
-    let mut command = Command::new("openssl");
-    command.current_dir(stage.path("")).args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]);
-    command.args([
-        "-nodes",
-        "-days",
-        "365",
-        "-addext",
-        "keyUsage=critical,keyCertSign",
-        "-subj",
-        &format!("/CN={name}"),
-    ]);
-    command.args(["-keyout", &format!("{name}.key"), "-out", &format!("{name}.crt")]);
-    if let Some(issuer) = issuer {
-        command.args(["-CA", &format!("{issuer}.crt"), "-CAkey", &format!("{issuer}.key")]);
-    }
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{output:?}");
-}
 
 fn issuer_of(node: &Node) -> &[u8] {
     match &node.held[TRUST].body {
@@ -81,8 +58,8 @@ async fn anchors_rotate_with_two_bundles_overlapping_and_each_step_says_when_it_
     let one = near.held[TRUST].version;
 
     // 1. The new anchor beside the old one. A node that has not read it yet is named.
-    openssl(&stage, "new-anchor", None);
-    openssl(&stage, "new-issuer", Some("new-anchor"));
+    authority::make(&stage.path(""), "new-anchor", None);
+    authority::make(&stage.path(""), "new-issuer", Some("new-anchor"));
     let new = std::fs::read_to_string(stage.path("new-anchor.crt")).unwrap();
     std::fs::write(stage.path("both.crt"), format!("{first}\n{new}")).unwrap();
     let file = format!("--from-file=ca.crt={}", stage.path("both.crt").display());

@@ -32,6 +32,21 @@ struct Held {
     map_entries: usize,
 }
 
+/// Looks in a row that show the same: by then the holder has no more programs to load ahead, one at a time and some milliseconds each.
+const ALIKE: usize = 40;
+
+/// What it holds once its stock is full.
+fn at_rest(stage: &Stage) -> Held {
+    let (mut last, mut alike) = (held(stage), 0);
+    wait::until("a holder at rest", WITHIN, || {
+        let now = held(stage);
+        alike = if now == last { alike + 1 } else { 0 };
+        last = now;
+        (alike >= ALIKE).then_some(())
+    });
+    last
+}
+
 fn held(stage: &Stage) -> Held {
     let process = format!("/proc/{}", stage.holder().pid());
     let count = |path: &str| fs::read_dir(path).map_or(0, Iterator::count);
@@ -59,7 +74,7 @@ fn pods_come_and_go_under_load_without_an_error_or_a_trace() {
     proxy.unenrol(pods[0].netns.name());
     let settled = || pods.iter().all(|pod| traces(&pod.netns).is_empty());
     wait::until("the first pod is gone", WITHIN, || settled().then_some(()));
-    let before = held(&stage);
+    let before = at_rest(&stage);
 
     let (over, connects, slow) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
     let mut enrolling = Duration::ZERO;

@@ -1,9 +1,10 @@
 //! Trust anchors and issuer change under load, by the steps of docs/install.md. Mutation tried: a renewal that does not hear of another
 //! issuer (`Renewal::due`), and a proxy that believes its file alone (`Control::connect`).
 
-use std::{fs, process::Command, sync::atomic::Ordering::Relaxed};
+use std::{fs, sync::atomic::Ordering::Relaxed};
 
 use weir_tests::{
+    authority,
     load::Load,
     mesh::{Mesh, PATIENCE, PodOptions, ServiceOptions},
     nginx, wait,
@@ -12,26 +13,6 @@ use weir_tests::{
 /// New connections per second, each a handshake.
 const RATE: u32 = 100;
 const THREADS: u32 = 8;
-
-fn openssl(mesh: &Mesh, name: &str, issuer: Option<&str>) {
-    let mut command = Command::new("openssl");
-    command.current_dir(mesh.path("")).args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]);
-    command.args([
-        "-nodes",
-        "-days",
-        "365",
-        "-addext",
-        "keyUsage=critical,keyCertSign",
-        "-subj",
-        &format!("/CN={name}"),
-    ]);
-    command.args(["-keyout", &format!("{name}.key"), "-out", &format!("{name}.crt")]);
-    if let Some(issuer) = issuer {
-        command.args(["-CA", &format!("{issuer}.crt"), "-CAkey", &format!("{issuer}.key")]);
-    }
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{output:?}");
-}
 
 /// Replaces one of control's files in one step.
 fn place(mesh: &Mesh, name: &str, text: &str) {
@@ -68,8 +49,8 @@ fn anchors_and_issuer_rotate_without_a_restart_and_without_a_failed_handshake() 
     let load = Load::start(&client.place.netns, address.parse().unwrap(), RATE, THREADS);
     let workers = [0, 1].map(|node| mesh.worker(node).expect("a worker"));
 
-    openssl(&mesh, "new-anchor", None);
-    openssl(&mesh, "new-issuer", Some("new-anchor"));
+    authority::make(&mesh.path(""), "new-anchor", None);
+    authority::make(&mesh.path(""), "new-issuer", Some("new-anchor"));
     let read = |name: &str| fs::read_to_string(mesh.path(name)).unwrap();
     let new = read("new-anchor.crt");
     place(&mesh, "ca.crt", &format!("{}{new}", read("control/ca.crt")));
