@@ -72,12 +72,8 @@ pub fn weir_lookup(ctx: SkLookupContext) -> u32 {
 fn is_direct_probe(lookup: *const bpf_sk_lookup, local: Address, remote: Address, port: u16) -> bool {
     // SAFETY: as in `weir_lookup`.
     let source = u16::from_be(unsafe { read_volatile(addr_of!((*lookup).remote_port)) });
-    let connection = Connection {
-        source: remote,
-        destination: local,
-        source_port: source.into(),
-        destination_port: port.into(),
-    };
+    let connection =
+        Connection { source: remote, destination: local, source_port: source.into(), destination_port: port.into() };
     // SAFETY: the entry is removed once the connection is established.
     unsafe { PROBES.get(connection) }.is_some_and(|how| *how == PROBE_DIRECT)
 }

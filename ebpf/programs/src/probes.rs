@@ -122,7 +122,8 @@ fn ends(ops: *const bpf_sock_ops) -> ((Address, u32), (Address, u32)) {
             ],
         };
         // The one in host order, the other in network order, as wide as the field.
-        let ports = (read_volatile(addr_of!((*ops).local_port)), u32::from_be(read_volatile(addr_of!((*ops).remote_port))));
+        let ports =
+            (read_volatile(addr_of!((*ops).local_port)), u32::from_be(read_volatile(addr_of!((*ops).remote_port))));
         let addresses =
             if family == AF_INET { (Address::mapped(local4), Address::mapped(remote4)) } else { (local, remote) };
         ((addresses.0, ports.0), (addresses.1, ports.1))

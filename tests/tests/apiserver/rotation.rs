@@ -8,7 +8,7 @@ use crate::{
     WEB, connect,
     node::{Mesh, Node, certify, proves_itself},
     populated,
-    stage::{SOON, Stage},
+    stage::SOON,
 };
 
 const TRUST: &str = "TRUST_BUNDLE cluster.local";
