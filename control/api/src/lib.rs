@@ -1,6 +1,9 @@
 //! The contract between control, nodes and the command line.
 //!
-//! Generated from `proto/` by `cargo xtask codegen` and committed, so that nobody needs protoc. Must never hold logic.
+//! All but [`status`] is generated from `proto/` by `cargo xtask codegen` and committed, so that nobody needs protoc. Must never hold logic.
+
+#[cfg(feature = "status")]
+pub mod status;
 
 /// Package `weir.mesh.v1`.
 #[allow(

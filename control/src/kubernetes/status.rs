@@ -9,7 +9,7 @@ use kube::{
     Api, Client,
     api::{Patch, PatchParams},
 };
-use serde::{Deserialize, Serialize};
+use weir_api::status::{Condition, KEY, NAME, Nodes, Pods, Status};
 
 use super::{CONTROL, Failure, NAMESPACE, election::Leadership, within};
 use crate::{
@@ -17,46 +17,6 @@ use crate::{
     plane::Plane,
     replicas::{Gathered, Replicas},
 };
-
-const NAME: &str = "weir-status";
-const KEY: &str = "status.json";
-
-/// The content.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Status {
-    version: String,
-    pods: Pods,
-    nodes: Nodes,
-    conditions: Vec<Condition>,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Pods {
-    enabled: usize,
-    captured: usize,
-    certified: usize,
-    refused: usize,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Nodes {
-    connected: usize,
-    versions: Vec<String>,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Condition {
-    #[serde(rename = "type")]
-    kind: String,
-    status: String,
-    reason: String,
-    message: String,
-    last_transition_time: String,
-}
 
 /// Writes while this replica leads.
 pub(super) async fn follow(client: Client, plane: Arc<Plane>, replicas: Arc<Replicas>, mut leadership: Leadership) {

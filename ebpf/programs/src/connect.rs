@@ -12,12 +12,13 @@ use aya_ebpf::{
 };
 use weir_ebpf_common::{Address, outbound_slot};
 
-use crate::maps::{LISTENERS, PODS, SETTINGS};
+use crate::{
+    maps::{LISTENERS, PODS, SETTINGS},
+    uapi::{SO_MARK, SOL_SOCKET},
+};
 
 const IPPROTO_TCP: u32 = 6;
 const IPPROTO_MPTCP: u32 = 262;
-const SOL_SOCKET: i32 = 1;
-const SO_MARK: i32 = 36;
 const ECONNREFUSED: i32 = 111;
 
 const REFUSE: i32 = 0;

@@ -11,9 +11,11 @@ use aya_ebpf::{
 };
 use weir_ebpf_common::{Address, Connection, LOOPBACK_IFINDEX, PROBE_DIRECT, inbound_slot, outbound_slot};
 
-use crate::maps::{LISTENERS, PROBES, SETTINGS};
+use crate::{
+    maps::{LISTENERS, PROBES, SETTINGS},
+    uapi::AF_INET,
+};
 
-const AF_INET: u32 = 2;
 const IPPROTO_TCP: u32 = 6;
 
 const PASS: u32 = sk_action::SK_PASS;

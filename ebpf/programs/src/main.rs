@@ -9,6 +9,7 @@ mod connect;
 mod lookup;
 mod maps;
 mod probes;
+mod uapi;
 
 /// Never reached: the programs hold no bounds check that can fail, and the linker drops this.
 #[panic_handler]

@@ -15,11 +15,11 @@ use aya_ebpf::{
 };
 use weir_ebpf_common::{Address, Connection, PROBE_MARK, PROBE_MARKED, Probed};
 
-use crate::maps::{PODS, PROBED, PROBES, SETTINGS};
+use crate::{
+    maps::{PODS, PROBED, PROBES, SETTINGS},
+    uapi::{AF_INET, SO_MARK, SOL_SOCKET},
+};
 
-const AF_INET: u32 = 2;
-const SOL_SOCKET: i32 = 1;
-const SO_MARK: i32 = 36;
 /// What this hook answers says nothing.
 const GO_ON: u32 = 1;
 

@@ -1,6 +1,10 @@
 //! The API server away, control killed: traffic flows, and nodes are sent nothing that they have.
 
-use std::{env, process::Command, time::Duration};
+use std::{
+    env,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use weir_tests::{cluster::PATIENCE, wait};
 
@@ -23,7 +27,7 @@ fn traffic_flows_while_the_api_server_is_away() {
     let before = sent(&shop);
     let load = Load::begin(&shop, away + 30);
     xtask(&["kill-node", "cp"]);
-    std::thread::sleep(Duration::from_secs(away));
+    wait::until_instant(Instant::now() + Duration::from_secs(away));
     xtask(&["restart-node", "cp"]);
     load.end().is_whole(Stream::Lives);
     shop.meshed(4, PATIENCE);

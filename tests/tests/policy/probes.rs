@@ -7,13 +7,16 @@ use std::{
     fs,
     net::{SocketAddr, TcpStream},
     os::unix::fs::MetadataExt as _,
+    time::{Duration, Instant},
 };
 
-use weir_tests::{nginx, wait};
+use weir_tests::{authority, nginx, wait};
 
 use crate::stage::{PATIENCE, Stage, curl, greeting};
 
 const HTTP: &str = "ports: [{name: http, containerPort: 8080}], readinessProbe: {httpGet: {path: /name, port: http}}, livenessProbe: {httpGet: {path: \"/?live\", port: 8080}}";
+/// 20 times what a proxy waits before it dials for a server that may speak first (`limits::SILENCE`).
+const SILENCE: Duration = Duration::from_millis(200);
 const USER_AGENT: [&str; 2] = ["--user-agent", "kube-probe/1.34"];
 
 /// What was declared passes from the node of the pod, over both families. Nothing else does, from there or elsewhere.
@@ -88,8 +91,8 @@ fn a_slow_probe_is_still_a_probe() {
     stage.set_policy("deny");
     let at = SocketAddr::new(stage.servers[0].place.v4, 8080);
     let mut kept = crate::stage::Kept::open(stage.mesh.fabric.node(0), at);
-    // Longer than the silence after which a server may have to speak first.
-    std::thread::sleep(std::time::Duration::from_millis(200));
+    // The silence itself is what is tested: longer than that after which a server may have to speak first.
+    wait::until_instant(Instant::now() + SILENCE);
     assert_eq!((kept.get("/name"), kept.get("/address"), kept.get("/name")), (200, 403, 200));
 }
 
@@ -102,25 +105,8 @@ fn connection_probes_meet_the_application_itself() {
     stage.set_policy("deny");
     let folder = stage.mesh.path("tls");
     fs::create_dir_all(&folder).unwrap();
-    let (key, certificate) = (folder.join("tls.key"), folder.join("tls.pem"));
-    weir_tests::netns::run(
-        std::process::Command::new("openssl")
-            .args([
-                "req",
-                "-x509",
-                "-newkey",
-                "ec",
-                "-pkeyopt",
-                "ec_paramgen_curve:P-256",
-                "-nodes",
-                "-subj",
-                "/CN=web",
-            ])
-            .arg("-keyout")
-            .arg(&key)
-            .arg("-out")
-            .arg(&certificate),
-    );
+    authority::self_signed(&folder, "tls");
+    let (key, certificate) = (folder.join("tls.key"), folder.join("tls.crt"));
     let servers = format!(
         "server {{ listen [::]:8443 ipv6only=off ssl; ssl_certificate {}; ssl_certificate_key {}; location / {{ return 200 \"tls\\n\"; }} }}\n",
         certificate.display(),

@@ -9,7 +9,7 @@ use k8s_openapi::api::{
     core::v1::ConfigMap,
 };
 use kube::{Api, api::PostParams};
-use serde::Deserialize;
+use weir_api::status::{KEY, NAME, Pods, Status};
 
 pub(super) use self::workloads::workloads;
 use super::finding::{Finding, Verdict, found};
@@ -97,33 +97,6 @@ pub(super) fn unreadable(error: &ChartError) -> (String, Finding) {
     found("weir-config", "the installation's values are known to this version", Some((Verdict::Warning, hint)))
 }
 
-/// What control's leader last wrote; the part of it that is read here.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Status {
-    pods: Pods,
-    conditions: Vec<Condition>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Pods {
-    enabled: u64,
-    captured: u64,
-    certified: u64,
-    refused: u64,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Condition {
-    #[serde(rename = "type")]
-    kind: String,
-    status: String,
-    reason: String,
-    message: String,
-}
-
 /// What control says of itself where everybody can read it.
 pub(super) async fn status(cluster: &Cluster) -> Vec<(String, Finding)> {
     const WRITTEN: &str = "control writes its status (ConfigMap weir-status)";
@@ -132,8 +105,8 @@ pub(super) async fn status(cluster: &Cluster) -> Vec<(String, Finding)> {
         let (category, finding) = found(STATUS, WRITTEN, Some((verdict, hint)));
         vec![(category, finding.worth_waiting())]
     };
-    let text = match cluster.ask("reading ConfigMap weir-status", maps.get_opt("weir-status")).await {
-        Ok(map) => map.and_then(|map| map.data).and_then(|mut data| data.remove("status.json")),
+    let text = match cluster.ask("reading ConfigMap weir-status", maps.get_opt(NAME)).await {
+        Ok(map) => map.and_then(|map| map.data).and_then(|mut data| data.remove(KEY)),
         Err(error) => return problem(Verdict::Warning, error.line()),
     };
     let Some(text) = text else {
@@ -162,7 +135,7 @@ fn of_status(status: &Status) -> Vec<(String, Finding)> {
         let (category, finding) = found(STATUS, &format!("condition {} holds", condition.kind), problem);
         all.push((category, finding.worth_waiting()));
     }
-    let Pods { enabled, captured, certified, refused } = status.pods;
+    let Pods { enabled, captured, certified, refused } = status.pods.clone();
     let description = format!("{captured} of {enabled} opted-in pods are captured, {certified} have certificates");
     // Which ones, and why, control says by name.
     let behind = captured < enabled || certified < enabled;
