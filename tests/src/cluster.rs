@@ -3,8 +3,9 @@
 
 use std::{
     env,
+    io::Read as _,
     path::PathBuf,
-    process::{Command, Output, Stdio},
+    process::{Child, ChildStdout, Command, Output, Stdio},
     time::Duration,
 };
 
@@ -14,6 +15,36 @@ use crate::wait;
 
 /// The longest that anything on the cluster may take: a rollout of a DaemonSet that drains.
 pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A kubectl in the background.
+#[derive(Debug)]
+pub struct Running(Child);
+
+impl Running {
+    /// What it prints, as it does. To be asked for once.
+    ///
+    /// # Panics
+    /// The second time.
+    pub fn stdout(&mut self) -> ChildStdout {
+        self.0.stdout.take().expect("the pipe, once")
+    }
+
+    /// Waits for its end: what it printed.
+    pub fn output(mut self) -> String {
+        let mut text = String::new();
+        let read = self.stdout().read_to_string(&mut text);
+        read.expect("kubectl prints text");
+        text
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _gone = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
 
 /// Access to the cluster.
 #[derive(Clone, Debug)]
@@ -75,11 +106,11 @@ impl Cluster {
         Cluster::run(&self.kubectl, &self.kubeconfig, arguments, "")
     }
 
-    /// A kubectl that goes on running, for the caller to wait for or to kill.
-    pub fn start_kubectl(&self, arguments: &[&str]) -> std::process::Child {
+    /// A kubectl that goes on running; killed on drop.
+    pub fn start_kubectl(&self, arguments: &[&str]) -> Running {
         let mut command = Command::new(&self.kubectl);
         command.args(arguments).env("KUBECONFIG", &self.kubeconfig).stdin(Stdio::null());
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("kubectl")
+        Running(command.stdout(Stdio::piped()).spawn().expect("kubectl"))
     }
 
     /// Applies manifests.
@@ -129,7 +160,7 @@ impl Cluster {
         self.kubectl(&arguments)
     }
 
-    /// Installs the mesh as a user does, if it is not there, and waits until `weir check` is content.
+    /// Installs the mesh as a user does, again where it is there already, and waits until `weir check` is content.
     pub fn install(&self) {
         self.apply(&self.weir(&["install"]));
         self.weir(&["check", "--wait", "90s"]);

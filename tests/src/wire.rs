@@ -2,6 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
+    process::Command,
     time::Duration,
 };
 
@@ -22,9 +23,13 @@ pub struct Wire {
 impl Wire {
     /// Begins to write all that passes the wire at node 1 into `folder`.
     pub fn tap(fabric: &Fabric, folder: &Path, name: &str) -> Wire {
+        Wire::tap_link(fabric.node(0).command("tcpdump"), WIRE, folder, name)
+    }
+
+    /// The same for any link that `tcpdump`, a command without arguments, sees where it runs.
+    pub fn tap_link(mut command: Command, link: &str, folder: &Path, name: &str) -> Wire {
         let file = folder.join(format!("{name}.pcap"));
-        let mut command = fabric.node(0).command("tcpdump");
-        command.args(["-i", WIRE, "-U", "--immediate-mode", "-s", "0", "-Z", "root", "-w"]).arg(&file);
+        command.args(["-i", link, "-U", "--immediate-mode", "-s", "0", "-Z", "root", "-w"]).arg(&file);
         let mut tcpdump = Daemon::start(&format!("tcpdump-{name}"), command, folder);
         tcpdump.wait_for("listening on", Duration::from_secs(10));
         Wire { tcpdump, file }

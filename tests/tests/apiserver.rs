@@ -1,6 +1,6 @@
 //! Control on a real API server: what it reads, whom it believes, what it says, and what it does when the server is away.
 //!
-//! Needs kubernetes' own programs (`cargo xtask test` builds them) and curl.
+//! Needs kubernetes' own programs (`cargo xtask cluster test apiserver` builds them) and curl.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed step of a test is a panic")]
 
 #[path = "apiserver/away.rs"]
@@ -24,7 +24,7 @@ use std::{
 use rustix::process::Signal;
 use tonic::Code;
 use weir_api::v1::ResourceKind;
-use weir_tests::wait;
+use weir_tests::{authority, wait};
 
 use crate::{
     node::{Node, certify, endpoint_identity, version},
@@ -207,21 +207,10 @@ async fn an_issuers_secret_is_taken_at_once_and_half_of_one_is_not() {
     assert!(certify(&control, &first, &token, "web").await.is_ok());
 
     // Another authority, in the layout of cert-manager: first beside the old one, then instead of it.
-    let make = |name: &str, issuer: Option<&str>| {
-        let path = |ending: &str| stage.path(&format!("{name}.{ending}")).display().to_string();
-        let mut command = std::process::Command::new("openssl");
-        command.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30"]);
-        command.args(["-addext", "keyUsage=critical,keyCertSign", "-subj", &format!("/CN={name}")]);
-        command.args(["-keyout", &path("key"), "-out", &path("crt")]);
-        if let Some(issuer) = issuer {
-            let of = |ending: &str| stage.path(&format!("{issuer}.{ending}")).display().to_string();
-            command.args(["-CA", &of("crt"), "-CAkey", &of("key")]);
-        }
-        assert!(command.output().unwrap().status.success());
-        (path("crt"), path("key"))
-    };
-    let (root, _key) = make("root", None);
-    let (issuer, key) = make("issuer", Some("root"));
+    authority::make(stage.folder(), "root", None);
+    authority::make(stage.folder(), "issuer", Some("root"));
+    let [root, issuer, key] =
+        ["root.crt", "issuer.crt", "issuer.key"].map(|name| stage.path(name).display().to_string());
     let old = stage.path("old.crt");
     std::fs::write(&old, format!("{first}\n{}", std::fs::read_to_string(&root).unwrap())).unwrap();
     let extra = format!("--from-file=ca.crt={}", old.display());
@@ -273,7 +262,7 @@ fn a_right_that_is_missing_is_named() {
     let mut control = stage.control("control-0");
     control.daemon.wait_for("cannot list resource \"endpointslices\"", SOON);
     assert_eq!(control.ready().as_deref(), Some("not all objects were read yet"));
-    stage.apply(include_str!("apiserver/installed.yaml"));
+    stage.install();
     control.until_ready();
 }
 

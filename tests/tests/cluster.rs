@@ -24,6 +24,9 @@ mod opting_in;
 #[path = "cluster/operations.rs"]
 mod operations;
 
+#[path = "cluster/leaving.rs"]
+mod leaving;
+
 #[path = "cluster/change.rs"]
 mod change;
 

@@ -1,4 +1,4 @@
-//! `weir install` and the real helm render the same objects from the chart. Needs helm: `WEIR_HELM`, or what `cargo xtask cluster` built.
+//! `weir install` and the real helm render the same objects from the chart. Needs helm: `cargo xtask cluster test deploy` builds it.
 #![expect(clippy::unwrap_used, reason = "a failed step of a test is a panic")]
 
 use std::{
@@ -22,20 +22,13 @@ fn chart() -> PathBuf {
 }
 
 fn helm() -> PathBuf {
-    program("WEIR_HELM", "helm")
+    program("WEIR_HELM")
 }
 
-/// What the environment names, else what was built for the cluster.
-fn program(variable: &str, name: &str) -> PathBuf {
-    if let Some(path) = env::var_os(variable) {
-        return path.into();
-    }
-    let cache = PathBuf::from(env::var_os("HOME").unwrap()).join(".cache/weir/kubernetes");
-    let versions = fs::read_dir(&cache).into_iter().flatten().flatten();
-    let found = versions.map(|version| version.path().join("bin").join(name)).find(|path| path.is_file());
-    found.unwrap_or_else(|| {
-        panic!("no {name}: set {variable} to its path, or run `cargo xtask cluster up`, which builds it")
-    })
+/// What the environment names: nothing is guessed.
+fn program(variable: &str) -> PathBuf {
+    let named = env::var_os(variable).map(PathBuf::from);
+    named.unwrap_or_else(|| panic!("{variable} names no program: run `cargo xtask cluster test deploy`"))
 }
 
 /// Standard output of a program that succeeds.
@@ -152,7 +145,7 @@ fn kubectl_completes_the_plugin() {
         std::os::unix::fs::symlink(binary("weir"), folder.path().join(name)).unwrap();
     }
     let completed = |words: &[&str]| {
-        let mut command = Command::new(program("WEIR_KUBECTL", "kubectl"));
+        let mut command = Command::new(program("WEIR_KUBECTL"));
         let path = format!("{}:{}", folder.path().display(), env::var("PATH").unwrap());
         output(command.args(["__completeNoDesc", "weir"]).args(words).env("PATH", path)).unwrap()
     };

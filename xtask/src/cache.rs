@@ -6,19 +6,23 @@ use std::{
     process::Command,
 };
 
-use crate::child::{Failure, Outcome};
+use crate::{
+    child::{Failure, Outcome},
+    toolchain::Toolchain,
+};
 
-/// The cache: `$WEIR_CACHE`, else `$XDG_CACHE_HOME/weir`, else `~/.cache/weir`.
+/// The cache, and how cargo builds into it: `$WEIR_CACHE`, else `$XDG_CACHE_HOME/weir`, else `~/.cache/weir`.
 #[derive(Clone, Debug)]
 pub(crate) struct Cache {
     root: PathBuf,
+    toolchain: Toolchain,
 }
 
 impl Cache {
     /// Finds the folder; it need not exist yet.
     ///
     /// # Errors
-    /// No variable says where it could be.
+    /// No variable says where it could be, or there is no compiler.
     pub(crate) fn locate() -> Outcome<Self> {
         let named = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let root = named("WEIR_CACHE")
@@ -28,7 +32,7 @@ impl Cache {
         if root.is_relative() {
             return Err(Failure::new(format!("the cache must be an absolute path, not {}", root.display())));
         }
-        Ok(Self { root })
+        Ok(Self { root, toolchain: Toolchain::find()? })
     }
 
     /// Something inside the cache.
@@ -58,12 +62,18 @@ impl Cache {
 
     /// The same for one of cargo's profiles.
     pub(crate) fn binaries_of(&self, profile: &str) -> PathBuf {
-        self.path("target").join(profile)
+        self.path("target").join(self.toolchain.target()).join(profile)
+    }
+
+    /// The compiler.
+    pub(crate) fn toolchain(&self) -> &Toolchain {
+        &self.toolchain
     }
 
     /// `cargo`, building into the cache and embedding the kernel programs when they are built.
     pub(crate) fn cargo(&self) -> Command {
         let mut cargo = Command::new("cargo");
+        self.toolchain.apply(&mut cargo);
         cargo.env("CARGO_TARGET_DIR", self.path("target"));
         if self.ebpf_object().exists() {
             cargo.env("WEIR_EBPF_OBJECT", self.ebpf_object());

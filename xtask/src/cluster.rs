@@ -103,7 +103,7 @@ pub(crate) fn run(cache: &Cache, args: &ClusterArgs) -> Outcome<ExitCode> {
         Verb::Up => lifecycle::up(cache, &place)?,
         Verb::Down => lifecycle::down(&place)?,
         Verb::Status { output } => return status::run(cache, &place, *output),
-        Verb::LoadImages { files } => load::run(cache, &place, files)?,
+        Verb::LoadImages { files } => load::run(cache, files)?,
         Verb::Test(test) => return suites::run(cache, &place, test),
         Verb::KillNode { name } => lifecycle::kill_node(&place, name)?,
         Verb::RestartNode { name } => lifecycle::restart_node(cache, &place, name)?,

@@ -8,7 +8,8 @@ use crate::{
     tools::linker,
 };
 
-const TARGET: &str = "bpfel-unknown-none";
+/// What the kernel runs.
+pub(crate) const TARGET: &str = "bpfel-unknown-none";
 
 /// Builds `ebpf/programs` into the cache, where every later cargo call finds it.
 ///

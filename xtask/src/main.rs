@@ -9,6 +9,7 @@ mod images;
 mod programs;
 mod test;
 mod tidy;
+mod toolchain;
 mod tools;
 
 use std::process::ExitCode;

@@ -79,7 +79,9 @@ pub(crate) fn run(cache: &Cache, binary: &str, profile: Profile, passed: &Passed
 /// It does not compile.
 pub(crate) fn product(cache: &Cache, profile: Profile) -> Outcome {
     let mut cargo = cache.cargo();
-    cargo.args(["build", "--profile", profile.name()]).args(PRODUCT.iter().flat_map(|package| ["--package", package]));
+    cargo
+        .args(["build", "--locked", "--profile", profile.name()])
+        .args(PRODUCT.iter().flat_map(|package| ["--package", package]));
     child::run(
         &mut cargo,
         "weir-node, weir-control and weir (a few minutes the first time)",

@@ -28,8 +28,8 @@ pub(crate) fn run(cache: &Cache) -> Outcome {
 /// # Errors
 /// As [`run`].
 pub(crate) fn for_cluster(cache: &Cache) -> Outcome {
-    child::say("tools: Debian's programs; Kubernetes (17 minutes the first time, on two cores)");
-    apt::ensure()?;
+    child::say("tools: Debian's programs; Kubernetes (10 to 15 minutes the first time, on two cores)");
+    apt::ensure_for_cluster()?;
     kubernetes::ensure(cache)?;
     child::say("tools: all there");
     Ok(())

@@ -13,7 +13,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose, SigningKey as _,
 };
-use weir_tests::{daemon::Daemon, wait};
+use weir_tests::{daemon::Daemon, mesh::binary, wait};
 
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 
@@ -26,8 +26,20 @@ pub(crate) struct Stage {
     folder: tempfile::TempDir,
 }
 
-/// What an installation brings, beside Deployment and DaemonSets.
-const INSTALLED: &str = include_str!("installed.yaml");
+/// What of an installation is tested here: accounts and their rights. Nothing runs.
+const KINDS: [&str; 6] = ["Namespace", "ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"];
+const BESIDE: &str = include_str!("beside.yaml");
+
+/// Those objects as `weir install` prints them.
+fn installed() -> String {
+    let output = Command::new(binary("weir")).args(["install", "-o", "json"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mut list: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let items = list["items"].as_array_mut().expect("a list");
+    items.retain(|item| KINDS.iter().any(|kind| item["kind"] == *kind));
+    assert!(items.len() > KINDS.len(), "{list}");
+    list.to_string()
+}
 
 fn free_port() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
@@ -43,7 +55,7 @@ fn own_address() -> IpAddr {
 /// Where kubernetes' programs are.
 pub(crate) fn binaries() -> PathBuf {
     let named = std::env::var_os("WEIR_KUBERNETES").map(PathBuf::from);
-    named.expect("WEIR_KUBERNETES names the folder with etcd, kube-apiserver and kubectl: run `cargo xtask test`")
+    named.expect("WEIR_KUBERNETES names the folder with etcd, kube-apiserver and kubectl: run `cargo xtask cluster test apiserver`")
 }
 
 impl Stage {
@@ -63,8 +75,18 @@ impl Stage {
         let etcd = Daemon::start("etcd", etcd, folder.path());
         let mut stage = Stage { api: None, _etcd: etcd, etcd_port, port: free_port(), folder };
         stage.start_api();
-        stage.apply(INSTALLED);
+        stage.install();
         stage
+    }
+
+    /// Applies what is there before control runs.
+    pub(crate) fn install(&self) {
+        self.apply(&installed());
+        self.apply(BESIDE);
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

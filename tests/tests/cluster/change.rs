@@ -5,12 +5,12 @@ use std::time::Duration;
 use weir_tests::{cluster::PATIENCE, wait};
 
 use crate::{
+    leaving::Leaving,
     load::{Load, Stream},
     nodes::Nodes,
     shop::{Shop, figure, timed},
 };
 
-const SECONDS: u64 = 30;
 /// Of a draining proxy's 25 s, what a stream must see: it began some seconds before.
 const DRAINS: u64 = 22;
 
@@ -19,7 +19,7 @@ const DRAINS: u64 = 22;
 fn a_rollout_of_the_proxies_fails_no_request() {
     let shop = Shop::open("proxies", 4);
     shop.mesh(4);
-    let load = Load::begin(&shop, SECONDS);
+    let load = Load::begin(&shop);
     shop.cluster.kubectl(&["-n", "weir", "rollout", "restart", "daemonset/weir-proxy"]);
     let ((), took) = timed(|| shop.cluster.rolled_out("weir", "daemonset/weir-proxy"));
     figure("rollout of the proxies", format!("{took:?}"));
@@ -33,7 +33,7 @@ fn a_killed_worker_costs_what_was_in_flight_and_is_back_at_once() {
     let shop = Shop::open("killed", 4);
     shop.mesh(4);
     let nodes = Nodes::open(&shop.cluster);
-    let load = Load::begin(&shop, SECONDS);
+    let load = Load::begin(&shop);
     let before = nodes.processes("node-a", WORKER);
     assert_eq!(before.len(), 1, "{before:?}");
     nodes.run("node-a", &format!("kill -9 {}", before[0]));
@@ -49,7 +49,7 @@ fn a_killed_worker_costs_what_was_in_flight_and_is_back_at_once() {
 fn control_rolled_and_scaled_changes_nothing() {
     let shop = Shop::open("control", 4);
     shop.mesh(4);
-    let load = Load::begin(&shop, SECONDS);
+    let load = Load::begin(&shop);
     for replicas in ["3", "1"] {
         shop.cluster.kubectl(&["-n", "weir", "scale", "deployment/weir-control", "--replicas", replicas]);
         shop.cluster.rolled_out("weir", "deployment/weir-control");
@@ -67,7 +67,7 @@ fn control_rolled_and_scaled_changes_nothing() {
 fn a_replaced_holder_is_not_noticed() {
     let shop = Shop::open("holder", 4);
     shop.mesh(4);
-    let load = Load::begin(&shop, SECONDS);
+    let load = Load::begin(&shop);
     shop.cluster.kubectl(&["-n", "weir", "delete", "pod", "-l", "weir.mesh/component=holder"]);
     shop.cluster.kubectl(&["-n", &shop.namespace, "scale", "deployment/web", "--replicas", "6"]);
     shop.cluster.rolled_out(&shop.namespace, "deployment/web");
@@ -80,7 +80,8 @@ fn a_replaced_holder_is_not_noticed() {
 fn rollouts_and_scaling_of_an_application_fail_no_request() {
     let shop = Shop::open("rollout", 4);
     shop.mesh(4);
-    let load = Load::begin(&shop, SECONDS);
+    let leaving = Leaving::watch(&shop);
+    let load = Load::begin(&shop);
     for deployment in ["deployment/web", "deployment/grpc"] {
         shop.cluster.kubectl(&["-n", &shop.namespace, "rollout", "restart", deployment]);
     }
@@ -90,6 +91,9 @@ fn rollouts_and_scaling_of_an_application_fail_no_request() {
         shop.cluster.rolled_out(&shop.namespace, "deployment/web");
     }
     load.end().is_whole(Stream::Lives);
+    let latest = leaving.last_requests(4).into_iter().fold(f64::MIN, f64::max);
+    figure("seconds from a server's leaving the EndpointSlice to its last request", latest);
+    assert!(latest <= 1.0, "a request {latest} s after its pod had left");
     shop.meshed(2, Duration::from_secs(30));
 }
 
@@ -105,7 +109,7 @@ fn a_drained_node_fails_no_request() {
     shop.cluster.kubectl(&["-n", &shop.namespace, "patch", "deployment/web", "-p", anywhere]);
     shop.cluster.rolled_out(&shop.namespace, "deployment/web");
     shop.mesh(4);
-    let load = Load::begin(&shop, SECONDS);
+    let load = Load::begin(&shop);
     let drain = ["drain", "node-b", "--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=60s"];
     let (said, took) = timed(|| shop.cluster.try_kubectl(&drain));
     let back = shop.cluster.try_kubectl(&["uncordon", "node-b"]);

@@ -1,31 +1,39 @@
 //! Constant load from a shop's client: HTTP/1.1 over kept and new connections, gRPC, and one TCP stream that lives all the time.
 
+use std::time::{Duration, Instant};
+
 use weir_tests::{cluster::PATIENCE, wait};
 
 use crate::shop::{Shop, figure};
 
+/// The file at whose appearance all of them end, and when they do without it: a test that fails leaves them behind.
+const UNTIL: &str = "! test -e /tmp/stop && test $(date +%s) -lt $last";
+const LONGEST: u64 = 900;
 /// Connections that are kept, and the pause between requests on each: 200 requests per second in all.
-const KEPT: &str =
-    "echo 'function delay() return 40 end' > /tmp/pace.lua; wrk -t 1 -c 8 --timeout 10s -s /tmp/pace.lua";
+const KEPT: &str = "echo 'function delay() return 40 end' > /tmp/pace.lua
+    wrk -t 1 -c 8 --timeout 10s -s /tmp/pace.lua -d 3600s http://web/ &
+    while UNTIL; do sleep 0.2; done; kill -INT $!; wait $!";
 /// One connection each, one after the other.
-const NEW: &str =
-    "while [ $(date +%s) -lt $end ]; do curl -sS --fail --max-time 10 -o /dev/null http://web/ && echo done; done 2>&1";
-/// The gRPC project's own soak of unary calls on one channel: it says how many failed.
-const GRPC: &str = "grpc-interop-client -server_host grpc -server_port 80 -test_case rpc_soak -soak_request_size 100 \
-    -soak_response_size 100 -soak_min_time_ms_between_rpcs 20 -soak_per_iteration_max_acceptable_latency_ms 10000";
-/// Calls per second that the pause between them allows, rounded down for what each takes.
-const CALLS_PER_SECOND: u64 = 25;
-/// One connection, ten commands a second, each answered by a line. `ncat` ends when either side does.
-const STREAM: &str =
-    "while [ $(date +%s) -lt $end ]; do echo PING; sleep 0.1; done | ncat --no-shutdown redis 6379 2>&1 &
-    sleep $((end - $(date +%s) + 1)); kill $!; true";
+const NEW: &str = "while UNTIL; do curl -sS --fail --max-time 10 -o /dev/null http://web/ && echo done; done 2>&1";
+/// The gRPC project's own soak of unary calls, some seconds on one channel, then on the next: it says how many failed.
+const GRPC: &str = "while UNTIL; do echo a soak; grpc-interop-client -server_host grpc -server_port 80 -test_case rpc_soak \
+    -soak_request_size 100 -soak_response_size 100 -soak_min_time_ms_between_rpcs 20 -soak_iterations 250 \
+    -soak_per_iteration_max_acceptable_latency_ms 10000 -soak_overall_timeout_seconds 120 2>&1 | grep -v succeeded; done";
+/// One connection, ten commands a second, each answered by a line. `ncat` ends when redis does, or after the last command.
+const STREAM: &str = "begin=$(date +%s)
+    { while UNTIL; do echo PING; sleep 0.1; done; echo PING; } | ncat redis 6379 2>&1
+    echo lasted $(($(date +%s) - begin))";
+/// An event of no length needs some load before and after.
+const SHORTEST: Duration = Duration::from_secs(10);
+/// What an event may still cost when the one who caused it takes it for over.
+const AFTERMATH: Duration = Duration::from_secs(3);
 
 // What must have been done at least, below, is a fifth of that: enough to have been there all the time on the busiest machine.
 
 /// What runs, in the client's pod, writing into files there: it goes on whatever becomes of the API server and of `kubectl exec`.
 pub(crate) struct Load<'a> {
     shop: &'a Shop,
-    seconds: u64,
+    begin: Instant,
 }
 
 /// How long the TCP stream must live.
@@ -44,6 +52,7 @@ pub(crate) struct Outcome {
     new: String,
     calls: String,
     stream: String,
+    /// From the beginning until it was told to end.
     seconds: u64,
 }
 
@@ -55,29 +64,25 @@ impl<'a> Load<'a> {
         shop.client(&["sh", "-c", once]);
     }
 
-    /// Begins, for this many seconds.
-    pub(crate) fn begin(shop: &'a Shop, seconds: u64) -> Load<'a> {
-        let iterations = seconds * CALLS_PER_SECOND;
-        let calls = format!("{GRPC} -soak_iterations {iterations} -soak_overall_timeout_seconds {}", seconds * 2);
-        let scripts = [
-            ("kept", format!("{KEPT} -d {seconds}s http://web/")),
-            ("new", NEW.to_owned()),
-            ("calls", format!("{calls} 2>&1 | grep -v succeeded")),
-            ("stream", STREAM.to_owned()),
-        ];
-        for (name, script) in scripts {
-            let body = format!("end=$(($(date +%s) + {seconds})); {script}");
-            let whole = format!(
-                "rm -f /tmp/{name}.done; cat > /tmp/{name}.sh <<'END'\n{body}\nEND\n\
-                 (setsid sh -c 'sh /tmp/{name}.sh > /tmp/{name}.out 2>&1; touch /tmp/{name}.done') > /dev/null 2>&1 &"
-            );
-            shop.client(&["sh", "-c", &whole]);
+    /// Begins; it goes on until [`Load::end`], so that whatever happens between happens under load.
+    pub(crate) fn begin(shop: &'a Shop) -> Load<'a> {
+        let mut whole = "rm -f /tmp/stop /tmp/*.done\n".to_owned();
+        for (name, script) in [("kept", KEPT), ("new", NEW), ("calls", GRPC), ("stream", STREAM)] {
+            let body = format!("last=$(($(date +%s) + {LONGEST}))\n{}", script.replace("UNTIL", UNTIL));
+            whole.push_str(&format!(
+                "cat > /tmp/{name}.sh <<'END'\n{body}\nEND\n\
+                 (setsid sh -c 'sh /tmp/{name}.sh > /tmp/{name}.out 2>&1; touch /tmp/{name}.done') > /dev/null 2>&1 &\n"
+            ));
         }
-        Load { shop, seconds }
+        shop.client(&["sh", "-c", &whole]);
+        Load { shop, begin: Instant::now() }
     }
 
-    /// Waits for the end.
+    /// Tells it to end and waits for that.
     pub(crate) fn end(self) -> Outcome {
+        wait::until_instant((Instant::now() + AFTERMATH).max(self.begin + SHORTEST));
+        let seconds = self.begin.elapsed().as_secs();
+        self.shop.client(&["touch", "/tmp/stop"]);
         let text = |name: &str| {
             let script = format!("test -e /tmp/{name}.done && cat /tmp/{name}.out && echo THE END");
             wait::until(name, PATIENCE, || {
@@ -86,7 +91,7 @@ impl<'a> Load<'a> {
             })
         };
         let (kept, new, calls, stream) = (text("kept"), text("new"), text("calls"), text("stream"));
-        Outcome { kept, new, calls, stream, seconds: self.seconds }
+        Outcome { kept, new, calls, stream, seconds }
     }
 }
 
@@ -94,13 +99,13 @@ impl Outcome {
     /// Every request and call was answered, there were enough, and the stream lived.
     pub(crate) fn is_whole(&self, stream: Stream) {
         let (kept, new, calls) = (self.over_kept(0), self.over_new(0), self.calls_made(0));
-        let answers = self.answers();
+        let (answers, lasted) = (self.answers(), self.lasted());
         let least = match stream {
             Stream::Lives => self.seconds,
-            Stream::Seconds(seconds) => seconds,
+            Stream::Seconds(seconds) => seconds.min(self.seconds),
         };
         // The pauses between commands take longer on a busy machine, the stream's life does not.
-        assert!(answers >= least * 4, "{answers} answers on the stream: {}", self.stream);
+        assert!(lasted + 1 >= least && answers >= lasted * 4, "{lasted} s, {answers} answers: {}", self.stream);
         figure(
             "requests over kept connections, over one each, gRPC calls; failed: 0; answers on one TCP stream",
             format!("{kept}, {new}, {calls}; {answers}"),
@@ -143,17 +148,25 @@ impl Outcome {
         done
     }
 
-    /// The client sums up at its end: `soak test successes: 750 / 750 iterations. Total failures: 0`.
+    /// Each soak sums up at its end: `soak test successes: 250 / 250 iterations. Total failures: 0`.
     fn calls_made(&self, failures: u64) -> u64 {
-        let number = |before: &str| -> Option<u64> {
-            let line = self.calls.lines().rev().find(|line| line.contains(before))?;
-            line.split(before).nth(1)?.trim_start().split(|digit: char| !digit.is_ascii_digit()).next()?.parse().ok()
+        let number = |before: &str| -> Vec<u64> {
+            let rest = self.calls.lines().filter_map(|line| line.split(before).nth(1));
+            rest.filter_map(|rest| rest.trim_start().split(|digit: char| !digit.is_ascii_digit()).next()?.parse().ok())
+                .collect()
         };
-        let (Some(count), Some(failed)) = (number("soak test successes: "), number("Total failures: ")) else {
-            panic!("{}", self.calls);
-        };
-        assert!(failed <= failures && count >= self.seconds * 5, "{}", self.calls);
+        let begun = self.calls.lines().filter(|line| *line == "a soak").count();
+        let (made, failed) = (number("soak test successes: "), number("Total failures: "));
+        let (count, all): (u64, bool) = (made.iter().sum(), made.len() == begun && failed.len() == begun);
+        let failed: u64 = failed.iter().sum();
+        assert!(all && failed <= failures && count >= self.seconds * 5, "{begun} soaks: {}", self.calls);
         count
+    }
+
+    /// Seconds from the stream's first command to its end.
+    fn lasted(&self) -> u64 {
+        let last = self.stream.lines().last().and_then(|line| line.strip_prefix("lasted ")?.parse().ok());
+        last.unwrap_or_else(|| panic!("the stream never ended: {}", self.stream))
     }
 
     fn answers(&self) -> u64 {

@@ -31,15 +31,14 @@ fn exec_logs_cp_and_port_forward_work_in_meshed_pods() {
         shop.cluster.start_kubectl(&[&namespace[..], &["port-forward", "deployment/web", ":8080"]].concat());
     // `Forwarding from 127.0.0.1:40123 -> 8080`
     let mut line = String::new();
-    BufReader::new(forward.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    BufReader::new(forward.stdout()).read_line(&mut line).unwrap();
     let port: u16 = line.split([':', ' ']).find_map(|word| word.parse().ok()).unwrap_or_else(|| panic!("{line}"));
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.write_all(b"GET / HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
-    forward.kill().unwrap();
-    forward.wait().unwrap();
+    drop(forward);
     assert!(answer.starts_with("HTTP/1.1 200") && answer.contains(MARKER), "{answer}");
 }
 

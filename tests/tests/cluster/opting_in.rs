@@ -6,14 +6,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use weir_tests::{cluster::PATIENCE, wire};
+use weir_tests::wire;
 
 use crate::{
+    load::{Load, Stream},
     shop::{MARKER, Shop, figure, timed},
     tap::Tap,
 };
 
-/// Running pods are meshed without a restart, and their open connections go on. Seen to fail with the holder's search for processes
+/// What only those ask who ask when they are meshed.
+const QUESTION: &str = "a-question-that-nobody-asked-before";
+
+/// Running pods are meshed without a restart, and released again; open connections go on both times. Seen to fail with the holder's search for processes
 /// switched off (`--processes` left out).
 #[test]
 fn a_label_meshes_running_pods_and_taking_it_off_releases_them() {
@@ -23,20 +27,24 @@ fn a_label_meshes_running_pods_and_taking_it_off_releases_them() {
     let plain = Tap::open();
     assert!(shop.client(&["curl", "-sS", &format!("http://{address}:8080/")]).contains(MARKER));
     assert!(wire::holds(&plain.close(), MARKER), "a pod that is not opted in speaks plainly");
+    let load = Load::begin(&shop);
     shop.opt(true);
     let ((), took) = timed(|| shop.meshed(6, Duration::from_secs(10)));
     figure("label to all 10 pods captured and certified, as control's status says it", format!("{took:?}"));
+    // What was opened before goes on as it began, in clear: only what is new is looked for.
     let secured = Tap::open();
-    for target in [format!("http://{address}:8080/"), "http://web/".to_owned()] {
+    for target in [format!("http://{address}:8080/{QUESTION}"), format!("http://web/{QUESTION}")] {
         let said = shop.client(&["h2load", "--h1", "-n", "200", "-c", "4", &target]);
         assert!(said.contains("200 succeeded, 0 failed"), "{target}: {said}");
     }
     let wire = secured.close();
-    assert!(wire.len() > 100_000 && !wire::holds(&wire, MARKER), "{} bytes on the wire", wire.len());
+    assert!(wire.len() > 100_000 && !wire::holds(&wire, QUESTION), "{} bytes on the wire", wire.len());
     shop.opt(false);
     shop.cluster.meshed(0, Duration::from_secs(30));
-    let said = shop.client(&["h2load", "--h1", "-n", "200", "-c", "4", "http://web/"]);
-    assert!(said.contains("200 succeeded, 0 failed"), "{said}");
+    load.end().is_whole(Stream::Lives);
+    let plain = Tap::open();
+    assert!(shop.client(&["curl", "-sS", &format!("http://{address}:8080/")]).contains(MARKER));
+    assert!(wire::holds(&plain.close(), MARKER), "a pod that is not opted in any more speaks plainly");
     assert_eq!(restarts(&shop), before, "no container was restarted");
 }
 
@@ -63,16 +71,17 @@ fn a_new_pod_is_captured_before_its_first_container_runs() {
 /// 50 pods that run already, 25 on each node: the time of each, from before the label is set until the API server tells a watcher
 /// that the pod's node has called it captured and certified.
 #[test]
-fn a_label_meshes_fifty_running_pods_within_a_second_or_so() {
+fn a_label_meshes_fifty_running_pods() {
     const PODS: usize = 50;
     let shop = Shop::open("fifty", 2);
     shop.cluster.apply(&idle(&shop.namespace, PODS));
     shop.cluster.rolled_out(&shop.namespace, "deployment/idle");
     let query = r#"{.metadata.name} {.status.conditions[?(@.type=="weir.mesh/Meshed")].status}{"\n"}"#;
     let columns = format!("jsonpath={query}");
-    let watch = ["-n", &shop.namespace, "get", "pods", "-l", "app=idle", "--watch", "-o", &columns];
+    let watch =
+        ["-n", &shop.namespace, "get", "pods", "-l", "app=idle", "--watch", "--request-timeout=120s", "-o", &columns];
     let mut watcher = shop.cluster.start_kubectl(&watch);
-    let mut lines = BufReader::new(watcher.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let mut lines = BufReader::new(watcher.stdout()).lines().map_while(Result::ok);
     // First all that are there; from then on nothing is missed.
     assert_eq!(lines.by_ref().take(PODS).filter(|line| !line.ends_with(" True")).count(), PODS, "none is meshed yet");
     let begin = Instant::now();
@@ -85,10 +94,8 @@ fn a_label_meshes_fifty_running_pods_within_a_second_or_so() {
         if times.len() == PODS {
             break;
         }
-        assert!(begin.elapsed() < PATIENCE, "{} of {PODS}", times.len());
     }
-    watcher.kill().unwrap();
-    watcher.wait().unwrap();
+    assert_eq!(times.len(), PODS, "when the watch ended");
     let mut times: Vec<Duration> = times.into_values().collect();
     times.sort();
     figure(

@@ -25,7 +25,7 @@ fn traffic_flows_while_the_api_server_is_away() {
     shop.mesh(4);
     Load::warm(&shop);
     let before = sent(&shop);
-    let load = Load::begin(&shop, away + 30);
+    let load = Load::begin(&shop);
     xtask(&["kill-node", "cp"]);
     wait::until_instant(Instant::now() + Duration::from_secs(away));
     xtask(&["restart-node", "cp"]);
@@ -48,7 +48,7 @@ fn a_killed_control_sends_nothing_again() {
     Load::warm(&shop);
     // The client asks control's own metrics: that destination, too, is one that its node has.
     sent(&shop);
-    let load = Load::begin(&shop, 20);
+    let load = Load::begin(&shop);
     let mut killed = 0;
     for node in nodes.names() {
         for control in nodes.processes(node, "/weir-control --kubernetes") {
@@ -85,7 +85,10 @@ fn value(shop: &Shop, metric: &str) -> Option<u64> {
 
 /// Machines are xtask's.
 fn xtask(arguments: &[&str]) {
-    let program = env::var_os("WEIR_XTASK").expect("WEIR_XTASK is not set: run `cargo xtask cluster test`");
-    let output = Command::new(program).arg("cluster").args(arguments).output().expect("xtask");
+    let told =
+        |name: &str| env::var_os(name).unwrap_or_else(|| panic!("{name} is not set: run `cargo xtask cluster test`"));
+    let mut command = Command::new(told("WEIR_XTASK"));
+    command.args(["cluster", "--state"]).arg(told("WEIR_CLUSTER_STATE"));
+    let output = command.args(arguments).output().expect("xtask");
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
 }

@@ -1,5 +1,7 @@
 //! Who may call whom, by default policies; kubelet's probes come through all the same.
 
+use weir_tests::authority;
+
 use crate::{
     nodes::Nodes,
     shop::{MARKER, Shop},
@@ -14,11 +16,18 @@ fn probes_of_kubelet_pass_where_nobody_else_does() {
     shop.mesh(4);
     assert!(shop.client(&["curl", "-sS", "http://web/"]).contains(MARKER));
     shop.cluster.kubectl(&["annotate", "namespace", namespace, "config.linkerd.io/default-inbound-policy=deny"]);
+    let folder = tempfile::tempdir().unwrap();
+    authority::self_signed(folder.path(), "probed");
+    let file = |kind: &str, name: &str| format!("--{kind}={}", folder.path().join(name).display());
+    let (certificate, key) = (file("cert", "probed.crt"), file("key", "probed.key"));
+    shop.cluster.kubectl(&["-n", namespace, "create", "secret", "tls", "probed", &certificate, &key]);
+    shop.cluster.apply(&include_str!("probed.yaml").replace("NAMESPACE", namespace));
     // New pods: ready by their HTTP probe on a named port, redis and gRPC by their TCP probe.
     for deployment in ["web", "redis", "grpc"] {
         shop.cluster.kubectl(&["-n", namespace, "rollout", "restart", &format!("deployment/{deployment}")]);
     }
-    for deployment in ["web", "redis", "grpc"] {
+    // `probed`: ready by HTTPS and a redirect, alive by gRPC.
+    for deployment in ["web", "redis", "grpc", "probed"] {
         shop.cluster.rolled_out(namespace, &format!("deployment/{deployment}"));
     }
     let status = ["curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", "-A", "kube-probe/1.34"];
@@ -30,8 +39,8 @@ fn probes_of_kubelet_pass_where_nobody_else_does() {
     let nodes = Nodes::open(&shop.cluster);
     let forged = format!("curl -sS -o /dev/null -w '%{{http_code}}' -A kube-probe/1.34 {url}");
     assert_eq!(nodes.run("node-a", &forged), "403", "a forged probe of another node's own network");
-    // kubelet asks every two seconds whether they live: none was started again.
-    let pods = shop.cluster.get(&["-n", namespace, "pods", "-l", "app=web"]);
+    // kubelet asks every second or two whether they live: none was started again.
+    let pods = shop.cluster.get(&["-n", namespace, "pods", "-l", "app in (web, probed)"]);
     for pod in pods["items"].as_array().unwrap() {
         let status = &pod["status"]["containerStatuses"][0];
         assert!(status["ready"] == true && status["restartCount"] == 0, "{status}");

@@ -10,7 +10,6 @@ use crate::{
 /// From the document to here: what it tells people to type is what runs. Each step waits for what the next one needs.
 #[test]
 fn anchors_are_rotated_without_a_restart_and_without_a_failed_request() {
-    const SECONDS: u64 = 60;
     const NEXT: &str = r#"until weir check > said 2>&1 && grep -q "√ all nodes trust the trust anchors in use" said &&
         grep -q "√ certificates of pods are of the issuer in use" said; do :; done"#;
     let shop = Shop::open("rotation", 4);
@@ -21,7 +20,7 @@ fn anchors_are_rotated_without_a_restart_and_without_a_failed_request() {
     let steps = steps.split("```").next().unwrap().replace("$ weir check", NEXT);
     let script: String = steps.lines().map(|line| format!("{}\n", line.trim_start_matches("$ "))).collect();
     let folder = tempfile::tempdir().unwrap();
-    let load = Load::begin(&shop, SECONDS);
+    let load = Load::begin(&shop);
     let (output, took) = timed(|| shell(folder.path(), &format!("set -e\n{script}")));
     figure("trust anchor and issuer replaced, in three steps", format!("{took:?}"));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -1,20 +1,15 @@
-//! What passes between the nodes.
+//! What passes between the nodes of the cluster.
 
-use std::{
-    path::PathBuf,
-    process::{Child, Command, Stdio},
-};
+use std::process::Command;
 
-use rustix::process::{Pid, Signal, kill_process};
-use weir_tests::{cluster::PATIENCE, wait};
+use weir_tests::wire::Wire;
 
 /// Where the cluster's bridge joins the second node.
 const LINK: &str = "weirk-node-b";
 
 /// What passes between the nodes, as it passes.
 pub(crate) struct Tap {
-    tcpdump: Child,
-    file: PathBuf,
+    wire: Wire,
     _folder: tempfile::TempDir,
 }
 
@@ -22,22 +17,12 @@ impl Tap {
     /// Begins to listen at the second node's link.
     pub(crate) fn open() -> Tap {
         let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("link.pcap");
-        let tcpdump = Command::new("tcpdump")
-            .args(["-i", LINK, "-U", "--immediate-mode", "-s", "0", "-Z", "root", "-w"])
-            .arg(&file)
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        // The header is written when the capture runs.
-        wait::until("a capture", PATIENCE, || std::fs::metadata(&file).is_ok_and(|file| file.len() > 0).then_some(()));
-        Tap { tcpdump, file, _folder: folder }
+        let wire = Wire::tap_link(Command::new("tcpdump"), LINK, folder.path(), "link");
+        Tap { wire, _folder: folder }
     }
 
     /// Ends it: everything that passed.
-    pub(crate) fn close(mut self) -> Vec<u8> {
-        kill_process(Pid::from_child(&self.tcpdump), Signal::INT).unwrap();
-        self.tcpdump.wait().unwrap();
-        std::fs::read(&self.file).unwrap()
+    pub(crate) fn close(self) -> Vec<u8> {
+        self.wire.finish()
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     fs,
     net::Ipv4Addr,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
 };
 
@@ -72,7 +73,7 @@ pub(super) struct Place {
 }
 
 /// Everything that `down` may remove from the folder.
-const OURS: [&str; 8] = ["pki", "pki.new", "conf", "log", "disk", "images", "bin", "sysctls.json"];
+const OURS: [&str; 9] = ["pki", "pki.new", "conf", "log", "disk", "images", "bin", "mount", "sysctls.json"];
 
 impl Place {
     /// A folder, which need not exist.
@@ -84,6 +85,26 @@ impl Place {
             return Err(Failure::new(format!("--state must be an absolute path, not {}", state.display())));
         }
         Ok(Self { state })
+    }
+
+    /// Makes the folder for this user alone: keys of the cluster's administrator lie in it, and programs that root runs.
+    ///
+    /// # Errors
+    /// It is somebody else's, or open to others.
+    pub(super) fn claim(&self) -> Outcome {
+        match fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.state) {
+            Ok(()) => {}
+            Err(error) => return Err(Failure::new(format!("{}: {error}", self.state.display()))),
+        }
+        let found = fs::symlink_metadata(&self.state)?;
+        if !found.is_dir() || found.uid() != 0 || found.mode() & 0o077 != 0 {
+            return Err(Failure::new(format!(
+                "{} must be root's folder, closed to others, because it holds the cluster's keys: chown root and chmod 700 it, \
+                 remove it, or give another `--state`",
+                self.state.display()
+            )));
+        }
+        Ok(())
     }
 
     pub(super) fn root(&self) -> &Path {
@@ -127,6 +148,11 @@ impl Place {
     /// Images that each node imports before its kubelet starts.
     pub(super) fn images(&self) -> PathBuf {
         self.state.join("images")
+    }
+
+    /// Where a machine makes its root. Over it alone a machine mounts, so that no other folder of the host's is hidden from it.
+    pub(super) fn mount(&self) -> PathBuf {
+        self.state.join("mount")
     }
 
     /// This program, where no rebuild replaces it.

@@ -34,9 +34,9 @@ const ADDONS: &str = include_str!("addons.yaml");
 /// # Errors
 /// What is needed cannot be built, or a machine fails; the text names the log.
 pub(super) fn up(cache: &Cache, place: &Place) -> Outcome {
+    let _lock = Lock::take(place)?;
     tools::for_cluster(cache)?;
     images::for_cluster(cache)?;
-    let _lock = Lock::take(place)?;
     if status::is_healthy(cache, place)? {
         child::say("cluster: it runs already");
         status::run(cache, place, status::Format::Table)?;
@@ -69,26 +69,26 @@ fn bring_up(cache: &Cache, place: &Place) -> Outcome {
         }
     }
     let kubectl = Kubectl::new(place, programs.join("kubectl"));
-    wait(place, "the API server does not answer", || Ok(kubectl.is_ready()))?;
+    let wait = |trouble: &str, done: &mut dyn FnMut() -> Outcome<bool>| wait(place, &MACHINES, trouble, done);
+    wait("the API server does not answer", &mut || Ok(kubectl.is_ready()))?;
     passed("API server ready");
     // Once it answers, it may still make its own first objects for a moment.
     let addons = place.root().join("conf/addons.yaml");
     fs::write(&addons, ADDONS.replace("@COREDNS@", images::COREDNS))?;
-    wait(place, "the API server does not take CoreDNS", || Ok(kubectl.apply(&addons.display().to_string()).is_ok()))?;
+    wait("the API server does not take CoreDNS", &mut || Ok(kubectl.apply(&addons.display().to_string()).is_ok()))?;
     // A node that was killed is Ready in the API server's eyes for a while: it must run, too.
-    wait(place, "a machine does not start its daemons", || all_up(&programs))?;
-    wait(place, "a node is not Ready", || all_ready(&kubectl))?;
+    wait("a machine does not start its daemons", &mut || all_up(&programs))?;
+    wait("a node is not Ready", &mut || all_ready(&kubectl))?;
     passed("nodes Ready");
     load::into_nodes(&images::archive(cache, "apps"))?;
-    wait(place, "CoreDNS does not serve", || {
-        Ok(kubectl.available("kube-system", "coredns").is_ok_and(|pods| pods > 0))
-    })?;
+    wait("CoreDNS does not serve", &mut || Ok(kubectl.available("kube-system", "coredns").is_ok_and(|pods| pods > 0)))?;
     passed("CoreDNS ready");
     Ok(())
 }
 
 fn prepare(cache: &Cache, place: &Place) -> Outcome {
-    fs::create_dir_all(place.root())?;
+    place.claim()?;
+    fs::create_dir_all(place.mount())?;
     sysctls::keep(place)?;
     certificates::ensure(place)?;
     fs::create_dir_all(place.images())?;
@@ -118,13 +118,13 @@ fn all_ready(kubectl: &Kubectl) -> Outcome<bool> {
     Ok(Machine::nodes().all(|machine| kubectl.is_node_ready(machine.name)))
 }
 
-/// Waits, and notices when a machine ends meanwhile.
-fn wait(place: &Place, trouble: &str, mut done: impl FnMut() -> Outcome<bool>) -> Outcome {
+/// Waits, and notices when one of these machines ends meanwhile.
+fn wait(place: &Place, machines: &[Machine], trouble: &str, mut done: impl FnMut() -> Outcome<bool>) -> Outcome {
     let deadline = Instant::now() + HEALTHY_WITHIN;
     while !done()? {
-        for machine in MACHINES {
-            if machines::first_process(machine)?.is_none() {
-                let ending = machines::ending(&place.machine_log(machine));
+        for machine in machines {
+            if machines::first_process(*machine)?.is_none() {
+                let ending = machines::ending(&place.machine_log(*machine));
                 return Err(Failure::new(format!("{} went down: {ending}", machine.name)));
             }
         }
@@ -186,11 +186,13 @@ pub(super) fn restart_node(cache: &Cache, place: &Place, name: &str) -> Outcome 
     // The API server takes a dead node for a ready one for a while: only a later heartbeat is its own.
     let before = kubectl.heartbeat(name);
     machines::start(place, machine, &programs)?;
-    wait(place, &format!("{name} does not come back"), || machines::is_up(machine, &programs))?;
+    // The others may be down on purpose.
+    let wait = |trouble: &str, done: &mut dyn FnMut() -> Outcome<bool>| wait(place, &[machine], trouble, done);
+    wait(&format!("{name} does not come back"), &mut || machines::is_up(machine, &programs))?;
     if machine == CONTROL_PLANE {
-        return wait(place, "the API server does not answer", || Ok(kubectl.is_ready()));
+        return wait("the API server does not answer", &mut || Ok(kubectl.is_ready()));
     }
-    wait(place, &format!("{name} is not Ready"), || {
+    wait(&format!("{name} is not Ready"), &mut || {
         let after = kubectl.heartbeat(name);
         Ok(after.is_some() && after != before && kubectl.is_node_ready(name))
     })

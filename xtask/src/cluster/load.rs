@@ -6,10 +6,7 @@ use std::{
     thread,
 };
 
-use super::{
-    layout::{Machine, Place},
-    machines,
-};
+use super::{layout::Machine, machines};
 use crate::{
     cache::Cache,
     child::{self, Failure, Outcome},
@@ -20,7 +17,7 @@ use crate::{
 ///
 /// # Errors
 /// A node does not run, an archive cannot be read, or containerd refuses it.
-pub(super) fn run(cache: &Cache, _place: &Place, files: &[PathBuf]) -> Outcome {
+pub(super) fn run(cache: &Cache, files: &[PathBuf]) -> Outcome {
     let all;
     let files = if files.is_empty() {
         all = every_archive(cache)?;

@@ -24,18 +24,14 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// # Errors
 /// No cgroups are mounted.
 pub(super) fn first_process(machine: Machine) -> Outcome<Option<i32>> {
-    let is_first = |pid: &i32| {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        is_first_of_a_namespace(&status)
-    };
-    Ok(cgroups::processes(&machine.outside_name())?.into_iter().find(is_first))
+    outside_pid(machine, 1)
 }
 
-/// One level down from here, and number 1 there. Pods are further down.
-fn is_first_of_a_namespace(status: &str) -> bool {
+/// One level down from here, with this number there. Pods are further down.
+fn is_inside(status: &str, inside: i32) -> bool {
     let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
     let mut ids = ids.split_whitespace().skip(1);
-    ids.next() == Some("1") && ids.next().is_none()
+    ids.next().and_then(|id| id.parse().ok()) == Some(inside) && ids.next().is_none()
 }
 
 /// What the machine says runs in it; nothing while it starts or when it is not there.
@@ -62,12 +58,9 @@ pub(super) fn is_up(machine: Machine, programs: &Path) -> Outcome<bool> {
 /// # Errors
 /// No cgroups are mounted.
 pub(super) fn outside_pid(machine: Machine, inside: i32) -> Outcome<Option<i32>> {
-    let wanted = inside.to_string();
     let matches = |pid: &i32| {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
-        let mut ids = ids.split_whitespace().skip(1);
-        ids.next() == Some(wanted.as_str()) && ids.next().is_none()
+        is_inside(&status, inside)
     };
     Ok(cgroups::processes(&machine.outside_name())?.into_iter().find(matches))
 }
@@ -186,13 +179,13 @@ fn ip(words: &str) -> Outcome {
 
 #[cfg(test)]
 mod tests {
-    use super::is_first_of_a_namespace;
+    use super::is_inside;
 
     #[test]
     fn pods_and_hosts_are_no_machines() {
-        assert!(is_first_of_a_namespace("Name:\tx\nNSpid:\t4711\t1\nNSsid:\t1\n"));
+        assert!(is_inside("Name:\tx\nNSpid:\t4711\t1\nNSsid:\t1\n", 1));
         for other in ["NSpid:\t1\n", "NSpid:\t4711\t12\n", "NSpid:\t4711\t12\t1\n", ""] {
-            assert!(!is_first_of_a_namespace(other), "{other}");
+            assert!(!is_inside(other, 1), "{other}");
         }
     }
 }

@@ -30,6 +30,8 @@ struct Status {
     kubeconfig: String,
     /// The folder with kubectl.
     programs: String,
+    /// The folder with `weir`, once it is built.
+    product: String,
     logs: String,
     machines: Vec<MachineStatus>,
     nodes: Vec<Node>,
@@ -103,6 +105,7 @@ fn gather(cache: &Cache, place: &Place) -> Outcome<Status> {
         healthy: dns && nodes.len() == expected && nodes.iter().all(|node| node.ready),
         kubeconfig: place.admin().display().to_string(),
         programs: programs.display().to_string(),
+        product: cache.binaries().display().to_string(),
         logs: place.root().join("log").display().to_string(),
         machines: found,
         nodes,
@@ -136,5 +139,6 @@ fn table(status: &Status) {
         child::say("CoreDNS does not serve");
     }
     child::say(format_args!("\nlogs in {}", status.logs));
-    child::say(format_args!("export KUBECONFIG={} PATH={}:$PATH", status.kubeconfig, status.programs));
+    let Status { kubeconfig, programs, product, .. } = status;
+    child::say(format_args!("export KUBECONFIG={kubeconfig} PATH={product}:{programs}:$PATH"));
 }

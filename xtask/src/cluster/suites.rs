@@ -8,7 +8,7 @@ use std::{
 
 use clap::{Args, ValueEnum};
 
-use super::{kubectl::Kubectl, layout::Place, lifecycle, load, status};
+use super::{kubectl::Kubectl, layout::Place, lifecycle, load};
 use crate::{
     cache::Cache,
     child::{self, Outcome},
@@ -74,12 +74,11 @@ pub(super) fn run_all<T>(
     work: impl FnOnce(&mut Command) -> Outcome<T>,
 ) -> Outcome<T> {
     let suites = Suite::value_variants();
-    let was_up = status::is_healthy(cache, place).unwrap_or(false);
+    let was_there = place.pki("ca.crt").exists();
     let outcome = prepare(cache, place, suites).and_then(|()| work(&mut command(cache, place, suites, filter)));
-    if !was_up {
-        lifecycle::down(place)?;
-    }
-    outcome
+    let down = if was_there { Ok(()) } else { lifecycle::down(place) };
+    // What the suites say matters more than what is left of the cluster.
+    outcome.and_then(|outcome| down.map(|()| outcome))
 }
 
 /// Builds what they need and brings the cluster up with the images of this checkout.
@@ -91,7 +90,7 @@ fn prepare(cache: &Cache, place: &Place, suites: &[Suite]) -> Outcome {
     if suites.contains(&Suite::Cluster) {
         images::product(cache)?;
         lifecycle::up(cache, place)?;
-        load::run(cache, place, &[])?;
+        load::run(cache, &[])?;
         // A mesh that was installed before would go on with the images of then: they have the same tag.
         let kubectl = Kubectl::new(place, kubernetes::programs(cache).join("kubectl"));
         kubectl.ask(&["--namespace", MESH, "delete", "pods", "--all", "--ignore-not-found"])?;
@@ -114,6 +113,7 @@ fn command(cache: &Cache, place: &Place, suites: &[Suite], filter: Option<&str>)
         .env("WEIR_HELM", programs.join("helm"))
         .env("WEIR_KUBECONFIG", place.kubeconfig("admin"))
         // For power failures.
-        .env("WEIR_XTASK", env::current_exe().unwrap_or_default());
+        .env("WEIR_XTASK", env::current_exe().unwrap_or_default())
+        .env("WEIR_CLUSTER_STATE", place.root());
     cargo
 }

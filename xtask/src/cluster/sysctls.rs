@@ -24,8 +24,10 @@ pub(super) fn keep(place: &Place) -> Outcome {
     }
     let read = |name: &&str| Some(((*name).to_owned(), fs::read_to_string(Path::new("/proc/sys").join(name)).ok()?));
     let values: BTreeMap<String, String> = CHANGED.iter().filter_map(read).collect();
-    fs::write(place.sysctls(), serde_json::to_vec(&values)?)?;
-    Ok(())
+    // Whole or not at all: half a note would be taken for one, and nothing put back.
+    let aside = place.sysctls().with_extension("json.new");
+    fs::write(&aside, serde_json::to_vec(&values)?)?;
+    Ok(fs::rename(aside, place.sysctls())?)
 }
 
 /// Puts the noted values back.

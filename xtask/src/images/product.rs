@@ -1,6 +1,6 @@
 //! The product's images: one static binary each, and a list of what is linked into it. Must never hold a shell, a library or a package manager.
 
-use std::{env, fs, path::PathBuf, process::Command};
+use std::{fs, path::PathBuf, process::Command};
 
 use super::{
     archive::{self, Image},
@@ -9,7 +9,7 @@ use super::{
 use crate::{
     cache::Cache,
     child::{self, Failure, Outcome},
-    programs::Profile,
+    programs::{self, Profile},
 };
 
 /// Bigger than this and something has been linked that nobody wanted.
@@ -34,13 +34,12 @@ const PRODUCTS: [Product; 2] = [
 /// # Errors
 /// A binary does not compile, is not static or is too big.
 pub(super) fn build(cache: &Cache, profile: Profile) -> Outcome {
-    let target = host()?;
-    compile(cache, profile, &target)?;
+    programs::product(cache, profile)?;
     for product in &PRODUCTS {
-        let built = target_folder(cache).join(&target).join(profile.name()).join(product.package);
+        let built = cache.binaries_of(profile.name()).join(product.package);
         let stripped = strip(cache, product, &built)?;
         let to = super::archive(cache, product.package);
-        sbom::write(cache, product.package, &target, &to.with_extension("spdx.json"))?;
+        sbom::write(cache, product.package, cache.toolchain().target(), &to.with_extension("spdx.json"))?;
         super::write(cache, product.package, &image(product, stripped))?;
         let size = fs::metadata(&to)?.len();
         if size > MAX_BYTES {
@@ -48,47 +47,6 @@ pub(super) fn build(cache: &Cache, profile: Profile) -> Outcome {
         }
     }
     Ok(())
-}
-
-/// The triple of this machine: naming it keeps flags for the product away from build scripts and macros.
-fn host() -> Outcome<String> {
-    let told = child::output(Command::new("rustc").arg("-vV"))?;
-    let host = told.lines().find_map(|line| line.strip_prefix("host: "));
-    host.map(str::to_owned).ok_or_else(|| Failure::new("`rustc -vV` names no host: is Rust installed by rustup?"))
-}
-
-fn compile(cache: &Cache, profile: Profile, target: &str) -> Outcome {
-    let renamed = renamed()?;
-    let mut flags = vec!["-Ctarget-feature=+crt-static".to_owned()];
-    flags.extend(renamed.iter().map(|(from, to)| format!("--remap-path-prefix={from}={to}")));
-    let c: Vec<String> = renamed.iter().map(|(from, to)| format!("-ffile-prefix-map={from}={to}")).collect();
-    let mut cargo = cache.cargo();
-    cargo
-        .args(["build", "--locked", "--profile", profile.name(), "--target", target])
-        .args(PRODUCTS.iter().flat_map(|product| ["--package", product.package]))
-        .env("CARGO_TARGET_DIR", target_folder(cache))
-        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
-        .env("CFLAGS", c.join(" "));
-    child::run(
-        &mut cargo,
-        "weir-node and weir-control as static binaries (10 minutes the first time, on two cores)",
-        "Read the compiler's message above.",
-    )
-}
-
-/// Apart from the target folder of the suites: neither waits for the other's lock.
-fn target_folder(cache: &Cache) -> PathBuf {
-    cache.path("static")
-}
-
-/// Messages of panics and of C's assertions name files: as everywhere, not as here. The checkout is not among them: cargo
-/// names its files relative to it, and a flag with its path would make another checkout compile every dependency anew.
-fn renamed() -> Outcome<Vec<(String, &'static str)>> {
-    let sysroot = child::output(Command::new("rustc").args(["--print", "sysroot"]))?;
-    let home = env::var("CARGO_HOME").or_else(|_| env::var("HOME").map(|home| format!("{home}/.cargo")));
-    let mut renamed = vec![(format!("{}/lib/rustlib/src/rust", sysroot.trim()), "/rustc")];
-    renamed.extend(home.ok().map(|home| (home, "/cargo")));
-    Ok(renamed)
 }
 
 fn strip(cache: &Cache, product: &Product, built: &PathBuf) -> Outcome<Vec<u8>> {

@@ -14,10 +14,15 @@ use super::archive::sha256;
 use crate::{
     cache::Cache,
     child::{self, Failure, Outcome},
+    ebpf,
 };
 
 /// The same source gives the same list: a time is part of it only when the packager names one.
 const NO_TIME: &str = "1970-01-01T00:00:00Z";
+/// The workspace of the kernel programs, its package, and the package that holds them.
+const KERNEL_PROGRAMS: &str = "ebpf/programs";
+const EMBEDDED: &str = "weir-ebpf-programs";
+const HOLDS_KERNEL_PROGRAMS: &str = "weir-node";
 
 #[derive(Debug, Deserialize)]
 struct Metadata {
@@ -33,6 +38,19 @@ struct Package {
     license: Option<String>,
     /// Where it came from; nothing for a package of ours.
     source: Option<String>,
+    targets: Vec<Target>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Target {
+    kind: Vec<String>,
+}
+
+impl Package {
+    /// A macro runs in the compiler, with all that it depends on.
+    fn is_macro(&self) -> bool {
+        self.targets.iter().any(|target| target.kind.iter().any(|kind| kind == "proc-macro"))
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -63,16 +81,44 @@ struct Kind {
 /// # Errors
 /// cargo refuses, or the file cannot be written.
 pub(super) fn write(cache: &Cache, package: &str, target: &str, to: &Path) -> Outcome {
-    let mut cargo = cache.cargo();
-    cargo.args(["metadata", "--format-version", "1", "--locked", "--filter-platform", target]);
-    let metadata: Metadata = serde_json::from_str(&child::output(&mut cargo)?)?;
-    let checksums = checksums(&fs::read_to_string("Cargo.lock")?);
+    let mut metadata = resolved(cache, ".", target)?;
+    let mut checksums = checksums(&fs::read_to_string("Cargo.lock")?);
+    if package == HOLDS_KERNEL_PROGRAMS {
+        metadata.embed(package, resolved(cache, KERNEL_PROGRAMS, ebpf::TARGET)?)?;
+        checksums.extend(self::checksums(&fs::read_to_string(format!("{KERNEL_PROGRAMS}/Cargo.lock"))?));
+    }
     let document = document(&metadata, &checksums, package, &toolchain(target)?)?;
     if let Some(folder) = to.parent() {
         fs::create_dir_all(folder)?;
     }
     fs::write(to, serde_json::to_vec_pretty(&document)?)?;
     Ok(())
+}
+
+/// What cargo chose for a workspace.
+fn resolved(cache: &Cache, folder: &str, target: &str) -> Outcome<Metadata> {
+    let mut cargo = cache.cargo();
+    cargo.args(["metadata", "--format-version", "1", "--locked", "--filter-platform", target]);
+    Ok(serde_json::from_str(&child::output(cargo.current_dir(folder))?)?)
+}
+
+impl Metadata {
+    fn package(&self, name: &str) -> Outcome<&Package> {
+        let found = self.packages.iter().find(|package| package.name == name && package.source.is_none());
+        found.ok_or_else(|| Failure::new(format!("cargo knows no package {name} of ours")))
+    }
+
+    /// Adds another workspace, whose program a package of this one holds as bytes.
+    fn embed(&mut self, into: &str, other: Metadata) -> Outcome {
+        let (holder, embedded) = (self.package(into)?.id.clone(), other.package(EMBEDDED)?.id.clone());
+        let known: BTreeSet<String> = self.packages.iter().map(|package| package.id.clone()).collect();
+        self.packages.extend(other.packages.into_iter().filter(|package| !known.contains(&package.id)));
+        self.resolve.nodes.extend(other.resolve.nodes.into_iter().filter(|node| !known.contains(&node.id)));
+        if let Some(node) = self.resolve.nodes.iter_mut().find(|node| node.id == holder) {
+            node.deps.push(Edge { pkg: embedded, dep_kinds: vec![Kind { kind: None }] });
+        }
+        Ok(())
+    }
 }
 
 /// What the compiler and the C library add to a static binary: name, version, licence.
@@ -104,6 +150,8 @@ fn checksums(lock: &str) -> BTreeMap<(String, String), String> {
 
 /// The package and all it links, by id.
 fn linked<'a>(metadata: &'a Metadata, root: &'a str) -> BTreeMap<&'a str, BTreeSet<&'a str>> {
+    let macros: BTreeSet<&str> =
+        metadata.packages.iter().filter(|package| package.is_macro()).map(|package| package.id.as_str()).collect();
     let nodes: BTreeMap<&str, &Node> = metadata.resolve.nodes.iter().map(|node| (node.id.as_str(), node)).collect();
     let mut found = BTreeMap::new();
     let mut open = vec![root];
@@ -113,7 +161,7 @@ fn linked<'a>(metadata: &'a Metadata, root: &'a str) -> BTreeMap<&'a str, BTreeS
         }
         let edges = nodes.get(id).into_iter().flat_map(|node| &node.deps);
         let normal = edges.filter(|edge| edge.dep_kinds.iter().any(|kind| kind.kind.is_none()));
-        let next: BTreeSet<&str> = normal.map(|edge| edge.pkg.as_str()).collect();
+        let next: BTreeSet<&str> = normal.map(|edge| edge.pkg.as_str()).filter(|id| !macros.contains(id)).collect();
         open.extend(&next);
         found.insert(id, next);
     }

@@ -5,13 +5,9 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 use crate::child::{self, Failure, Outcome};
 
 /// Real clients and servers for the suites, and what building needs.
-const PACKAGES: [&str; 30] = [
-    "busybox-static",
+const PACKAGES: [&str; 25] = [
     "ca-certificates",
     "cmake",
-    "conntrack",
-    "containerd",
-    "containernetworking-plugins",
     "curl",
     "g++",
     "gcc",
@@ -32,21 +28,36 @@ const PACKAGES: [&str; 30] = [
     "python3-venv",
     "redis-server",
     "redis-tools",
-    "runc",
     "socat",
     "tcpdump",
     "valgrind",
     "wrk",
 ];
+/// What only a cluster's nodes run: other people's containers may run on a package that conflicts with these.
+const CLUSTER_PACKAGES: [&str; 5] =
+    ["busybox-static", "conntrack", "containerd", "containernetworking-plugins", "runc"];
 /// Asked by Debian's packages before they start a service; 101 means no.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
-/// Installs the packages that are missing.
+/// Installs the packages of the suites without a cluster, where missing.
 ///
 /// # Errors
 /// Not root, no apt, or apt fails.
 pub(super) fn ensure() -> Outcome {
-    let missing: Vec<&str> = PACKAGES.into_iter().filter(|package| !installed(package)).collect();
+    install(&PACKAGES)
+}
+
+/// The same, and what a cluster's nodes run.
+///
+/// # Errors
+/// As [`ensure`].
+pub(super) fn ensure_for_cluster() -> Outcome {
+    install(&PACKAGES)?;
+    install(&CLUSTER_PACKAGES)
+}
+
+fn install(packages: &[&'static str]) -> Outcome {
+    let missing: Vec<&str> = packages.iter().copied().filter(|package| !installed(package)).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -68,7 +79,8 @@ pub(super) fn ensure() -> Outcome {
     };
     child::run(apt().arg("update"), "apt: package lists", "Check the network and /etc/apt/sources.list.")?;
     child::run(
-        apt().args(["install", "-y", "--no-install-recommends"]).args(&missing),
+        // Nothing of the machine's own is removed to make room: that is its owner's decision.
+        apt().args(["install", "-y", "--no-install-recommends", "--no-remove"]).args(&missing),
         &format!("apt: installing {list}"),
         &by_hand,
     )

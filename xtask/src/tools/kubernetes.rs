@@ -12,45 +12,36 @@ use crate::{
     child::{self, Failure, Outcome},
 };
 
-/// As `go/kubernetes/go.mod` requires it.
+/// As `go/go.mod` requires it.
 const VERSION: &str = "v1.34.10";
-/// Where our Go modules lie: they name versions and checksums, and hold no code.
-const MODULES: &str = "xtask/src/tools/go";
+/// Our Go module: versions and checksums of everything here, so that what several programs use is compiled once.
+const MODULE: &str = "xtask/src/tools/go";
 /// Go itself, where its own installation instructions put it.
 const USUAL_PLACE: &str = "/usr/local/go/bin/go";
 /// The oldest Go that builds all of them.
 const GO: (u32, u32) = (1, 26);
 
-/// One program.
+/// One program: its name and package.
 #[derive(Clone, Copy, Debug)]
-struct Program {
-    name: &'static str,
-    /// The folder with the module that pins it.
-    module: &'static str,
-    package: &'static str,
-}
-
-const fn kubernetes(name: &'static str, package: &'static str) -> Program {
-    Program { name, module: "kubernetes", package }
-}
+struct Program(&'static str, &'static str);
 
 /// What a cluster needs, in an order in which each build uses most of the one before.
 const CLUSTER: [Program; 8] = [
-    kubernetes("etcd", "go.etcd.io/etcd/server/v3"),
-    kubernetes("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
-    kubernetes("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
-    kubernetes("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager"),
-    kubernetes("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler"),
-    kubernetes("kubelet", "k8s.io/kubernetes/cmd/kubelet"),
-    kubernetes("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy"),
-    Program { name: "coredns", module: "coredns", package: "github.com/coredns/coredns" },
+    Program("etcd", "go.etcd.io/etcd/server/v3"),
+    Program("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
+    Program("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
+    Program("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager"),
+    Program("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler"),
+    Program("kubelet", "k8s.io/kubernetes/cmd/kubelet"),
+    Program("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy"),
+    Program("coredns", "./coredns"),
 ];
 /// The gRPC project's own client and server for tests of interoperation, the suites' gRPC traffic.
 const INTEROP: [Program; 2] = [
-    Program { name: "grpc-interop-client", module: "grpc", package: "google.golang.org/grpc/interop/client" },
-    Program { name: "grpc-interop-server", module: "grpc", package: "google.golang.org/grpc/interop/server" },
+    Program("grpc-interop-client", "google.golang.org/grpc/interop/client"),
+    Program("grpc-interop-server", "google.golang.org/grpc/interop/server"),
 ];
-const HELM: Program = Program { name: "helm", module: "helm", package: "helm.sh/helm/v3/cmd/helm" };
+const HELM: Program = Program("helm", "helm.sh/helm/v3/cmd/helm");
 
 /// The folder with all programs.
 pub(crate) fn programs(cache: &Cache) -> PathBuf {
@@ -59,7 +50,7 @@ pub(crate) fn programs(cache: &Cache) -> PathBuf {
 
 /// Those of gRPC's programs that the image of applications holds.
 pub(crate) fn interop() -> impl Iterator<Item = &'static str> {
-    INTEROP.iter().map(|program| program.name)
+    INTEROP.iter().map(|program| program.0)
 }
 
 /// Builds what a cluster and its applications need, where missing.
@@ -88,51 +79,54 @@ fn build(cache: &Cache, wanted: &[Program]) -> Outcome {
     fs::create_dir_all(programs(cache))?;
     for (index, program) in missing.iter().enumerate() {
         let start = Instant::now();
-        let what =
-            format!("go build {} ({} of {}; up to 5 minutes on two cores)", program.name, index + 1, missing.len());
-        let aside = programs(cache).join(format!("{}.new", program.name));
+        let Program(name, package) = program;
+        let what = format!("go build {name} ({} of {}; up to 5 minutes on two cores)", index + 1, missing.len());
+        let aside = programs(cache).join(format!("{name}.new"));
         let mut command = Command::new(&go);
         command
-            .args(["build", "-mod=readonly", "-buildvcs=false", "-trimpath", "-ldflags", &linker_flags(program), "-o"])
+            .args(["build", "-mod=readonly", "-buildvcs=false", "-trimpath", "-ldflags", &linker_flags(), "-o"])
             .arg(&aside)
-            .arg(program.package)
-            .current_dir(Path::new(MODULES).join(program.module))
+            .arg(package)
+            .current_dir(MODULE)
             // One setting for all: another one would compile every package anew. Without cgo they run in an empty image too.
             .env("CGO_ENABLED", "0")
             .env("GOWORK", "off");
         child::run(&mut command, &what, "It needs the Go module proxy (GOPROXY) and about 3 GB of memory.")?;
-        fs::rename(aside, programs(cache).join(program.name))?;
+        fs::rename(aside, programs(cache).join(name))?;
         fs::write(stamp(cache, program), wanted_stamp(program)?)?;
-        child::say(format_args!("    {} took {:.0} s", program.name, start.elapsed().as_secs_f64()));
+        child::say(format_args!("    {name} took {:.0} s", start.elapsed().as_secs_f64()));
     }
     Ok(())
 }
 
 /// Beside each program, what it was built from.
 fn stamp(cache: &Cache, program: &Program) -> PathBuf {
-    programs(cache).join(format!(".{}.built-from", program.name))
+    programs(cache).join(format!(".{}.built-from", program.0))
 }
 
 fn wanted_stamp(program: &Program) -> Outcome<String> {
-    let module = Path::new(MODULES).join(program.module).join("go.mod");
-    let text = fs::read_to_string(&module).map_err(|error| Failure::new(format!("{}: {error}", module.display())))?;
-    Ok(format!("{text}\n{}\n", linker_flags(program)))
+    let mut text = String::new();
+    // The one program of a few lines of ours is built from these as well.
+    for file in ["go.mod", "coredns/main.go"] {
+        let path = Path::new(MODULE).join(file);
+        let part = fs::read_to_string(&path).map_err(|error| Failure::new(format!("{}: {error}", path.display())))?;
+        text.push_str(&part);
+    }
+    Ok(format!("{text}\n{}\n{}\n", program.1, linker_flags()))
 }
 
 fn is_there(cache: &Cache, program: &Program) -> bool {
     let built = fs::read_to_string(stamp(cache, program)).ok();
-    programs(cache).join(program.name).exists() && built.is_some() && built == wanted_stamp(program).ok()
+    programs(cache).join(program.0).exists() && built.is_some() && built == wanted_stamp(program).ok()
 }
 
-fn linker_flags(program: &Program) -> String {
+fn linker_flags() -> String {
     let mut flags = "-s -w".to_owned();
-    if program.module == "kubernetes" {
-        // Without these it says that it is v0.0.0, and refuses to work with other versions.
-        let mut numbers = VERSION.trim_start_matches('v').split('.');
-        let (major, minor) = (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
-        for (name, value) in [("gitVersion", VERSION), ("gitMajor", major), ("gitMinor", minor)] {
-            flags.push_str(&format!(" -X k8s.io/component-base/version.{name}={value}"));
-        }
+    // Without these Kubernetes says that it is v0.0.0, and refuses to work with other versions.
+    let mut numbers = VERSION.trim_start_matches('v').split('.');
+    let (major, minor) = (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
+    for (name, value) in [("gitVersion", VERSION), ("gitMajor", major), ("gitMinor", minor)] {
+        flags.push_str(&format!(" -X k8s.io/component-base/version.{name}={value}"));
     }
     flags
 }
@@ -161,7 +155,7 @@ fn version(told: &str) -> Option<(u32, u32)> {
 
 #[cfg(test)]
 mod tests {
-    use super::{CLUSTER, GO, HELM, VERSION, linker_flags, version};
+    use super::{GO, VERSION, linker_flags, version};
 
     #[test]
     fn versions_of_go_are_compared_as_numbers() {
@@ -173,9 +167,8 @@ mod tests {
 
     #[test]
     fn the_version_is_the_one_that_the_module_pins() {
-        let module = include_str!("go/kubernetes/go.mod");
+        let module = include_str!("go/go.mod");
         assert!(module.contains(&format!("k8s.io/kubernetes {VERSION}")));
-        assert!(linker_flags(&CLUSTER[1]).ends_with("gitMajor=1 -X k8s.io/component-base/version.gitMinor=34"));
-        assert_eq!(linker_flags(&HELM), "-s -w");
+        assert!(linker_flags().ends_with("gitMajor=1 -X k8s.io/component-base/version.gitMinor=34"));
     }
 }

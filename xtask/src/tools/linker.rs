@@ -21,7 +21,7 @@ const LLVM: &str = "22";
 /// # Errors
 /// rustup is not there, the toolchain has another LLVM, or the build fails.
 pub(crate) fn ensure(cache: &Cache) -> Outcome {
-    let sysroot = PathBuf::from(child::output(Command::new("rustc").args(["--print", "sysroot"]))?.trim());
+    let sysroot = cache.toolchain().sysroot();
     if !sysroot.join("lib/rustlib/src/rust/library/core/Cargo.toml").exists() {
         let hint =
             "The kernel programs need core's source: install Rust with rustup, then `rustup component add rust-src`.";
@@ -31,7 +31,7 @@ pub(crate) fn ensure(cache: &Cache) -> Outcome {
     if version.trim() == format!("bpf-linker {VERSION}") {
         return Ok(());
     }
-    let llvm = llvm_prefix(cache, &sysroot)?;
+    let llvm = llvm_prefix(cache, sysroot)?;
     let mut cargo = Command::new("cargo");
     plain(&mut cargo)
         .args([

@@ -27,14 +27,15 @@ const ON_DISK: [&str; 4] = ["var/lib/containerd", "var/lib/kubelet", "var/lib/et
 /// # Errors
 /// A mount is refused; the text names it.
 pub(super) fn enter(place: &Place, machine: Machine, programs: &Path) -> Outcome {
-    // Any folder would do: what is mounted over it is seen in this mount namespace alone.
-    let top = PathBuf::from("/mnt");
+    // What is mounted over it is seen in this mount namespace alone.
+    let top = place.mount();
     fresh("tmpfs", &top, CHANGES)?;
     for name in ["up", "work", "root"] {
         fs::create_dir(top.join(name))?;
     }
     let root = top.join("root");
-    fresh("overlay", &root, "lowerdir=/,upperdir=/mnt/up,workdir=/mnt/work")?;
+    let layers = format!("lowerdir=/,upperdir={0}/up,workdir={0}/work", top.display());
+    fresh("overlay", &root, &layers)?;
     let hierarchies = cgroups::hierarchies()?;
     at(&root.join("dev"), |target| mount_bind_recursive("/dev", target))?;
     fresh("proc", &root.join("proc"), "")?;
@@ -51,7 +52,9 @@ pub(super) fn enter(place: &Place, machine: Machine, programs: &Path) -> Outcome
     fresh("tmpfs", &root.join("run"), "mode=755")?;
     fresh("tmpfs", &root.join("tmp"), "mode=1777")?;
     for inside in ON_DISK {
-        bind(&place.disk(machine).join(inside), &root.join(inside))?;
+        let source = place.disk(machine).join(inside);
+        fs::create_dir_all(&source)?;
+        bind(&source, &root.join(inside))?;
     }
     bind(place.root(), &inside(&root, place.root()))?;
     bind(programs, &inside(&root, programs))?;
@@ -80,7 +83,6 @@ fn fresh(kind: &str, target: &Path, options: &str) -> Outcome {
 }
 
 fn bind(source: &Path, target: &Path) -> Outcome {
-    fs::create_dir_all(source)?;
     at(target, |target| mount_bind(source, target))
 }
 

@@ -5,16 +5,17 @@ use serde_json::json;
 use super::{Metadata, checksums, document};
 
 fn metadata() -> Metadata {
-    let package = |name: &str, source: Option<&str>| json!({"id": format!("id {name}"), "name": name, "version": "1.0.0+x", "license": "MIT/Apache-2.0", "source": source});
+    let package = |name: &str, source: Option<&str>| json!({"id": format!("id {name}"), "name": name, "version": "1.0.0+x", "license": "MIT/Apache-2.0", "source": source, "targets": [{"kind": [if name == "derive" { "proc-macro" } else { "lib" }]}]});
     let edge = |name: &str, kind: Option<&str>| json!({"pkg": format!("id {name}"), "dep_kinds": [{"kind": kind}]});
     serde_json::from_value(json!({
         "packages": [
             package("weir-node", None), package("linked", Some("registry")), package("deep", Some("registry")),
-            package("built-with", Some("registry")), package("tested-with", Some("registry")), package("other", None),
+            package("built-with", Some("registry")), package("tested-with", Some("registry")), package("other", None), package("derive", Some("registry")),
         ],
         "resolve": {"nodes": [
             {"id": "id weir-node", "deps": [edge("linked", None), edge("built-with", Some("build")), edge("tested-with", Some("dev"))]},
-            {"id": "id linked", "deps": [edge("deep", None)]},
+            {"id": "id linked", "deps": [edge("deep", None), edge("derive", None)]},
+            {"id": "id derive", "deps": [edge("built-with", None)]},
             {"id": "id deep", "deps": [edge("linked", None)]},
             {"id": "id built-with", "deps": [edge("other", None)]},
         ]},

@@ -1,7 +1,0 @@
-// Names what is built, so that `go mod tidy` keeps its requirements.
-
-//go:build tools
-
-package tools
-
-import _ "github.com/coredns/coredns"
