@@ -14,6 +14,7 @@ use kube::{
     Api, Client,
     api::{DynamicObject, Patch, PatchParams},
 };
+use tokio::time::{MissedTickBehavior, interval};
 use weir_api::v1;
 
 use super::{Failure, election::Leadership, watch, within};
@@ -50,17 +51,24 @@ impl Pods {
     /// Looks when something changed, and now and then.
     pub(super) async fn follow(mut self) {
         let mut changes = self.plane.changes();
+        let mut rescan = interval(limits::PODS_RESCAN);
+        rescan.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            tokio::select! {
-                changed = changes.changed() => if changed.is_err() { return },
-                () = self.leadership.changed() => {}
-                () = tokio::time::sleep(limits::PODS_RESCAN) => {}
-            }
+            let is_rescan = tokio::select! {
+                changed = changes.changed() => match changed {
+                    Ok(()) => false,
+                    Err(_gone) => return,
+                },
+                () = self.leadership.changed() => false,
+                _tick = rescan.tick() => true,
+            };
             changes.mark_unchanged();
             if self.plane.is_loaded() {
                 self.sent.retain(|_, at| at.elapsed() < limits::CONDITION_RETRY);
                 self.mark().await;
-                self.notice_late();
+                if is_rescan {
+                    self.notice_late();
+                }
                 if self.leadership.is_held() {
                     self.unmark().await;
                     self.notice_refused();
@@ -147,15 +155,13 @@ impl Pods {
 
     fn notice_late(&mut self) {
         let soon = self.plane.authority.life() / limits::CERTIFICATE_LATE_PART;
-        let statuses = self.plane.statuses();
-        let is_late = |status: &v1::WorkloadStatus| {
-            status.captured
-                && status.certificate_not_after < ca::unix_now() + i64::try_from(soon.as_secs()).unwrap_or(0)
-        };
-        self.late.retain(|uid, _| statuses.get(uid).is_some_and(is_late));
-        for (uid, status) in statuses.iter().filter(|(_, status)| is_late(status)) {
-            let Some(pod) = self.opted_in(uid) else { continue };
-            let late = self.late.entry(uid.clone()).or_insert(Late { since: Instant::now(), is_told: false });
+        let least = ca::unix_now() + i64::try_from(soon.as_secs()).unwrap_or(0);
+        let late = self.plane.statuses(|status| status.captured && status.certificate_not_after < least);
+        let uids: HashSet<&str> = late.iter().map(|status| status.uid.as_str()).collect();
+        self.late.retain(|uid, _| uids.contains(uid.as_str()));
+        for status in &late {
+            let Some(pod) = self.opted_in(&status.uid) else { continue };
+            let late = self.late.entry(status.uid.clone()).or_insert(Late { since: Instant::now(), is_told: false });
             if !late.is_told && late.since.elapsed() >= limits::CERTIFICATE_WITHIN {
                 late.is_told = true;
                 self.plane.notify(
