@@ -19,7 +19,9 @@ use weir_api::v1;
 
 use super::{Failure, election::Leadership, watch, within};
 use crate::{
-    ca, limits,
+    ca,
+    index::Index,
+    limits,
     notices::{Notice, Reason},
     objects::{Kind, MESHED, Pod},
     plane::Plane,
@@ -32,7 +34,8 @@ pub(super) struct Pods {
     leadership: Leadership,
     // Conditions on their way: until the watch shows them, or did not for too long.
     sent: HashMap<Arc<str>, Instant>,
-    refused: HashSet<Arc<str>>,
+    // What was said of pods on which people have to correct something.
+    refused: HashSet<Notice>,
     late: HashMap<String, Late>,
 }
 
@@ -132,20 +135,14 @@ impl Pods {
     }
 
     fn notice_refused(&mut self) {
-        let now: HashMap<Arc<str>, Arc<Pod>> = {
+        let now: HashSet<Notice> = {
             let index = self.plane.index();
-            let refused = index.pods().filter(|pod| index.is_refused(pod));
-            refused.map(|pod| (Arc::clone(&pod.uid), Arc::clone(pod))).collect()
+            index.pods().filter_map(|pod| refusal(&index, pod)).collect()
         };
-        for (uid, pod) in &now {
-            if !self.refused.contains(uid)
-                && let Some(unfit) = pod.unfit
-            {
-                let note = format!("opted in, but cannot be meshed: {}", unfit.reason());
-                self.plane.notify(Notice::of(pod, Reason::MeshRefused, note));
-            }
+        for notice in now.difference(&self.refused) {
+            self.plane.notify(notice.clone());
         }
-        self.refused = now.into_keys().collect();
+        self.refused = now;
     }
 
     fn opted_in(&self, uid: &str) -> Option<Arc<Pod>> {
@@ -171,6 +168,16 @@ impl Pods {
             }
         }
     }
+}
+
+/// What people should correct on a pod that is opted in.
+fn refusal(index: &Index, pod: &Pod) -> Option<Notice> {
+    if index.is_refused(pod) {
+        let note = format!("opted in, but cannot be meshed: {}", pod.unfit?.reason());
+        return Some(Notice::of(pod, Reason::MeshRefused, note));
+    }
+    let flaw = pod.flaw.as_deref().filter(|_| index.is_enabled(pod))?;
+    Some(Notice::of(pod, Reason::SettingRefused, flaw))
 }
 
 fn late_note(pod: &Pod, status: &v1::WorkloadStatus) -> String {
