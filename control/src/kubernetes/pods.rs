@@ -82,11 +82,12 @@ impl Pods {
     }
 
     async fn mark(&mut self) {
-        let due: Vec<Arc<Pod>> = {
+        let (due, installation): (Vec<Arc<Pod>>, _) = {
             let index = self.plane.index();
-            index.unmarked().map(|(_, pod)| pod).filter(|pod| !self.sent.contains_key(&pod.uid)).cloned().collect()
+            let due = index.unmarked().map(|(_, pod)| pod).filter(|pod| !self.sent.contains_key(&pod.uid));
+            (due.cloned().collect(), index.installation().to_owned())
         };
-        let since = format!("peers speak mTLS to it since {}", Timestamp::now());
+        let since = format!("peers speak mTLS to it since {}, by installation {installation}", Timestamp::now());
         for pod in self.patch(due, "True", "Captured", &since).await {
             let note = "captured by its node, with a certificate: its new connections are encrypted and counted";
             self.plane.notify(Notice::of(&pod, Reason::Meshed, note).on(&since));
