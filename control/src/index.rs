@@ -13,7 +13,10 @@ use std::{
     sync::Arc,
 };
 
-use crate::objects::{Event, Kind, Name, Namespace, ObjectName, Pod, Service, Slice, Unfit};
+use crate::{
+    kubernetes::NAMESPACE,
+    objects::{Event, Kind, Name, Namespace, ObjectName, Pod, Service, Slice, Unfit},
+};
 
 /// Resources that events may have changed.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -143,8 +146,15 @@ impl Index {
         self.pods.iter().filter(move |(_, pod)| pod.mark.is_some() && !ended(pod) && !self.is_enabled(pod))
     }
 
+    // One of an installation that was removed says nothing about the nodes of this one.
     fn has_valid_mark(&self, pod: &Pod) -> bool {
-        pod.mark.is_some() && self.spent.get(&pod.uid) != pod.mark.as_ref()
+        pod.mark.as_ref().is_some_and(|mark| mark.ends_with(self.installation()))
+            && self.spent.get(&pod.uid) != pod.mark.as_ref()
+    }
+
+    /// What marks of this installation end with; empty where the mesh has no namespace of its own.
+    pub fn installation(&self) -> &str {
+        self.namespaces.get(NAMESPACE).map_or("", |namespace| &namespace.uid)
     }
 
     /// Opted in, and its node has said that it is ready for mTLS.

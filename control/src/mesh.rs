@@ -129,7 +129,7 @@ fn pod_status(index: &Index, pod: &Pod, statuses: &HashMap<&str, &v1::WorkloadSt
         enabled,
         captured: status.is_some_and(|status| status.captured),
         reason,
-        identity: pod.identity.to_string(),
+        identity: pod.identity.as_ref().map(ToString::to_string).unwrap_or_default(),
         certificate_not_after: status.map_or(0, |status| status.certificate_not_after),
     }
 }

@@ -94,14 +94,15 @@ impl Service {
             return false;
         }
         let index = self.plane.index();
-        index.pods_of_node(node).any(|pod| pod.identity == *identity && index.is_enabled(pod))
+        index.pods_of_node(node).any(|pod| pod.identity.as_ref() == Some(identity) && index.is_enabled(pod))
     }
 
     /// Pods of the node that wanted the certificate which was refused.
     fn tell_pods(&self, node: &str, identity: &str, refusal: &Status) {
         let concerned: Vec<Arc<Pod>> = {
             let index = self.plane.index();
-            let named = |pod: &&Arc<Pod>| pod.identity.as_str() == identity && index.is_opted_in(pod);
+            let is_its = |known: &Identity| known.as_str() == identity;
+            let named = |pod: &&Arc<Pod>| pod.identity.as_ref().is_some_and(is_its) && index.is_opted_in(pod);
             index.pods_of_node(node).filter(named).take(limits::PODS_PER_REFUSAL).cloned().collect()
         };
         for pod in concerned {

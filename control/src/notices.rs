@@ -15,6 +15,8 @@ pub enum Reason {
     Unmeshed,
     /// It is opted in, but cannot be meshed.
     MeshRefused,
+    /// A label or annotation of it is not understood.
+    SettingRefused,
     /// Control did not sign for it.
     CertificateDenied,
     /// It waits for its certificate, or has one that is about to end.
@@ -28,6 +30,7 @@ impl Reason {
             Reason::Meshed => "Meshed",
             Reason::Unmeshed => "Unmeshed",
             Reason::MeshRefused => "MeshRefused",
+            Reason::SettingRefused => "SettingRefused",
             Reason::CertificateDenied => "CertificateDenied",
             Reason::CertificateLate => "CertificateLate",
         }

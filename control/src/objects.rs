@@ -116,6 +116,8 @@ pub enum Event {
 /// Whether and how a namespace's pods are meshed unless they say otherwise.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Namespace {
+    /// `metadata.uid`: that of the mesh's own namespace tells one installation from the next.
+    pub uid: Arc<str>,
     /// `weir.mesh/enabled`.
     pub enabled: Option<bool>,
     /// Annotations.
@@ -159,8 +161,8 @@ pub struct Pod {
     pub reference: v1::PodRef,
     /// Primary first; empty until kubelet says them, for pods that share the node's network and for pods that have ended.
     pub addresses: Vec<IpAddr>,
-    /// Of its service account.
-    pub identity: Identity,
+    /// Of its service account; `None` for one whose name is too long, which is unfit.
+    pub identity: Option<Identity>,
     /// `weir.mesh/enabled` of the pod itself.
     pub enabled: Option<bool>,
     /// Annotations of the pod itself.
@@ -173,6 +175,8 @@ pub struct Pod {
     pub fallback_policy: DefaultPolicy,
     /// Why this pod can be no workload; `None` when it can.
     pub unfit: Option<Unfit>,
+    /// The first of its labels and annotations that is not understood, and what is in force instead, for people.
+    pub flaw: Option<Arc<str>>,
     /// Of condition `weir.mesh/Meshed`, when it is true: distinguishes it from the pod's next one.
     pub mark: Option<Arc<str>>,
 }

@@ -1,6 +1,8 @@
 //! From the text of one manifest file to objects. Must never let one bad document affect another.
 //!
-//! What cannot be read is named: file, line, object, field. The caller keeps the last good version of it.
+//! What cannot be read is named: file, line, object, field. Labels and annotations that are not understood do not refuse their
+//! object (`settings`): Kubernetes takes any, and a restart of control would forget it. What Kubernetes itself would not take refuses
+//! its object, and the caller keeps the last good version.
 
 mod cluster;
 mod convert;
@@ -96,6 +98,12 @@ pub fn manifest(file: &str, text: &str, options: &Options) -> Parsed {
 struct FieldError {
     field: String,
     reason: String,
+}
+
+impl fmt::Display for FieldError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {}", self.field, self.reason)
+    }
 }
 
 impl FieldError {

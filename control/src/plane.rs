@@ -21,9 +21,13 @@ use crate::{
     manifests::Scan,
     metrics::Metrics,
     notices::Notice,
+    objects::Pod,
     parse::Finding,
     snapshot,
 };
+
+#[cfg(test)]
+mod tests;
 
 /// Shared by every part of control.
 #[derive(Debug)]
@@ -64,7 +68,7 @@ pub struct Node {
     pub news: Notify,
     /// To its stream.
     pub asked: mpsc::Sender<v1::Query>,
-    /// By pod uid.
+    /// By uid, of pods that are in the mesh.
     pub statuses: Mutex<HashMap<String, v1::WorkloadStatus>>,
     /// What it refused, newest last.
     pub rejected: Mutex<Vec<v1::Rejection>>,
@@ -124,26 +128,41 @@ impl Plane {
 
     /// Takes what a scan found.
     pub fn take(&self, scan: Scan) {
-        let changed = {
+        let (changed, is_first) = {
             let mut index = self.index.write();
             let before = index.serving().count();
             let changed = index.apply(scan.events);
-            if !self.loaded.swap(true, Ordering::AcqRel) {
+            let is_first = !self.loaded.swap(true, Ordering::AcqRel);
+            if is_first {
                 index.retain_serving();
             }
+            self.forget_statuses(&index, &changed);
             if index.serving().count() != before {
                 self.save_serving(&index);
             }
             self.metrics.objects(&index);
-            changed
+            (changed, is_first)
         };
         self.metrics.findings(scan.findings.len());
         *self.findings.write() = scan.findings;
         self.tell(&changed);
-        self.changes.send_modify(|count| *count += 1);
+        if is_first || !changed.workloads.is_empty() {
+            self.changes.send_modify(|count| *count += 1);
+        }
     }
 
-    /// Counts up when objects or statuses of pods may have changed.
+    // Of pods that are gone or opted out nobody wants to know; a pod that is opted in again is reported again.
+    fn forget_statuses(&self, index: &Index, changed: &Changed) {
+        let is_enabled = |uid: &str| index.pod_by_uid(uid).is_some_and(|pod| index.is_enabled(pod));
+        let nodes = self.nodes.lock();
+        for (node, uid) in changed.workloads.iter().filter(|(_, uid)| !is_enabled(uid)) {
+            if let Some(node) = nodes.get(node) {
+                node.statuses.lock().remove(&**uid);
+            }
+        }
+    }
+
+    /// Counts up when pods, their statuses, nodes or the authority may have changed.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
@@ -187,21 +206,21 @@ impl Plane {
         let is_ready = status.captured && status.certificate_not_after > 0;
         let changed = {
             let mut index = self.index.write();
-            let own = index.pod_by_uid(&status.uid).is_some_and(|pod| *pod.reference.node_name == *node.name);
-            if !own {
+            let is_own = |pod: &Arc<Pod>| *pod.reference.node_name == *node.name && index.is_enabled(pod);
+            if !index.pod_by_uid(&status.uid).is_some_and(is_own) {
                 return;
             }
             let changed = if is_ready { index.mark_serving(&status.uid) } else { Changed::default() };
             if !changed.is_empty() {
                 self.save_serving(&index);
             }
+            // With the index held: a pod that goes meanwhile takes its status with it.
+            let mut statuses = node.statuses.lock();
+            if statuses.len() < limits::STATUSES_PER_NODE || statuses.contains_key(&status.uid) {
+                statuses.insert(status.uid.clone(), status);
+            }
             changed
         };
-        let mut statuses = node.statuses.lock();
-        if statuses.len() < limits::STATUSES_PER_NODE || statuses.contains_key(&status.uid) {
-            statuses.insert(status.uid.clone(), status);
-        }
-        drop(statuses);
         self.tell(&changed);
         self.changes.send_modify(|count| *count += 1);
     }
@@ -300,13 +319,13 @@ impl Plane {
         self.nodes.lock().values().map(Arc::clone).collect()
     }
 
-    /// What nodes said about pods, by uid.
-    pub fn statuses(&self) -> HashMap<String, v1::WorkloadStatus> {
-        let mut all = HashMap::new();
-        for node in self.nodes() {
-            all.extend(node.statuses.lock().iter().map(|(uid, status)| (uid.clone(), status.clone())));
-        }
-        all
+    /// What nodes said about pods, where `wanted`.
+    pub fn statuses(&self, wanted: impl Fn(&v1::WorkloadStatus) -> bool) -> Vec<v1::WorkloadStatus> {
+        let nodes = self.nodes();
+        let of = |node: &Arc<Node>| -> Vec<_> {
+            node.statuses.lock().values().filter(|said| wanted(said)).cloned().collect()
+        };
+        nodes.iter().flat_map(of).collect()
     }
 
     /// Asks all nodes for reports. Also returns the names of those that did not answer in time.

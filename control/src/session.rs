@@ -137,6 +137,13 @@ impl Session {
             let own = *node == self.node;
             let concerned = keys_of_pod(uid).into_iter().filter(|key| own || self.has.contains_key(key));
             self.dirty.extend(concerned);
+            // Its node answers each workload that it is sent with what became of it: after an opt-out that is to be said anew,
+            // also when the node never heard of it.
+            if index.pod_by_uid(uid).is_some_and(|pod| !index.is_serving(pod))
+                && let Some(version) = self.has.get_mut(&Key::Workload(Arc::clone(uid)))
+            {
+                *version = 0;
+            }
         }
         self.dirty.extend(
             changed.endpoints.iter().filter(|name| self.referred.contains_key(*name)).cloned().map(Key::Endpoints),
@@ -184,9 +191,10 @@ impl Session {
         self.in_flight.front().map(|(_, sent)| *sent + limits::ACKNOWLEDGE_WITHIN)
     }
 
-    /// When a workload is to be taken away.
+    /// When a workload is to be taken away; not before the node has acknowledged enough to be told.
     pub fn due(&self) -> Option<Instant> {
-        self.leaving.values().min().copied()
+        let next = self.leaving.values().min().copied();
+        next.filter(|_| self.in_flight.len() < limits::UPDATES_IN_FLIGHT)
     }
 
     /// What to send now, if anything.

@@ -96,7 +96,7 @@ pub fn workload(index: &Index, uid: &str, node: &str) -> Option<v1::Workload> {
         uid: pod.uid.to_string(),
         pod: Some(pod.reference.clone()),
         addresses: pod.addresses.iter().map(IpAddr::to_string).collect(),
-        identity: pod.identity.as_str().to_owned(),
+        identity: pod.identity.as_ref()?.to_string(),
         capture: Some(v1::CaptureSettings {
             skip_inbound_ports: setting.skipped(|settings| settings.skip_inbound_ports.as_deref()),
             skip_outbound_ports: setting.skipped(|settings| settings.skip_outbound_ports.as_deref()),
@@ -253,12 +253,12 @@ fn annotated_protocol(
 }
 
 fn pod_endpoint(index: &Index, pod: &Pod, address: IpAddr, ready: bool) -> v1::Endpoint {
-    let identity = if index.is_serving(pod) { pod.identity.as_str().to_owned() } else { String::new() };
+    let identity = pod.identity.as_ref().filter(|_| index.is_serving(pod));
     v1::Endpoint {
         address: address.to_string(),
         ready,
         pod: Some(pod.reference.clone()),
-        identity,
+        identity: identity.map(ToString::to_string).unwrap_or_default(),
         uid: pod.uid.to_string(),
         ports: Inherited::of(index, pod).port_protocols(),
     }

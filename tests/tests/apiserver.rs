@@ -134,7 +134,7 @@ async fn pods_are_told_before_they_have_an_address_and_events_say_what_became_of
     stage.apply("apiVersion: v1\nkind: Pod\nmetadata: {name: sidecar, namespace: shop}\nspec: {nodeName: node-a, containers: [{name: linkerd-proxy, image: none}]}\n");
     assert!(stage.event("shop", "sidecar", "MeshRefused").contains("Linkerd"));
     stage.kubectl(&["-n", "shop", "annotate", "pod", "web", "config.linkerd.io/opaque-ports=none of yours"]);
-    assert!(stage.event("shop", "web", "MeshRefused").contains("opaque-ports"));
+    assert!(stage.event("shop", "web", "SettingRefused").contains("opaque-ports"));
     let status = ["-n", "weir", "get", "configmap", "weir-status", "-o", "jsonpath={.data.status\\.json}"];
     stage.until("the status counts them", &status, |text| {
         let text: String = text.split_whitespace().collect();

@@ -136,3 +136,18 @@ fn a_namespace_that_is_opted_in_or_out_is_news_itself() {
     assert!(upsert(&mut index, &NAMESPACE.replace("true", "false")).namespaces.contains("demo"));
     assert_eq!(index.meshed_namespaces().count(), 0);
 }
+
+#[test]
+fn a_mark_of_an_installation_that_was_removed_says_nothing() {
+    let mesh = |uid: &str| format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: weir, uid: {uid}}}\n---\n");
+    let mut index = Index::default();
+    upsert(&mut index, &format!("{}{NAMESPACE}{}", mesh("now"), marked("installation before")));
+    assert!(!is_serving(&index), "no node of this one has captured it");
+    index.mark_serving("uid-web");
+    assert_eq!(marks(&index), (1, 0), "to be marked by this one");
+    upsert(&mut index, &marked("installation now"));
+    assert_eq!(marks(&index), (0, 0));
+    let mut restarted = Index::default();
+    upsert(&mut restarted, &format!("{}{NAMESPACE}{}", mesh("now"), marked("installation now")));
+    assert!(is_serving(&restarted));
+}

@@ -11,7 +11,6 @@ use super::watch::{Item, KINDS, News};
 use crate::{
     limits,
     manifests::Scan,
-    notices::{Notice, Reason},
     objects::{Event, Kind, Name, ObjectName},
     parse::{Finding, Read},
     plane::Plane,
@@ -24,8 +23,9 @@ mod tests;
 #[derive(Debug, Default)]
 pub(super) struct Collector {
     kinds: HashMap<Kind, Known>,
-    refused: BTreeMap<ObjectName, Vec<Finding>>,
-    events: Vec<Event>,
+    findings: BTreeMap<ObjectName, Vec<Finding>>,
+    // The last of each object: until every kind was listed, nobody takes them. In the order of kinds: what opts pods in comes first.
+    events: BTreeMap<ObjectName, Event>,
     changed: bool,
     is_complete: bool,
 }
@@ -44,7 +44,7 @@ impl Collector {
         let known = self.kinds.entry(item.kind).or_default();
         match item.news {
             News::Began => known.seen = Some(HashSet::new()),
-            News::Seen { name, read, uid: _ } => {
+            News::Seen { name, read } => {
                 if let Some(seen) = &mut known.seen {
                     seen.insert(name.name.clone());
                 }
@@ -54,9 +54,9 @@ impl Collector {
             News::Listed => {
                 known.was_listed = true;
                 let seen = known.seen.take().unwrap_or_default();
-                let refused = self.refused.keys().filter(|name| name.kind == item.kind).map(|name| &name.name);
+                let found = self.findings.keys().filter(|name| name.kind == item.kind).map(|name| &name.name);
                 let gone: HashSet<Name> =
-                    known.told.iter().chain(refused).filter(|name| !seen.contains(*name)).cloned().collect();
+                    known.told.iter().chain(found).filter(|name| !seen.contains(*name)).cloned().collect();
                 for name in gone {
                     self.forget(&ObjectName { kind: item.kind, name });
                 }
@@ -66,30 +66,34 @@ impl Collector {
 
     fn see(&mut self, name: ObjectName, read: Read) {
         match read {
-            Read::Object(object) => {
-                self.changed |= self.refused.remove(&name).is_some();
+            Read::Object(object, findings) => {
                 if let Some(known) = self.kinds.get_mut(&name.kind) {
                     known.told.insert(name.name.clone());
                 }
-                self.events.push(Event::Upsert(name, object));
+                self.find(&name, findings, "not understood");
+                self.events.insert(name.clone(), Event::Upsert(name, object));
             }
             Read::Unneeded => self.forget(&name),
-            Read::Refused(findings) => {
-                if self.refused.get(&name) != Some(&findings) {
-                    for finding in &findings {
-                        tracing::warn!(%finding, "object refused; its last good version stays");
-                    }
-                    self.changed = true;
-                    self.refused.insert(name, findings);
-                }
+            Read::Refused(findings) => self.find(&name, findings, "object refused; its last good version stays"),
+        }
+    }
+
+    fn find(&mut self, name: &ObjectName, findings: Vec<Finding>, what: &str) {
+        if findings.is_empty() {
+            self.changed |= self.findings.remove(name).is_some();
+        } else if self.findings.get(name) != Some(&findings) {
+            for finding in &findings {
+                tracing::warn!(%finding, "{what}");
             }
+            self.changed = true;
+            self.findings.insert(name.clone(), findings);
         }
     }
 
     fn forget(&mut self, name: &ObjectName) {
-        self.changed |= self.refused.remove(name).is_some();
+        self.changed |= self.findings.remove(name).is_some();
         if self.kinds.get_mut(&name.kind).is_some_and(|known| known.told.remove(&name.name)) {
-            self.events.push(Event::Remove(name.clone()));
+            self.events.insert(name.clone(), Event::Remove(name.clone()));
         }
     }
 
@@ -101,17 +105,13 @@ impl Collector {
             }
             self.is_complete = true;
             self.changed = true;
-            // What opts pods in comes before the pods.
-            self.events.sort_by_key(|event| match event {
-                Event::Upsert(name, _) | Event::Remove(name) => name.kind,
-            });
         }
         if self.events.is_empty() && !self.changed {
             return None;
         }
         self.changed = false;
-        let findings = self.refused.values().flatten().take(limits::FINDINGS_IN_CLUSTER).cloned().collect();
-        Some(Scan { events: std::mem::take(&mut self.events), findings })
+        let findings = self.findings.values().flatten().take(limits::FINDINGS_IN_CLUSTER).cloned().collect();
+        Some(Scan { events: std::mem::take(&mut self.events).into_values().collect(), findings })
     }
 }
 
@@ -120,12 +120,7 @@ pub(super) async fn follow(mut items: mpsc::Receiver<Item>, plane: Arc<Plane>) {
     let mut collector = Collector::default();
     let mut batch = Vec::new();
     while items.recv_many(&mut batch, limits::WATCHED_QUEUE).await > 0 {
-        for item in batch.drain(..) {
-            if let Some(notice) = refused_pod(&item) {
-                plane.notify(notice);
-            }
-            collector.take(item);
-        }
+        batch.drain(..).for_each(|item| collector.take(item));
         let was_loaded = plane.is_loaded();
         if let Some(scan) = collector.scan() {
             plane.take(scan);
@@ -134,21 +129,4 @@ pub(super) async fn follow(mut items: mpsc::Receiver<Item>, plane: Arc<Plane>) {
             tracing::info!("all objects were read; nodes are served");
         }
     }
-}
-
-/// People look at the pod, not at control's log.
-fn refused_pod(item: &Item) -> Option<Notice> {
-    let News::Seen { name, uid, read: Read::Refused(findings) } = &item.news else { return None };
-    let finding = findings.first().filter(|_| item.kind == Kind::Pod)?;
-    Some(Notice {
-        namespace: name.name.namespace.to_string(),
-        name: name.name.name.to_string(),
-        uid: Arc::from(uid.as_str()),
-        reason: Reason::MeshRefused,
-        note: format!(
-            "{}: {}; correct it: until then the pod's last good settings stay",
-            finding.field, finding.reason
-        ),
-        occasion: Arc::from(""),
-    })
 }

@@ -116,10 +116,9 @@ impl Election {
 
     /// Leads from the moment that the question was asked, for less long than others wait.
     fn lead(&self, asked: Instant) {
-        if !self.leading.borrow().is_some_and(|until| until > Instant::now()) {
+        if hold(&self.leading, asked + limits::LEASE_RENEW_WITHIN) {
             tracing::info!(me = self.me, "this replica writes the status");
         }
-        self.leading.send_replace(Some(asked + limits::LEASE_RENEW_WITHIN));
     }
 
     fn spec(&self, before: &LeaseSpec, step: Step) -> LeaseSpec {
@@ -146,6 +145,11 @@ impl Election {
         within(self.leases.replace(CONTROL, &PostParams::default(), &Lease { spec: Some(spec), ..lease })).await?;
         Ok(())
     }
+}
+
+/// True, and news, only when it was not held before: to renew is none.
+fn hold(leading: &watch::Sender<Option<Instant>>, until: Instant) -> bool {
+    leading.send_if_modified(|held| held.replace(until).is_none_or(|before| before <= Instant::now()))
 }
 
 /// By this machine's clock alone: a holder is gone when its lease stayed the same for as long as it is valid.
@@ -194,6 +198,20 @@ mod tests {
         let released = LeaseSpec { holder_identity: None, ..held_by("other", 0) };
         assert_eq!(step(&released, "me", &mut None, now), Step::Take);
         assert_eq!(step(&held_by("me", 0), "me", &mut None, now), Step::Renew);
+    }
+
+    #[test]
+    fn to_renew_is_no_news() {
+        let (sender, mut receiver) = watch::channel(None);
+        let later = |seconds| Instant::now() + Duration::from_secs(seconds);
+        assert!(hold(&sender, later(10)) && receiver.has_changed().unwrap());
+        receiver.mark_unchanged();
+        let until = later(20);
+        assert!(!hold(&sender, until) && !receiver.has_changed().unwrap());
+        assert_eq!(*receiver.borrow(), Some(until));
+        sender.send_replace(Some(Instant::now()));
+        receiver.mark_unchanged();
+        assert!(hold(&sender, later(10)) && receiver.has_changed().unwrap(), "it had ended by itself");
     }
 
     #[test]

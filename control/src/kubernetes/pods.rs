@@ -14,11 +14,14 @@ use kube::{
     Api, Client,
     api::{DynamicObject, Patch, PatchParams},
 };
+use tokio::time::{MissedTickBehavior, interval};
 use weir_api::v1;
 
 use super::{Failure, election::Leadership, watch, within};
 use crate::{
-    ca, limits,
+    ca,
+    index::Index,
+    limits,
     notices::{Notice, Reason},
     objects::{Kind, MESHED, Pod},
     plane::Plane,
@@ -31,7 +34,8 @@ pub(super) struct Pods {
     leadership: Leadership,
     // Conditions on their way: until the watch shows them, or did not for too long.
     sent: HashMap<Arc<str>, Instant>,
-    refused: HashSet<Arc<str>>,
+    // What was said of pods on which people have to correct something.
+    refused: HashSet<Notice>,
     late: HashMap<String, Late>,
 }
 
@@ -50,17 +54,24 @@ impl Pods {
     /// Looks when something changed, and now and then.
     pub(super) async fn follow(mut self) {
         let mut changes = self.plane.changes();
+        let mut rescan = interval(limits::PODS_RESCAN);
+        rescan.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            tokio::select! {
-                changed = changes.changed() => if changed.is_err() { return },
-                () = self.leadership.changed() => {}
-                () = tokio::time::sleep(limits::PODS_RESCAN) => {}
-            }
+            let is_rescan = tokio::select! {
+                changed = changes.changed() => match changed {
+                    Ok(()) => false,
+                    Err(_gone) => return,
+                },
+                () = self.leadership.changed() => false,
+                _tick = rescan.tick() => true,
+            };
             changes.mark_unchanged();
             if self.plane.is_loaded() {
                 self.sent.retain(|_, at| at.elapsed() < limits::CONDITION_RETRY);
                 self.mark().await;
-                self.notice_late();
+                if is_rescan {
+                    self.notice_late();
+                }
                 if self.leadership.is_held() {
                     self.unmark().await;
                     self.notice_refused();
@@ -71,11 +82,12 @@ impl Pods {
     }
 
     async fn mark(&mut self) {
-        let due: Vec<Arc<Pod>> = {
+        let (due, installation): (Vec<Arc<Pod>>, _) = {
             let index = self.plane.index();
-            index.unmarked().map(|(_, pod)| pod).filter(|pod| !self.sent.contains_key(&pod.uid)).cloned().collect()
+            let due = index.unmarked().map(|(_, pod)| pod).filter(|pod| !self.sent.contains_key(&pod.uid));
+            (due.cloned().collect(), index.installation().to_owned())
         };
-        let since = format!("peers speak mTLS to it since {}", Timestamp::now());
+        let since = format!("peers speak mTLS to it since {}, by installation {installation}", Timestamp::now());
         for pod in self.patch(due, "True", "Captured", &since).await {
             let note = "captured by its node, with a certificate: its new connections are encrypted and counted";
             self.plane.notify(Notice::of(&pod, Reason::Meshed, note).on(&since));
@@ -124,20 +136,14 @@ impl Pods {
     }
 
     fn notice_refused(&mut self) {
-        let now: HashMap<Arc<str>, Arc<Pod>> = {
+        let now: HashSet<Notice> = {
             let index = self.plane.index();
-            let refused = index.pods().filter(|pod| index.is_refused(pod));
-            refused.map(|pod| (Arc::clone(&pod.uid), Arc::clone(pod))).collect()
+            index.pods().filter_map(|pod| refusal(&index, pod)).collect()
         };
-        for (uid, pod) in &now {
-            if !self.refused.contains(uid)
-                && let Some(unfit) = pod.unfit
-            {
-                let note = format!("opted in, but cannot be meshed: {}", unfit.reason());
-                self.plane.notify(Notice::of(pod, Reason::MeshRefused, note));
-            }
+        for notice in now.difference(&self.refused) {
+            self.plane.notify(notice.clone());
         }
-        self.refused = now.into_keys().collect();
+        self.refused = now;
     }
 
     fn opted_in(&self, uid: &str) -> Option<Arc<Pod>> {
@@ -147,15 +153,13 @@ impl Pods {
 
     fn notice_late(&mut self) {
         let soon = self.plane.authority.life() / limits::CERTIFICATE_LATE_PART;
-        let statuses = self.plane.statuses();
-        let is_late = |status: &v1::WorkloadStatus| {
-            status.captured
-                && status.certificate_not_after < ca::unix_now() + i64::try_from(soon.as_secs()).unwrap_or(0)
-        };
-        self.late.retain(|uid, _| statuses.get(uid).is_some_and(is_late));
-        for (uid, status) in statuses.iter().filter(|(_, status)| is_late(status)) {
-            let Some(pod) = self.opted_in(uid) else { continue };
-            let late = self.late.entry(uid.clone()).or_insert(Late { since: Instant::now(), is_told: false });
+        let least = ca::unix_now() + i64::try_from(soon.as_secs()).unwrap_or(0);
+        let late = self.plane.statuses(|status| status.captured && status.certificate_not_after < least);
+        let uids: HashSet<&str> = late.iter().map(|status| status.uid.as_str()).collect();
+        self.late.retain(|uid, _| uids.contains(uid.as_str()));
+        for status in &late {
+            let Some(pod) = self.opted_in(&status.uid) else { continue };
+            let late = self.late.entry(status.uid.clone()).or_insert(Late { since: Instant::now(), is_told: false });
             if !late.is_told && late.since.elapsed() >= limits::CERTIFICATE_WITHIN {
                 late.is_told = true;
                 self.plane.notify(
@@ -165,6 +169,16 @@ impl Pods {
             }
         }
     }
+}
+
+/// What people should correct on a pod that is opted in.
+fn refusal(index: &Index, pod: &Pod) -> Option<Notice> {
+    if index.is_refused(pod) {
+        let note = format!("opted in, but cannot be meshed: {}", pod.unfit?.reason());
+        return Some(Notice::of(pod, Reason::MeshRefused, note));
+    }
+    let flaw = pod.flaw.as_deref().filter(|_| index.is_enabled(pod))?;
+    Some(Notice::of(pod, Reason::SettingRefused, flaw))
 }
 
 fn late_note(pod: &Pod, status: &v1::WorkloadStatus) -> String {

@@ -28,7 +28,7 @@ pub(super) enum News {
     /// A list begins: what it does not name will be gone.
     Began,
     /// An object is there.
-    Seen { name: ObjectName, uid: String, read: Read },
+    Seen { name: ObjectName, read: Read },
     /// The list is complete.
     Listed,
     /// An object is gone.
@@ -123,7 +123,7 @@ fn news(kind: Kind, event: Event<DynamicObject>, options: &Options) -> News {
         }
         Event::InitApply(DynamicObject { metadata, data, .. }) | Event::Apply(DynamicObject { metadata, data, .. }) => {
             let (name, read) = Read::of(kind, &metadata, data, options);
-            News::Seen { name, uid: metadata.uid.unwrap_or_default(), read }
+            News::Seen { name, read }
         }
     }
 }

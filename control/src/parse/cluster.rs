@@ -9,11 +9,11 @@ use crate::objects::{Kind, Name, Object, ObjectName};
 /// What became of one object.
 #[derive(Debug)]
 pub enum Read {
-    /// In use.
-    Object(Object),
+    /// In use; with what is not understood of its labels and annotations.
+    Object(Object, Vec<Finding>),
     /// Nobody needs it, as a pod without a node.
     Unneeded,
-    /// Why not; its last good version stays.
+    /// Nothing that an API server would have taken; its last good version stays.
     Refused(Vec<Finding>),
 }
 
@@ -26,7 +26,7 @@ impl Read {
             fields.insert("metadata".to_owned(), used(metadata));
         }
         let read = match document::object_of(&name, rest, options) {
-            Ok(Some(object)) => Read::Object(object),
+            Ok(Some((object, findings))) => Read::Object(object, findings),
             Ok(None) => Read::Unneeded,
             Err(findings) => Read::Refused(findings),
         };
@@ -63,15 +63,15 @@ mod tests {
     fn an_object_of_the_api_server_is_what_its_manifest_is() {
         let more = "  labels: {pod-template-hash: abc, weir.mesh/enabled: \"true\"}\n  annotations: {config.linkerd.io/opaque-ports: \"5432\"}\n  ownerReferences: [{apiVersion: apps/v1, kind: ReplicaSet, name: web-abc, uid: r, controller: true}]";
         let text = pod("web", "node-1", "10.0.0.1", more);
-        let Read::Object(object) = read(Kind::Pod, &text) else { panic!("not read") };
+        let Read::Object(object, _) = read(Kind::Pod, &text) else { panic!("not read") };
         assert_eq!(object, objects(&text).remove(0).1);
         assert!(matches!(read(Kind::Pod, &text.replace("nodeName: node-1", "x: y")), Read::Unneeded));
     }
 
     #[test]
-    fn a_refusal_names_object_and_field() {
+    fn a_finding_names_object_and_field() {
         let text = pod("web", "node-1", "10.0.0.1", "  annotations: {weir.mesh/fail-mode: open}");
-        let Read::Refused(findings) = read(Kind::Pod, &text) else { panic!("not refused") };
+        let Read::Object(_, findings) = read(Kind::Pod, &text) else { panic!("not read") };
         let shown = findings[0].to_string();
         assert!(shown.starts_with("Pod demo/web: metadata.annotations.weir.mesh/fail-mode: "), "{shown}");
         let text = pod("web", "node-1", "10.0.0.1", "").replace("containers: [{name: app,", "containers: [{name: 7,");

@@ -1,4 +1,4 @@
-//! From Kubernetes' types to ours. Must never refuse what Kubernetes itself accepts, except annotations that we define.
+//! From Kubernetes' types to ours. Must never refuse what Kubernetes itself accepts: an object that is left out is left open.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -10,46 +10,51 @@ use crate::objects::{
     MESHED, Name, Namespace, Object, Pod, Service, ServicePort, Settings, Slice, SliceEndpoint, Unfit,
 };
 
-type Outcome = Result<Option<Object>, Vec<FieldError>>;
+/// An object that is needed, with what is not understood of its labels and annotations; or why it is none.
+pub(super) type Outcome<E> = Result<Option<(Object, Vec<E>)>, Vec<E>>;
 
 const TEMPLATE_HASH: &str = "pod-template-hash";
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// Runtime classes whose pods have a network stack that the node's kernel does not see.
 const SANDBOXES: [&str; 3] = ["gvisor", "runsc", "kata"];
 const SANDBOXED: &str = "its runtime class gives it a network stack of its own (gVisor, Kata), where nothing can be captured; run it with the default runtime class, or label it weir.mesh/enabled=false";
+const LONG_IDENTITY: &str = "the names of its service account, namespace and trust domain are together too long for an identity, which is a DNS name of at most 253 bytes in labels of at most 63; use a shorter service account, or label it weir.mesh/enabled=false";
 const LINKERD: &str = "has a Linkerd sidecar, which handles its traffic already; restart it with annotation linkerd.io/inject=disabled, or label it weir.mesh/enabled=false";
 const ISTIO: &str = "has an Istio sidecar, which handles its traffic already; restart it with label sidecar.istio.io/inject=false, or label it weir.mesh/enabled=false";
 
-fn checked(object: Object, errors: Vec<FieldError>) -> Outcome {
-    if errors.is_empty() { Ok(Some(object)) } else { Err(errors) }
+fn checked(object: Object, flaws: Vec<FieldError>, errors: Vec<FieldError>) -> Outcome<FieldError> {
+    if errors.is_empty() { Ok(Some((object, flaws))) } else { Err(errors) }
 }
 
-fn opted_in(metadata: &fields::Metadata, options: &Options, errors: &mut Vec<FieldError>) -> (Option<bool>, Settings) {
+fn opted_in(metadata: &fields::Metadata, options: &Options, flaws: &mut Vec<FieldError>) -> (Option<bool>, Settings) {
     let annotations = metadata.annotations.as_ref();
-    let enabled = settings::enabled(metadata.labels.as_ref(), annotations, options.linkerd_inject, errors);
-    (enabled, settings::settings(annotations, errors))
+    let enabled = settings::enabled(metadata.labels.as_ref(), annotations, options.linkerd_inject, flaws);
+    (enabled, settings::settings(annotations, flaws))
 }
 
-pub(super) fn namespace(namespace: &fields::Plain, options: &Options) -> Outcome {
-    let mut errors = Vec::new();
-    let (enabled, settings) = opted_in(&namespace.metadata, options, &mut errors);
-    checked(Object::Namespace(Arc::new(Namespace { enabled, settings })), errors)
+pub(super) fn namespace(namespace: &fields::Plain, options: &Options) -> Outcome<FieldError> {
+    let mut flaws = Vec::new();
+    let (enabled, settings) = opted_in(&namespace.metadata, options, &mut flaws);
+    let uid = Arc::from(namespace.metadata.uid.as_deref().unwrap_or_default());
+    checked(Object::Namespace(Arc::new(Namespace { uid, enabled, settings })), flaws, Vec::new())
 }
 
 /// `None` for a pod that has no node yet: nobody can act on it.
-pub(super) fn pod(pod: &fields::Pod, options: &Options) -> Outcome {
+pub(super) fn pod(pod: &fields::Pod, options: &Options) -> Outcome<FieldError> {
     let Some(spec) = &pod.spec else {
         return Err(vec![FieldError::new("spec", "missing")]);
     };
     let Some(node_name) = spec.node_name.clone().filter(|name| !name.is_empty()) else { return Ok(None) };
-    let mut errors = Vec::new();
-    let (enabled, settings) = opted_in(&pod.metadata, options, &mut errors);
-    let unfit = unfit(spec, pod.status.as_ref());
-    if matches!(unfit, Some(Unfit::Ended | Unfit::HostNetwork)) {
-        // Its settings do not matter any more, but that its addresses are free does.
-        errors.clear();
-    }
+    let (mut flaws, mut errors) = (Vec::new(), Vec::new());
+    let (enabled, settings) = opted_in(&pod.metadata, options, &mut flaws);
     let reference = reference(&pod.metadata, spec, node_name);
+    let identity = Identity::of(&reference.namespace, &reference.service_account, &options.trust_domain).ok();
+    let nameless = identity.is_none().then_some(Unfit::Refused(LONG_IDENTITY));
+    let unfit = unfit(spec, pod.status.as_ref()).or(nameless);
+    if matches!(unfit, Some(Unfit::Ended | Unfit::HostNetwork)) {
+        // Its settings do not matter.
+        flaws.clear();
+    }
     let uid = pod.metadata.uid.clone().unwrap_or_default();
     if uid.is_empty() {
         errors.push(FieldError::new("metadata.uid", "missing: it names the pod's network namespace on its node"));
@@ -58,13 +63,6 @@ pub(super) fn pod(pod: &fields::Pod, options: &Options) -> Outcome {
     if unfit.is_some_and(|unfit| !unfit.has_network()) {
         addresses.clear();
     }
-    let identity = match Identity::of(&reference.namespace, &reference.service_account, &options.trust_domain) {
-        Ok(identity) => identity,
-        Err(error) => {
-            errors.push(FieldError::new("spec.serviceAccountName", error.to_string()));
-            return Err(errors);
-        }
-    };
     let named_ports = named_ports(spec);
     let (uid, mark) = (Arc::from(uid), pod.status.as_ref().and_then(mark));
     let pod = Pod {
@@ -78,9 +76,10 @@ pub(super) fn pod(pod: &fields::Pod, options: &Options) -> Outcome {
         probes: probes::of(spec),
         fallback_policy: options.default_policy,
         unfit,
+        flaw: flaws.first().map(|flaw| Arc::from(flaw.to_string())),
         mark,
     };
-    checked(Object::Pod(Arc::new(pod)), errors)
+    checked(Object::Pod(Arc::new(pod)), flaws, errors)
 }
 
 fn unfit(spec: &fields::PodSpec, status: Option<&fields::PodStatus>) -> Option<Unfit> {
@@ -174,9 +173,9 @@ pub(super) fn is_tcp(protocol: Option<&str>) -> bool {
     matches!(protocol, None | Some("" | "TCP"))
 }
 
-pub(super) fn service(service: &fields::Service) -> Outcome {
-    let mut errors = Vec::new();
-    let settings = settings::settings(service.metadata.annotations.as_ref(), &mut errors);
+pub(super) fn service(service: &fields::Service) -> Outcome<FieldError> {
+    let (mut flaws, mut errors) = (Vec::new(), Vec::new());
+    let settings = settings::settings(service.metadata.annotations.as_ref(), &mut flaws);
     let Some(spec) = &service.spec else {
         return Err(vec![FieldError::new("spec", "missing")]);
     };
@@ -202,7 +201,7 @@ pub(super) fn service(service: &fields::Service) -> Outcome {
         });
     }
     let local_only = spec.internal_traffic_policy.as_deref() == Some("Local");
-    checked(Object::Service(Arc::new(Service { addresses, ports, local_only, settings })), errors)
+    checked(Object::Service(Arc::new(Service { addresses, ports, local_only, settings })), flaws, errors)
 }
 
 /// Linkerd's reading (2.18): what is declared and not known is not touched.
@@ -214,7 +213,7 @@ fn app_protocol(value: &str) -> v1::Protocol {
     }
 }
 
-pub(super) fn slice(slice: &fields::EndpointSlice) -> Outcome {
+pub(super) fn slice(slice: &fields::EndpointSlice) -> Outcome<FieldError> {
     let namespace = slice.metadata.namespace.as_deref().unwrap_or("default");
     let service = slice.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME));
     // A slice of names, or of no service, is nothing that a connection can be balanced over.
@@ -230,7 +229,7 @@ pub(super) fn slice(slice: &fields::EndpointSlice) -> Outcome {
         endpoints.extend(slice_endpoint(namespace, at, endpoint, &mut errors));
     }
     let slice = Slice { service: Name::new(namespace, service), ports: ports.collect(), endpoints };
-    checked(Object::Slice(Arc::new(slice)), errors)
+    checked(Object::Slice(Arc::new(slice)), Vec::new(), errors)
 }
 
 fn slice_endpoint(

@@ -3,7 +3,7 @@
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_yaml_ng::{Deserializer, Value};
 
-use super::{FieldError, Finding, Options, Parsed, convert, fields};
+use super::{FieldError, Finding, Options, Parsed, convert, convert::Outcome, fields};
 use crate::objects::{Kind, Name, Object, ObjectName};
 
 /// One YAML document of a file.
@@ -173,18 +173,15 @@ fn unnamed(file: &str, document: &Document<'_>, kind: Kind, parsed: &mut Parsed)
     parsed.findings.push(failure.finding(file, document, Some(kind.as_str().to_owned())));
 }
 
-fn take(
-    file: &str,
-    document: &Document<'_>,
-    name: ObjectName,
-    outcome: Result<Option<Object>, Vec<Failure>>,
-    parsed: &mut Parsed,
-) {
+fn take(file: &str, document: &Document<'_>, name: ObjectName, outcome: Outcome<Failure>, parsed: &mut Parsed) {
+    let named = |failure: Failure| failure.finding(file, document, Some(name.to_string()));
     match outcome {
-        Ok(Some(object)) => parsed.objects.push((name, object)),
+        Ok(Some((object, flaws))) => {
+            parsed.findings.extend(flaws.into_iter().map(named));
+            parsed.objects.push((name, object));
+        }
         Ok(None) => {}
         Err(failures) => {
-            let named = |failure: Failure| failure.finding(file, document, Some(name.to_string()));
             parsed.findings.extend(failures.into_iter().map(named));
             parsed.refused.push(name);
         }
@@ -234,7 +231,7 @@ fn without_position(message: &str) -> String {
     }
 }
 
-fn object<'de, D>(kind: Kind, options: &Options, source: impl Fn() -> D) -> Result<Option<Object>, Vec<Failure>>
+fn object<'de, D>(kind: Kind, options: &Options, source: impl Fn() -> D) -> Outcome<Failure>
 where
     D: serde::Deserializer<'de, Error = serde_yaml_ng::Error>,
 {
@@ -246,19 +243,16 @@ where
         Kind::EndpointSlice => convert::slice(&typed::<fields::EndpointSlice, D>(source()).map_err(one)?),
         Kind::ServiceAccount => {
             typed::<fields::Plain, D>(source()).map_err(one)?;
-            Ok(Some(Object::ServiceAccount))
+            Ok(Some((Object::ServiceAccount, Vec::new())))
         }
     };
-    converted.map_err(|errors| errors.into_iter().map(Failure::of).collect())
+    let failures = |errors: Vec<FieldError>| errors.into_iter().map(Failure::of).collect();
+    converted.map(|read| read.map(|(object, flaws)| (object, failures(flaws)))).map_err(failures)
 }
 
 /// Reads an object of the API server, of which no file and no line is known.
-pub(super) fn object_of(
-    name: &ObjectName,
-    value: serde_json::Value,
-    options: &Options,
-) -> Result<Option<Object>, Vec<Finding>> {
-    let named = |failures: Vec<Failure>| {
+pub(super) fn object_of(name: &ObjectName, value: serde_json::Value, options: &Options) -> Outcome<Finding> {
+    let named = |failures: Vec<Failure>| -> Vec<Finding> {
         let finding = |Failure { error: FieldError { field, reason }, .. }| Finding {
             file: String::new(),
             line: 0,
@@ -273,5 +267,6 @@ pub(super) fn object_of(
         Ok(value) => value,
         Err(error) => return Err(named(vec![Failure::of(FieldError::new("", error.to_string()))])),
     };
-    object(name.kind, options, || value.clone()).map_err(named)
+    let read = object(name.kind, options, || value.clone());
+    read.map(|read| read.map(|(object, flaws)| (object, named(flaws)))).map_err(named)
 }

@@ -1,4 +1,5 @@
-//! Labels and annotations that opt in and configure. Must never guess: a value that is not understood refuses its object.
+//! Labels and annotations that opt in and configure. Must never guess: of a value that is not understood the strictest reading is in
+//! force, whatever was in force before, so that all replicas of control agree, those that have just started too.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -35,8 +36,8 @@ pub(super) fn enabled(
             "false" => Some(false),
             other => {
                 let reason = format!("{} is neither \"true\" nor \"false\"", quoted(other));
-                errors.push(FieldError::new(format!("metadata.labels.{ENABLED}"), reason));
-                None
+                errors.push(meshed(format!("metadata.labels.{ENABLED}"), &reason));
+                Some(true)
             }
         };
     }
@@ -45,10 +46,19 @@ pub(super) fn enabled(
         "disabled" => Some(false),
         other => {
             let reason = format!("{} is none of enabled, disabled, ingress", quoted(other));
-            errors.push(FieldError::new(format!("metadata.annotations.{LINKERD_INJECT}"), reason));
-            None
+            errors.push(meshed(format!("metadata.annotations.{LINKERD_INJECT}"), &reason));
+            Some(true)
         }
     }
+}
+
+/// Plaintext could not be undone.
+fn meshed(field: String, reason: &str) -> FieldError {
+    meanwhile(field, reason, "it counts as opted in")
+}
+
+fn meanwhile(field: String, reason: &str, what: &str) -> FieldError {
+    FieldError::new(field, format!("{reason}; until it is corrected, {what}"))
 }
 
 /// All annotations.
@@ -56,14 +66,17 @@ pub(super) fn settings(annotations: Option<&Map>, errors: &mut Vec<FieldError>) 
     let Some(annotations) = annotations else { return Settings::default() };
     let mut fields = Fields { annotations, errors };
     let exclusions = weir_core::limits::EXCLUSIONS;
+    // How a port's bytes are read, or noted down, opens nothing: there the namespace's word, or the default, is as good.
+    let unsaid = "it is as good as not there";
+    let nothing = "nothing is skipped by it";
     Settings {
-        opaque_ports: fields.read(OPAQUE_PORTS, |text| ports(text, weir_core::limits::PORT_RANGES)),
-        skip_inbound_ports: fields.read(SKIP_INBOUND, |text| ports(text, exclusions)),
-        skip_outbound_ports: fields.read(SKIP_OUTBOUND, |text| ports(text, exclusions)),
-        skip_subnets: fields.read(SKIP_SUBNETS, |text| subnets(text, exclusions)),
-        access_log: fields.read(ACCESS_LOG, access_log),
-        permissive: fields.read(FAIL_MODE, permissive),
-        default_policy: fields.read(DEFAULT_POLICY, default_policy),
+        opaque_ports: fields.read(OPAQUE_PORTS, |text| ports(text, weir_core::limits::PORT_RANGES), None, unsaid),
+        skip_inbound_ports: fields.read(SKIP_INBOUND, |text| ports(text, exclusions), Some(Vec::new()), nothing),
+        skip_outbound_ports: fields.read(SKIP_OUTBOUND, |text| ports(text, exclusions), Some(Vec::new()), nothing),
+        skip_subnets: fields.read(SKIP_SUBNETS, |text| subnets(text, exclusions), Some(Vec::new()), nothing),
+        access_log: fields.read(ACCESS_LOG, access_log, None, unsaid),
+        permissive: fields.read(FAIL_MODE, permissive, Some(false), "it counts as enforce"),
+        default_policy: fields.read(DEFAULT_POLICY, default_policy, Some(DefaultPolicy::Deny), "it counts as deny"),
     }
 }
 
@@ -73,12 +86,19 @@ struct Fields<'a> {
 }
 
 impl Fields<'_> {
-    fn read<T>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+    /// `strictest`: what a value that is not understood counts as, `what` in words.
+    fn read<T>(
+        &mut self,
+        key: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+        strictest: Option<T>,
+        what: &str,
+    ) -> Option<T> {
         match parse(self.annotations.get(key)?) {
             Ok(value) => Some(value),
             Err(reason) => {
-                self.errors.push(FieldError::new(format!("metadata.annotations.{key}"), reason));
-                None
+                self.errors.push(meanwhile(format!("metadata.annotations.{key}"), &reason, what));
+                strictest
             }
         }
     }

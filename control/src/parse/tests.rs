@@ -1,6 +1,9 @@
+use weir_api::v1;
+use weir_core::inbound::DefaultPolicy;
+
 use crate::{
     fixtures::{NAMESPACE, SERVICE, objects, options, pod, slice},
-    objects::{Kind, Object, PortSpec, Unfit},
+    objects::{Kind, Object, PortSpec, Settings, Unfit},
     parse::{Parsed, manifest},
 };
 
@@ -57,9 +60,44 @@ fn annotations_are_read_or_refused_by_name() {
     ] {
         let parsed = parse(&annotated(bad));
         let key = bad.split(": ").next().unwrap();
-        assert!(parsed.objects.is_empty(), "{bad}");
+        assert!(parsed.refused.is_empty(), "{bad}");
         assert!(parsed.findings[0].field.ends_with(key), "{bad}: {}", parsed.findings[0]);
+        let Object::Pod(read) = &parsed.objects[0].1 else { panic!("not a pod") };
+        assert!(read.flaw.as_ref().unwrap().contains(key), "{bad}");
     }
+}
+
+#[test]
+fn what_is_not_understood_counts_as_its_strictest_reading_and_the_rest_as_it_says() {
+    let text = "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: demo\n  labels: {weir.mesh/enabled: \"ture\"}\n  annotations:\n    config.linkerd.io/default-inbound-policy: denied\n    config.linkerd.io/skip-inbound-ports: \"25,x y\"\n    config.linkerd.io/skip-outbound-ports: \"4222-\"\n    config.linkerd.io/skip-subnets: \"10.0.0.0/99\"\n    config.linkerd.io/opaque-ports: \"none\"\n    config.linkerd.io/access-log: json\n    weir.mesh/fail-mode: permisive\n";
+    let text = text.replace("\"none\"", "\"-\"");
+    let parsed = parse(&text);
+    assert_eq!((parsed.findings.len(), parsed.refused.len()), (7, 0), "{:?}", parsed.findings);
+    let Object::Namespace(read) = &parsed.objects[0].1 else { panic!("not a namespace") };
+    assert_eq!(read.enabled, Some(true), "opted in: what should be encrypted is not sent in clear");
+    let expected = Settings {
+        opaque_ports: None,
+        skip_inbound_ports: Some(Vec::new()),
+        skip_outbound_ports: Some(Vec::new()),
+        skip_subnets: Some(Vec::new()),
+        access_log: Some(v1::AccessLog::Json),
+        permissive: Some(false),
+        default_policy: Some(DefaultPolicy::Deny),
+    };
+    assert_eq!(read.settings, expected);
+}
+
+#[test]
+fn a_pod_whose_identity_would_be_too_long_is_unfit_and_not_unknown() {
+    let long = "a".repeat(60);
+    let text = pod("web", "node-1", "10.0.0.1", "")
+        .replace("serviceAccountName: web", &format!("serviceAccountName: {long}.{long}.{long}.{long}"));
+    let Object::Pod(read) = &objects(&text)[0].1 else { panic!("not a pod") };
+    assert_eq!(read.identity, None);
+    assert!(read.unfit.unwrap().has_network() && read.unfit.unwrap().reason().contains("253"));
+    let mut index = crate::index::Index::default();
+    crate::fixtures::upsert(&mut index, &text);
+    assert!(crate::snapshot::plain_pod(&index, "uid-web", "node-1").is_some(), "it may start");
 }
 
 #[test]
@@ -68,7 +106,9 @@ fn opting_in_by_label_comes_before_linkerds_annotation() {
     let found = objects(&pod("web", "node-1", "10.0.0.1", more));
     let Object::Pod(read) = &found[0].1 else { panic!("not a pod") };
     assert_eq!(read.enabled, Some(false));
-    assert_eq!(parse(&pod("web", "node-1", "10.0.0.1", "  labels: {weir.mesh/enabled: \"yes\"}")).findings.len(), 1);
+    let parsed = parse(&pod("web", "node-1", "10.0.0.1", "  labels: {weir.mesh/enabled: \"no\"}"));
+    let Object::Pod(read) = &parsed.objects[0].1 else { panic!("not a pod") };
+    assert_eq!((read.enabled, parsed.findings.len()), (Some(true), 1));
 }
 
 #[test]

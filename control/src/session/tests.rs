@@ -193,3 +193,46 @@ fn a_node_has_the_trust_bundle_that_it_acknowledged_and_not_one_that_it_refused(
     let resumed = begin(&index, &v1::Hello { known, ..v1::Hello::default() });
     assert_eq!(resumed.trust_version(), one, "it had it before");
 }
+
+#[test]
+fn a_pod_that_is_opted_out_and_in_again_is_asked_for_anew() {
+    let mut index = cluster();
+    index.mark_serving("uid-web");
+    let mut session = begin(&index, &v1::Hello::default());
+    let first = session.next(&index, ANCHORS, Instant::now()).unwrap();
+    acknowledge(&mut session, &first);
+    let mut label = |session: &mut Session, value: &str| {
+        let changed = upsert(&mut index, &NAMESPACE.replace("true", value));
+        session.touch(&changed, &index);
+        let update = session.next(&index, ANCHORS, Instant::now());
+        update.map(|update| {
+            acknowledge(session, &update);
+            keys(&update)
+        })
+    };
+    assert_eq!(label(&mut session, "false").unwrap(), ["-MESHED_NAMESPACE:demo"]);
+    let asked = ["+MESHED_NAMESPACE:demo", "+WORKLOAD:uid-web"];
+    assert_eq!(label(&mut session, "true").unwrap(), asked, "its node never lost it, and has to say so");
+    assert!(session.due().is_none() && session.leaving.is_empty());
+    // Both in one batch: the node is told of neither.
+    index.mark_serving("uid-web");
+    let mut changed = upsert(&mut index, &NAMESPACE.replace("true", "false"));
+    changed.merge(&upsert(&mut index, NAMESPACE));
+    session.touch(&changed, &index);
+    assert_eq!(keys(&session.next(&index, ANCHORS, Instant::now()).unwrap()), ["+WORKLOAD:uid-web"]);
+}
+
+#[test]
+fn a_node_that_does_not_acknowledge_is_not_looked_at_for_what_is_due() {
+    let mut index = cluster();
+    let mut session = begin(&index, &v1::Hello { destinations: web(), ..v1::Hello::default() });
+    let first = session.next(&index, ANCHORS, Instant::now()).unwrap();
+    let changed = upsert(&mut index, &NAMESPACE.replace("true", "false"));
+    session.touch(&changed, &index);
+    session.next(&index, ANCHORS, Instant::now()).unwrap();
+    assert_eq!(session.in_flight.len(), limits::UPDATES_IN_FLIGHT);
+    assert_eq!(session.due(), None, "nothing could be sent");
+    assert!(session.overdue().is_some());
+    acknowledge(&mut session, &first);
+    assert!(session.due().is_some());
+}

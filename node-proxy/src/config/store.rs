@@ -186,20 +186,21 @@ impl Store {
         self.0.in_use.iter().map(|entry| *entry.key()).collect()
     }
 
-    /// Tells control what became of a workload.
-    pub fn report_workload(&self, uid: &str, captured: bool, reason: &str, certificate_not_after: i64) {
-        let status = v1::WorkloadStatus { uid: uid.into(), captured, reason: reason.into(), certificate_not_after };
-        self.0.statuses.lock().insert(uid.to_owned(), status.clone());
-        // A full queue loses nothing: all statuses are sent again when the stream begins anew, and in each report.
-        let _full = self.0.wanted.try_send(Wanted::Status(status));
+    /// Tells control what became of a workload, unless that is what it was told last.
+    pub fn report_workload(&self, status: v1::WorkloadStatus) {
+        let mut statuses = self.0.statuses.lock();
+        if statuses.get(&status.uid) == Some(&status) {
+            return;
+        }
+        // What finds the queue full is told with the next change: it is not remembered as told.
+        if self.0.wanted.try_send(Wanted::Status(status.clone())).is_ok() {
+            statuses.insert(status.uid.clone(), status);
+        }
     }
 
-    /// The last status of each workload that is still here.
+    /// The last status of each workload that is still here, for a stream that begins.
     pub(super) fn statuses(&self) -> Vec<v1::WorkloadStatus> {
-        let snapshot = self.snapshot();
-        let mut statuses = self.0.statuses.lock();
-        statuses.retain(|uid, _| snapshot.workload_by_uid(uid).is_some());
-        statuses.values().cloned().collect()
+        self.0.statuses.lock().values().cloned().collect()
     }
 
     /// Takes an update; returns what of it was rejected.
@@ -208,7 +209,11 @@ impl Store {
         let snapshot::Applied { snapshot, rejected } = snapshot::apply(&self.snapshot(), upserts, removals.clone());
         let id = |key: &v1::ResourceKey| (key.kind, key.name.clone());
         {
-            let mut resources = self.0.resources.lock();
+            let (mut resources, mut statuses) = (self.0.resources.lock(), self.0.statuses.lock());
+            // Control names a workload again to hear what became of it, and forgets that of one which it takes away.
+            for key in removals.iter().chain(raw.iter().filter_map(|resource| resource.key.as_ref())) {
+                statuses.remove(&key.name);
+            }
             for key in &removals {
                 resources.remove(&id(key));
             }
@@ -277,5 +282,48 @@ impl Store {
     /// Control has sent all that was asked for, or the last good state was restored.
     pub fn synced(&self) -> bool {
         self.0.synced.load(Ordering::Acquire)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::fake;
+
+    fn status(certificate_not_after: i64) -> v1::WorkloadStatus {
+        v1::WorkloadStatus { uid: "u1".to_owned(), captured: true, reason: String::new(), certificate_not_after }
+    }
+
+    #[test]
+    fn a_status_is_told_when_it_changes_and_when_control_names_the_workload_again() {
+        let (store, mut told) = Store::new();
+        let mut tell = |not_after| {
+            store.report_workload(status(not_after));
+            match told.try_recv() {
+                Ok(Wanted::Status(status)) => Some(status.certificate_not_after),
+                _nothing => None,
+            }
+        };
+        let workload = || fake::workload("u1", "web-1");
+        store.apply(vec![workload()], Vec::new());
+        assert_eq!((tell(0), tell(0)), (Some(0), None));
+        assert_eq!((tell(100), tell(100)), (Some(100), None), "the certificate came, or was renewed");
+        store.apply(vec![workload()], Vec::new());
+        assert_eq!((tell(100), tell(100)), (Some(100), None), "control asks by sending it again");
+        assert_eq!(store.statuses(), [status(100)]);
+        store.apply(Vec::new(), vec![workload().key.unwrap()]);
+        assert_eq!(store.statuses(), []);
+    }
+
+    #[test]
+    fn what_finds_the_queue_full_is_told_later() {
+        let (store, mut told) = Store::new();
+        for port in 1..=u16::try_from(limits::CONTROL_QUEUE).unwrap() {
+            store.want(SocketAddr::from(([10, 0, 0, 1], port))).unwrap();
+        }
+        store.report_workload(status(100));
+        while told.try_recv().is_ok() {}
+        store.report_workload(status(100));
+        assert!(matches!(told.try_recv(), Ok(Wanted::Status(_))));
     }
 }

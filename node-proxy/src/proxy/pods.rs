@@ -10,6 +10,7 @@ use std::{
 };
 
 use tokio::sync::{mpsc, watch};
+use weir_api::v1;
 use weir_core::{
     identity::Identity,
     snapshot::{Snapshot, Workload},
@@ -24,7 +25,7 @@ use crate::{
     accept::Stop,
     handover::{Expected, HolderEvent, PodSpec},
     limits,
-    telemetry::Direction,
+    telemetry::{Capture, Direction, NodeState as _},
 };
 
 /// One pod that the holder was asked to capture.
@@ -58,13 +59,15 @@ impl Pods {
     /// Follows the snapshot and the holder until the holder's client ends.
     pub(super) async fn run(&mut self, early: Vec<HolderEvent>, events: &mut mpsc::Receiver<HolderEvent>) {
         let mut changes = self.shared.store.subscribe();
+        let mut sealed = self.shared.store.vault_changes();
         self.reconcile().await;
         for event in early {
             self.on_event(event).await;
         }
         self.keep_vault().await;
-        let mut sealed = self.shared.store.vault_changes();
         loop {
+            // After each of these things a pod may have been captured or a certificate changed.
+            self.report();
             tokio::select! {
                 changed = changes.changed() => match changed {
                     Ok(()) => self.reconcile().await,
@@ -174,7 +177,6 @@ impl Pods {
             HolderEvent::Refused { uid, reason } => {
                 tracing::warn!(uid, reason, "pod not captured");
                 self.state.captured(&uid, false, &reason);
-                self.shared.store.report_workload(&uid, false, &reason, 0);
             }
             HolderEvent::Synced => self.state.features(self.shared.holder.features().await.ok()),
             HolderEvent::Lost => self.state.features(None),
@@ -221,8 +223,14 @@ impl Pods {
             }
         }
         self.state.captured(&uid, true, "");
-        let expiry = self.shared.identities.not_after(&pod.workload.identity);
-        self.shared.store.report_workload(&uid, true, "", expiry);
+    }
+
+    /// Tells control what became of the workloads that it named.
+    fn report(&self) {
+        let (snapshot, identities) = (self.shared.store.snapshot(), &self.shared.identities);
+        for status in statuses(&self.state.captures(), &snapshot, |identity| identities.not_after(identity)) {
+            self.shared.store.report_workload(status);
+        }
     }
 
     fn release(&mut self, uid: &str) {
@@ -240,6 +248,20 @@ impl Pods {
             Err(error) => tracing::warn!(%error, "keys and state are not kept for a restart of this worker"),
         }
     }
+}
+
+/// Of a pod that is not captured, no certificate matters.
+fn statuses(
+    captures: &[Capture],
+    snapshot: &Snapshot,
+    not_after: impl Fn(&Identity) -> i64,
+) -> impl Iterator<Item = v1::WorkloadStatus> {
+    captures.iter().filter_map(move |Capture { uid, captured, reason }| {
+        let workload = snapshot.workload_by_uid(uid)?;
+        let certificate_not_after = if *captured { not_after(&workload.identity) } else { 0 };
+        let (uid, reason) = (uid.to_string(), reason.clone());
+        Some(v1::WorkloadStatus { uid, captured: *captured, reason, certificate_not_after })
+    })
 }
 
 fn expected(snapshot: &Snapshot, current: bool) -> Expected {
@@ -262,5 +284,32 @@ fn spec(workload: &Workload) -> PodSpec {
         permissive: workload.capture.permissive,
         direct_probe_ports: workload.policy.connection_probes().collect(),
         mark_node: !workload.policy.probes.is_empty(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::fake;
+
+    #[test]
+    fn a_status_is_of_the_certificate_that_is_held_now() {
+        let snapshot =
+            weir_core::snapshot::apply(&Snapshot::default(), vec![fake::workload("u1", "web-1")], vec![]).snapshot;
+        let capture =
+            |uid: &str, captured, reason: &str| Capture { uid: uid.into(), captured, reason: reason.to_owned() };
+        let said = |captures: &[Capture], held: i64| -> Vec<(String, bool, i64)> {
+            let statuses =
+                statuses(
+                    captures,
+                    &snapshot,
+                    |identity| if *identity == fake::identity("default") { held } else { -1 },
+                );
+            statuses.map(|status| (status.uid, status.captured, status.certificate_not_after)).collect()
+        };
+        let captured = [capture("u1", true, ""), capture("gone", true, "")];
+        assert_eq!(said(&captured, 0), [("u1".to_owned(), true, 0)], "captured before its certificate came");
+        assert_eq!(said(&captured, 100), [("u1".to_owned(), true, 100)]);
+        assert_eq!(said(&[capture("u1", false, "why")], 100), [("u1".to_owned(), false, 0)]);
     }
 }

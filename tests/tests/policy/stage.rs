@@ -61,11 +61,16 @@ impl Stage {
 
     /// Annotates both servers, and waits until their nodes know.
     pub(crate) fn set_policy(&mut self, policy: &str) {
+        self.write_policy(policy);
+        self.wait_policy(policy);
+    }
+
+    /// Annotates both servers, and waits for nothing.
+    pub(crate) fn write_policy(&mut self, policy: &str) {
         for server in &mut self.servers {
             server.annotations = vec![(POLICY.to_owned(), policy.to_owned())];
             self.mesh.describe(server);
         }
-        self.wait_policy(policy);
     }
 
     /// Waits until both servers' nodes know this policy.

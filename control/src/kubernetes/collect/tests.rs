@@ -7,14 +7,23 @@ fn item(kind: Kind, news: News) -> Item {
 
 fn seen(text: &str) -> Item {
     let (name, object) = objects(text).remove(0);
-    item(name.kind, News::Seen { name, uid: String::new(), read: Read::Object(object) })
+    item(name.kind, News::Seen { name, read: Read::Object(object, Vec::new()) })
+}
+
+fn finding(name: &ObjectName) -> Finding {
+    Finding { file: String::new(), line: 0, object: Some(name.to_string()), field: "f".into(), reason: "r".into() }
+}
+
+fn flawed(text: &str) -> Item {
+    let (name, object) = objects(text).remove(0);
+    let findings = vec![finding(&name)];
+    item(name.kind, News::Seen { name, read: Read::Object(object, findings) })
 }
 
 fn refused(text: &str) -> Item {
     let (name, _object) = objects(text).remove(0);
-    let finding =
-        Finding { file: String::new(), line: 0, object: Some(name.to_string()), field: "f".into(), reason: "r".into() };
-    item(name.kind, News::Seen { name, uid: "u".into(), read: Read::Refused(vec![finding]) })
+    let findings = vec![finding(&name)];
+    item(name.kind, News::Seen { name, read: Read::Refused(findings) })
 }
 
 fn web() -> String {
@@ -100,8 +109,29 @@ fn a_bad_object_rejects_itself_only_and_is_named() {
     assert_eq!(scan.findings.len(), 1);
     collector.take(seen(&web()));
     assert!(collector.scan().unwrap().findings.is_empty());
-    let notice = refused_pod(&refused(&web())).unwrap();
-    assert_eq!((notice.name.as_str(), &*notice.uid, notice.reason), ("web", "u", Reason::MeshRefused));
+}
+
+#[test]
+fn an_object_with_a_flaw_is_in_force_and_named() {
+    let mut collector = complete(vec![flawed(&web())]);
+    let scan = collector.scan().unwrap();
+    assert_eq!(names(&scan), ["+Namespace demo", "+Pod demo/web"]);
+    assert_eq!(scan.findings.len(), 1);
+    collector.take(seen(&web()));
+    assert!(collector.scan().unwrap().findings.is_empty());
+}
+
+#[test]
+fn while_a_kind_cannot_be_listed_only_the_last_of_each_object_is_kept() {
+    let mut collector = Collector::default();
+    list(&mut collector, Kind::Pod, vec![seen(&web())]);
+    for address in 1..=100 {
+        collector.take(seen(&pod("web", "node-1", &format!("10.0.0.{address}"), "")));
+    }
+    assert_eq!(collector.events.len(), 1);
+    let (name, _) = objects(&web()).remove(0);
+    collector.take(item(Kind::Pod, News::Gone(name.clone())));
+    assert_eq!(collector.events.into_values().collect::<Vec<_>>(), [Event::Remove(name)]);
 }
 
 #[test]
