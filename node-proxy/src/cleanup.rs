@@ -88,7 +88,7 @@ fn clean(args: CleanupArgs) -> Result<Vec<String>, CleanupError> {
     };
     let mut done = Vec::new();
     if let (Some(binaries), Some(configurations)) = (args.cni_bin_dir, args.cni_conf_dir)
-        && (Chain { binaries, configurations }).leave()?
+        && Chain::new(binaries, configurations).leave()?
     {
         done.push("removed the CNI plugin".to_owned());
     }

@@ -150,10 +150,11 @@ fn call(version: &mut String) -> Result<Option<Value>, CniError> {
         }
         "DEL" => {
             // A pod must be able to leave without us, and may never have been announced.
-            if let Ok(pod) = Pod::of(&variable("CNI_ARGS"), String::new())
+            if let Ok(pod) = Pod::of(&variable("CNI_ARGS"), variable("CNI_NETNS"))
                 && !config.exclude_namespaces.contains(&pod.namespace)
             {
-                let _away = ask(&config.socket, Request::Depart { uid: pod.uid }, limits::CNI_DEPART);
+                let request = Request::Depart { uid: pod.uid, netns: pod.netns };
+                let _away = ask(&config.socket, request, limits::CNI_DEPART);
             }
             Ok(None)
         }
@@ -175,7 +176,7 @@ fn announced(socket: &Path, pod: Pod) -> Result<(), CniError> {
 fn ask(socket: &Path, request: Request, within: Duration) -> Result<Arrival, HandoverError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let answer = async {
-        let channel = Channel::connect(socket)?;
+        let channel = connected(socket, within).await?;
         channel.send(&Request::Hello { version: VERSION }, &[]).await?;
         channel.send(&request, &[]).await?;
         loop {
@@ -187,9 +188,53 @@ fn ask(socket: &Path, request: Request, within: Duration) -> Result<Arrival, Han
     runtime.block_on(async { tokio::time::timeout(within, answer).await.map_err(|_elapsed| HandoverError::Timeout)? })
 }
 
+/// Connects, also to a holder that starts just now or has its queue full: many pods start at once with the node.
+async fn connected(socket: &Path, within: Duration) -> io::Result<Channel> {
+    use io::ErrorKind::{ConnectionRefused, NotFound, WouldBlock};
+    // The last try is over before the time is, so that its reason is told.
+    let deadline = tokio::time::Instant::now() + within.saturating_sub(limits::HOLDER_RETRY * 2);
+    loop {
+        match Channel::connect(socket) {
+            Err(error)
+                if matches!(error.kind(), WouldBlock | ConnectionRefused | NotFound)
+                    && tokio::time::Instant::now() < deadline =>
+            {
+                tokio::time::sleep(limits::HOLDER_RETRY).await;
+            }
+            connected => return connected,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    // Seen to fail with one try: the socket is not there yet.
+    #[test]
+    fn a_holder_that_starts_meanwhile_is_asked() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let (asked, socket) = (path.clone(), crate::handover::channel::seqpacket().unwrap());
+        let asking = std::thread::spawn(move || {
+            let request = Request::Depart { uid: "u".to_owned(), netns: PathBuf::new() };
+            ask(&asked, request, Duration::from_secs(10))
+        });
+        rustix::net::bind(&socket, &rustix::net::SocketAddrUnix::new(&path).unwrap()).unwrap();
+        // Bound and not listening is refused, like a file that nobody listens at any more.
+        std::thread::sleep(limits::HOLDER_RETRY);
+        rustix::net::listen(&socket, 1).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let socket = crate::handover::channel::watched(socket).unwrap();
+            socket.readable().await.unwrap().retain_ready();
+            let channel = Channel::new(rustix::net::accept(socket.get_ref()).unwrap()).unwrap();
+            assert_eq!(channel.receive::<Request>().await.unwrap().0, Request::Hello { version: VERSION });
+            assert!(matches!(channel.receive().await.unwrap().0, Request::Depart { .. }));
+            channel.send(&Reply::Arrived { arrival: Arrival::Plain }, &[]).await.unwrap();
+        });
+        assert_eq!(asking.join().unwrap().unwrap(), Arrival::Plain);
+    }
 
     #[test]
     fn the_pod_comes_from_the_runtimes_arguments() {

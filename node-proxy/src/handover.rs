@@ -14,8 +14,10 @@ use serde::{Deserialize, Serialize};
 pub use client::{Expected, HolderClient};
 
 /// What is to be captured of one pod, and how.
+///
+/// Also written down by the holder, for a successor of another version: what that one does not know it ignores.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 pub struct PodSpec {
     /// Pod uid.
     pub uid: String,
@@ -76,7 +78,7 @@ pub struct FeatureReport {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
-    /// First message. Beside it: nothing.
+    /// First message; nothing else is said before the answer. Beside it: nothing.
     Hello {
         /// [`VERSION`] of the sender.
         version: u32,
@@ -113,12 +115,10 @@ pub enum Request {
     Keep,
     /// What can this kernel do?
     Features,
-    /// What control said of pods that are not captured: whether a new one may start. Comes in parts.
+    /// What control said of pods that are not captured: whether a new one may start. Comes in parts and counts as a whole.
     Expect {
-        /// Forget what this proxy said before: the first part of a whole.
-        begin: bool,
-        /// Control is connected and has told everything: what it has not named it will name soon.
-        current: bool,
+        /// Where in the whole this is.
+        part: Part,
         /// Uids of pods that start uncaptured.
         plain: Vec<String>,
         /// Namespaces whose pods are captured unless they say otherwise.
@@ -137,6 +137,23 @@ pub enum Request {
     Depart {
         /// Pod uid.
         uid: String,
+        /// File of the network namespace that goes; empty: the runtime does not know it any more.
+        netns: PathBuf,
+    },
+}
+
+/// Where in a whole a part is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// Begins anew.
+    First,
+    /// More of it.
+    Further,
+    /// All is said.
+    Last {
+        /// Control is connected and has told everything: what it has not named it will name soon.
+        current: bool,
     },
 }
 
@@ -221,8 +238,8 @@ pub enum Reply {
     },
 }
 
-/// Version of these messages. Both sides of an upgrade understand the previous one.
-pub const VERSION: u32 = 1;
+/// Version of these messages. A proxy and a holder of different versions say so and do not talk.
+pub const VERSION: u32 = 2;
 
 /// What the proxy's side tells the proxy.
 #[derive(Debug)]
@@ -265,6 +282,13 @@ pub enum HandoverError {
     /// The message is not one of ours.
     #[error("a handover message could not be read: {0}; holder and proxy are of versions that do not fit")]
     Message(#[source] Arc<serde_json::Error>),
+    /// The holder is older or newer than we are.
+    #[error("holder and proxy of this node do not fit: the one speaks version {holder}, the other {VERSION}; roll DaemonSet {} on this node",
+        if *holder < VERSION { "weir-holder (delete its pod)" } else { "weir-proxy" })]
+    Version {
+        /// What the holder speaks.
+        holder: u32,
+    },
     /// The other side closed.
     #[error("the holder closed the connection; its log says why")]
     Closed,

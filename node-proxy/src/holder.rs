@@ -30,8 +30,8 @@ use std::{
 };
 
 use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::mpsc,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::{mpsc, oneshot},
 };
 use weir_ebpf_loader::{LoadError, Place, Programs};
 
@@ -135,7 +135,7 @@ enum Event {
     Files { files: Vec<directory::PodFile> },
 }
 
-/// Runs until SIGTERM or SIGINT. Programs, maps and rules stay: a successor takes them over.
+/// Runs until SIGTERM or SIGINT. Programs, maps and rules stay for a successor, unless the node leaves the mesh.
 ///
 /// # Errors
 /// See [`HolderError`].
@@ -148,8 +148,8 @@ pub fn run(args: HolderArgs) -> Result<(), HolderError> {
 }
 
 async fn hold(args: HolderArgs) -> Result<(), HolderError> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(HolderError::setup("listening for SIGTERM"))?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(HolderError::setup("listening for SIGINT"))?;
+    let terminate = signal(SignalKind::terminate()).map_err(HolderError::setup("listening for SIGTERM"))?;
+    let interrupt = signal(SignalKind::interrupt()).map_err(HolderError::setup("listening for SIGINT"))?;
     raise_descriptor_limit();
     let node = namespace::own_inode().map_err(HolderError::setup("reading /proc/self/ns/net"))?;
     let path = args.state.clone().unwrap_or_else(|| StateDirectory::default_path(node));
@@ -167,25 +167,21 @@ async fn hold(args: HolderArgs) -> Result<(), HolderError> {
     keeper.resume().map_err(HolderError::setup(format!("state directory {}", path.display())))?;
     let failed = HolderError::setup(format!("socket {}", args.socket.display()));
     let chain = args.cni_bin_dir.zip(args.cni_conf_dir);
-    let chain = chain.map(|(binaries, configurations)| Chain { binaries, configurations });
+    let chain = chain.map(|(binaries, configurations)| Chain::new(binaries, configurations));
     let server = Server::bind(&args.socket, args.proxy_uid).map_err(failed)?;
     tokio::spawn(server.run(events.clone()));
-    let chaining = chain.clone().map(|chain| {
+    let chaining = chain.map(|chain| {
         let plugin = PluginConfig::new(&args.socket, args.cni_exclude_namespaces);
-        tokio::spawn(chain.keep(plugin))
+        let (stop, stopped) = oneshot::channel();
+        (stop, tokio::spawn(chain.keep(plugin, stopped)))
     });
     if let Some(directory) = args.pods {
         tokio::spawn(directory::watch(directory, events));
     }
     tracing::info!(node, cgroup = %cgroup.display(), socket = %args.socket.display(), "holder ready");
-    let stop = async {
-        tokio::select! {
-            _signal = terminate.recv() => {}
-            _signal = interrupt.recv() => {}
-        }
-    };
-    tokio::pin!(stop);
-    loop {
+    let leaving = is_uninstalled([terminate, interrupt], args.installed_as, path);
+    tokio::pin!(leaving);
+    let uninstalled = loop {
         let due = tokio::time::Instant::from_std(keeper.due());
         tokio::select! {
             Some(event) = heard.recv() => {
@@ -196,21 +192,40 @@ async fn hold(args: HolderArgs) -> Result<(), HolderError> {
             () = tokio::time::sleep_until(due) => keeper.tick(),
             // Begins anew with every event: this is when nothing happens.
             () = tokio::time::sleep(limits::STOCK_PAUSE), if keeper.lacks_stock() => keeper.stock(),
-            () = &mut stop => break,
+            uninstalled = &mut leaving => break uninstalled,
+        }
+    };
+    if !uninstalled {
+        return Ok(());
+    }
+    // Before pods are let go: none that starts from now on waits for us.
+    if let Some((stop, chaining)) = chaining {
+        drop(stop);
+        let chain = chaining.await.flatten();
+        let left =
+            chain.map_err(|error| error.to_string()).and_then(|chain| chain.leave().map_err(|error| error.to_string()));
+        if let Err(error) = left {
+            tracing::error!(error, "the CNI plugin is still chained; remove its entry by hand");
         }
     }
-    let Some(daemonset) = args.installed_as else { return Ok(()) };
-    if leaving::is_uninstalled(&daemonset).await {
-        // Before pods are let go: none that starts from now on waits for us.
-        if let Some(chaining) = chaining {
-            chaining.abort();
-        }
-        if let Some(Err(error)) = chain.map(|chain| chain.leave()) {
-            tracing::error!(%error, "the CNI plugin is still chained; remove its entry by hand");
-        }
-        uninstall(keeper, &mut heard).await?;
+    uninstall(keeper, &mut heard).await?;
+    state::remove(&args.socket).map_err(HolderError::setup(format!("removing {}", args.socket.display())))
+}
+
+/// Waits for the end, and says what it means. Pods and proxies are served meanwhile.
+async fn is_uninstalled(
+    [mut terminate, mut interrupt]: [Signal; 2],
+    daemonset: Option<String>,
+    state: PathBuf,
+) -> bool {
+    tokio::select! {
+        _signal = terminate.recv() => {}
+        _signal = interrupt.recv() => {}
     }
-    Ok(())
+    match daemonset {
+        Some(daemonset) => leaving::is_uninstalled(&daemonset, || StateDirectory::has_successor(&state)).await,
+        None => false,
+    }
 }
 
 /// Lets every pod go in order, then whatever is left, then programs, maps and state.

@@ -19,8 +19,24 @@ use tokio::net::TcpStream;
 
 use crate::{limits, tls};
 
-/// Exit code for "being uninstalled": no shell, panic or signal gives it.
-pub const UNINSTALLED: u8 = 42;
+/// What the API server says, as exit codes that no shell, panic or signal gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Installed {
+    /// The DaemonSet is there.
+    Yes = 40,
+    /// It is being deleted, or gone.
+    No = 42,
+    /// Our token is valid no more: the ServiceAccount was deleted, or our own pod, or one of them could not be looked up.
+    Unknown = 43,
+}
+
+impl Installed {
+    /// From an exit code.
+    pub fn of(code: i32) -> Option<Installed> {
+        [Installed::Yes, Installed::No, Installed::Unknown].into_iter().find(|known| i32::from(*known as u8) == code)
+    }
+}
 
 /// Arguments of `weir-node installed`. The token comes on standard input: its file is root's alone.
 #[derive(Clone, Debug, clap::Args)]
@@ -72,7 +88,7 @@ fn failed(what: impl Into<String>) -> impl FnOnce(io::Error) -> InstalledError {
     move |source| InstalledError::Io { what, source }
 }
 
-/// Exit code 0: installed. [`UNINSTALLED`]: not any more.
+/// Exits with an [`Installed`].
 ///
 /// # Errors
 /// See [`InstalledError`]: nothing may be concluded.
@@ -84,7 +100,7 @@ pub fn run(args: &InstalledArgs) -> Result<ExitCode, InstalledError> {
     let asked = async { tokio::time::timeout(limits::INSTALLED_WITHIN, is_installed(args, token.trim())).await };
     let timeout = |_elapsed| failed("the API server")(io::ErrorKind::TimedOut.into());
     let installed = runtime.block_on(asked).map_err(timeout)??;
-    Ok(if installed { ExitCode::SUCCESS } else { ExitCode::from(UNINSTALLED) })
+    Ok(ExitCode::from(installed as u8))
 }
 
 /// The holder's capabilities are not for a process that reads from the network.
@@ -96,7 +112,7 @@ fn drop_privileges() -> io::Result<()> {
     Ok(())
 }
 
-async fn is_installed(args: &InstalledArgs, token: &str) -> Result<bool, InstalledError> {
+async fn is_installed(args: &InstalledArgs, token: &str) -> Result<Installed, InstalledError> {
     let place = format!("https://{}:{}", args.api_host, args.api_port);
     let tcp = TcpStream::connect((args.api_host, args.api_port)).await.map_err(failed(place.clone()))?;
     let name = ServerName::IpAddress(args.api_host.into());
@@ -115,14 +131,15 @@ async fn is_installed(args: &InstalledArgs, token: &str) -> Result<bool, Install
     verdict(status, &body.map(|body| body.to_bytes()).unwrap_or_default())
 }
 
-/// A token that is valid no more belongs to a ServiceAccount that was deleted: kubelet renews those of living ones.
-fn verdict(status: StatusCode, body: &[u8]) -> Result<bool, InstalledError> {
+fn verdict(status: StatusCode, body: &[u8]) -> Result<Installed, InstalledError> {
     match status {
         StatusCode::OK => {
             let daemonset: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
-            Ok(daemonset.pointer("/metadata/deletionTimestamp").is_none())
+            let is_leaving = daemonset.pointer("/metadata/deletionTimestamp").is_some();
+            Ok(if is_leaving { Installed::No } else { Installed::Yes })
         }
-        StatusCode::NOT_FOUND | StatusCode::UNAUTHORIZED => Ok(false),
+        StatusCode::NOT_FOUND => Ok(Installed::No),
+        StatusCode::UNAUTHORIZED => Ok(Installed::Unknown),
         other => Err(InstalledError::Answer(other)),
     }
 }
@@ -152,11 +169,15 @@ mod tests {
     fn only_a_clear_answer_means_uninstalled() {
         let living = br#"{"metadata": {"name": "weir-holder"}}"#;
         let leaving = br#"{"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}"#;
-        assert!(verdict(StatusCode::OK, living).unwrap());
-        assert!(verdict(StatusCode::OK, b"not JSON").unwrap());
-        assert!(!verdict(StatusCode::OK, leaving).unwrap());
-        assert!(!verdict(StatusCode::NOT_FOUND, b"").unwrap());
-        assert!(!verdict(StatusCode::UNAUTHORIZED, b"").unwrap());
+        assert_eq!(verdict(StatusCode::OK, living).unwrap(), Installed::Yes);
+        assert_eq!(verdict(StatusCode::OK, b"not JSON").unwrap(), Installed::Yes);
+        assert_eq!(verdict(StatusCode::OK, leaving).unwrap(), Installed::No);
+        assert_eq!(verdict(StatusCode::NOT_FOUND, b"").unwrap(), Installed::No);
+        assert_eq!(verdict(StatusCode::UNAUTHORIZED, b"").unwrap(), Installed::Unknown);
+        for known in [Installed::Yes, Installed::No, Installed::Unknown] {
+            assert_eq!(Installed::of(i32::from(known as u8)), Some(known));
+        }
+        assert_eq!((Installed::of(0), Installed::of(1)), (None, None));
         for unclear in [StatusCode::FORBIDDEN, StatusCode::INTERNAL_SERVER_ERROR, StatusCode::TOO_MANY_REQUESTS] {
             assert!(verdict(unclear, b"").is_err());
         }

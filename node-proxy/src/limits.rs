@@ -253,7 +253,8 @@ pub const PODS_RESCAN: Duration = Duration::from_secs(5);
 pub const POD_FILES: usize = 2_048;
 /// Bytes of one file in the directory of pods.
 pub const POD_FILE_BYTES: u64 = 64 * 1024;
-/// A pod that is not found among the processes is looked for again after this: one look costs some milliseconds.
+/// A pod that is not found among the processes is looked for again after this, or nine times what listing them took (50 µs each) if
+/// that is more.
 pub const PROCESSES_RESCAN: Duration = Duration::from_millis(20);
 
 /// Bytes of a ServiceAccount's token: a kilobyte or two, more with many audiences.
@@ -262,8 +263,14 @@ pub const TOKEN_BYTES: u64 = 64 * 1024;
 pub const INSTALLED_WITHIN: Duration = Duration::from_secs(5);
 /// Bytes of that answer: a DaemonSet is some kilobytes, etcd takes no object above 1.5 MiB.
 pub const INSTALLED_BYTES: usize = 2 << 20;
-/// Open connections have this long to end when Weir is uninstalled; a little less than the holder's grace period.
-pub const UNINSTALL_WITHIN: Duration = Duration::from_secs(45);
+/// A holder whose token is refused waits this long for a successor before it takes the node out of the mesh: a pod that was deleted by
+/// force is replaced within seconds.
+pub const SUCCESSOR_WITHIN: Duration = Duration::from_secs(10);
+/// How often it asks again meanwhile: an API server that cannot look a pod up refuses its token too.
+pub const INSTALLED_AGAIN: Duration = Duration::from_secs(1);
+/// Open connections have this long to end when Weir is uninstalled; with the two times before, a little less than the holder's grace
+/// period.
+pub const UNINSTALL_WITHIN: Duration = Duration::from_secs(40);
 
 // ---- CNI plugin ----
 
@@ -281,6 +288,8 @@ pub const CNI_WAITING: usize = 256;
 pub const CNI_NETWORKS: usize = 4_096;
 /// Connections of plugins at once: one for each pod that waits.
 pub const CNI_PLUGINS: usize = CNI_WAITING;
+/// Connections that wait to be accepted by the holder: all that it would take, for with the node everything starts at once.
+pub const HOLDER_BACKLOG: i32 = (CNI_PLUGINS + HANDOVER_PROXIES) as i32;
 /// Bytes of a network configuration.
 pub const CNI_CONFIG_BYTES: u64 = 1 << 20;
 /// Files in the directory of network configurations that are looked at.
@@ -291,9 +300,16 @@ pub const CNI_LOOK: Duration = Duration::from_millis(250);
 pub const CNI_RECHECK: Duration = Duration::from_secs(10);
 /// Names in one message about pods that are not captured: 253 bytes each at most, a quarter of a message.
 pub const EXPECT_NAMES: usize = 64;
+/// Pods that one proxy may name as not captured: several times those of a full node. A longer word is not taken.
+pub const EXPECT_PODS: usize = CNI_NETWORKS;
+/// Meshed namespaces that one proxy may name: Kubernetes is tested with 10,000. A longer word is not taken.
+pub const EXPECT_NAMESPACES: usize = 16_384;
 /// Bytes of one netlink datagram: the kernel sends at most 32 KiB at once.
 pub const NETLINK_BYTES: usize = 32 * 1024;
 
+/// A captured pod that control does not name is released after this: two replicas of control hear of a new pod at different moments, and
+/// another proxy of this node may serve it already.
+pub const UNNAMED: Duration = Duration::from_secs(5);
 /// How often a leaving worker looks whether its connections are over.
 pub const DRAIN_LOOK: Duration = Duration::from_millis(20);
 

@@ -12,6 +12,8 @@ mod inbound;
 mod lifecycle;
 #[path = "capture/maps.rs"]
 mod maps;
+#[path = "capture/newcomers.rs"]
+mod newcomers;
 #[path = "capture/outbound.rs"]
 mod outbound;
 #[path = "capture/probes.rs"]

@@ -16,8 +16,8 @@ pub const MAX_SUBNETS: usize = 32;
 
 /// Ports of pods that are told apart for kubelet: a port each, and one for all others, at each of a pod's addresses.
 pub const MAX_PROBED: u32 = MAX_PODS * 32;
-/// Connections of the node to its pods that are on their way. Entries go when the connection is established; the least recently
-/// used makes room for one more.
+/// Connections of the node to its pods that are on their way. Entries go when the connection is established, refused or given up; the
+/// least recently used makes room for one more.
 pub const MAX_PROBES: u32 = 4096;
 
 /// Connections of the node to this port go straight to the application: kubelet looks no further than whether it answers.

@@ -76,7 +76,7 @@ fn is_direct_probe(lookup: *const bpf_sk_lookup, local: Address, remote: Address
     let source = u16::from_be(unsafe { read_volatile(addr_of!((*lookup).remote_port)) });
     let connection =
         Connection { source: remote, destination: local, source_port: source.into(), destination_port: port.into() };
-    // SAFETY: the entry is removed once the connection is established.
+    // SAFETY: the entry is removed once the connection is established, or given up.
     unsafe { PROBES.get(connection) }.is_some_and(|how| *how == PROBE_DIRECT)
 }
 

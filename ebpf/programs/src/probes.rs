@@ -8,8 +8,11 @@ use core::ptr::{addr_of, read_volatile};
 
 use aya_ebpf::{
     EbpfContext as _,
-    bindings::{BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_TCP_CONNECT_CB, bpf_sock_ops},
-    helpers::generated::{bpf_get_netns_cookie, bpf_setsockopt},
+    bindings::{
+        BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG,
+        BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_TCP_CLOSE, bpf_sock_ops,
+    },
+    helpers::generated::{bpf_get_netns_cookie, bpf_setsockopt, bpf_sock_ops_cb_flags_set},
     macros::sock_ops,
     programs::SockOpsContext,
 };
@@ -35,6 +38,8 @@ pub fn weir_probes(ctx: SockOpsContext) -> u32 {
         BPF_SOCK_OPS_TCP_CONNECT_CB => record(&ctx),
         // Before accept(2) can return it.
         BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => mark(&ctx),
+        // Of sockets that `record` asked it for.
+        BPF_SOCK_OPS_STATE_CB => forget(&ctx),
         _other => {}
     }
     GO_ON
@@ -54,8 +59,31 @@ fn record(ctx: &SockOpsContext) {
     let how = probing.how;
     let connection =
         Connection { source: local.0, destination: remote.0, source_port: local.1, destination_port: remote.1 };
+    // SAFETY: as in `weir_probes`; flags of other programs stay.
+    let unwatched = unsafe {
+        let flags = read_volatile(addr_of!((*ctx.ops).bpf_sock_ops_cb_flags)) | BPF_SOCK_OPS_STATE_CB_FLAG;
+        bpf_sock_ops_cb_flags_set(ctx.ops, flags as i32)
+    };
+    if unwatched != 0 {
+        // What would not be forgotten is not written down.
+        return;
+    }
     // Full is not possible; without memory the connection is nobody's in particular, and decided as such.
     let _written = PROBES.insert(connection, how, 0);
+}
+
+/// The node's end is closed, refused or given up, and its port free for others.
+#[inline(always)]
+fn forget(ctx: &SockOpsContext) {
+    // SAFETY: as in `weir_probes`; with this callback the second argument is the new state.
+    if unsafe { read_volatile(addr_of!((*ctx.ops).__bindgen_anon_1.args[1])) } != BPF_TCP_CLOSE {
+        return;
+    }
+    let (local, remote) = ends(ctx.ops);
+    let connection =
+        Connection { source: local.0, destination: remote.0, source_port: local.1, destination_port: remote.1 };
+    // Most often gone since it was established.
+    let _gone = PROBES.remove(connection);
 }
 
 #[inline(always)]

@@ -52,7 +52,7 @@ impl Disk {
         while changes.changed().await.is_ok() {
             tokio::time::sleep(limits::STATE_PAUSE).await;
             changes.mark_unchanged();
-            let update = v1::Update { upserts: store.resources(), ..Default::default() };
+            let update = v1::Update { upserts: store.remembered(), ..Default::default() };
             let file = self.file.clone();
             let written =
                 tokio::task::spawn_blocking(move || write(&file, &frame::seal(&update.encode_to_vec()))).await;

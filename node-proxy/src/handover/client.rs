@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{
-    Family, FeatureReport, HandoverError, HolderEvent, PodSpec, Reply, Request, SocketKind, VERSION,
+    Family, FeatureReport, HandoverError, HolderEvent, Part, PodSpec, Reply, Request, SocketKind, VERSION,
     channel::Channel,
     stock::{Refill, Stocks, Taken},
 };
@@ -35,7 +35,8 @@ struct Shared {
     // What a new holder is told: pods that we want captured, and what it must keep for us.
     declared: Mutex<HashMap<String, PodSpec>>,
     vault: Mutex<Option<Arc<OwnedFd>>>,
-    expected: Mutex<Expected>,
+    // None: control has said nothing yet, and nothing is what a holder must hear of it.
+    expected: Mutex<Option<Expected>>,
 }
 
 /// What control said of pods that are not captured.
@@ -52,17 +53,15 @@ pub struct Expected {
 impl Expected {
     /// As messages, each within its bound.
     fn requests(&self) -> Vec<Request> {
-        let part = |plain: &[String], meshed_namespaces: &[String]| Request::Expect {
-            begin: false,
-            current: self.current,
+        let say = |part: Part, plain: &[String], meshed_namespaces: &[String]| Request::Expect {
+            part,
             plain: plain.to_vec(),
             meshed_namespaces: meshed_namespaces.to_vec(),
         };
-        // Nothing is current before all of it is there.
-        let begin = Request::Expect { begin: true, current: false, plain: Vec::new(), meshed_namespaces: Vec::new() };
-        let plain = self.plain.chunks(limits::EXPECT_NAMES).map(|names| part(names, &[]));
-        let meshed = self.meshed_namespaces.chunks(limits::EXPECT_NAMES).map(|names| part(&[], names));
-        std::iter::once(begin).chain(plain).chain(meshed).chain([part(&[], &[])]).collect()
+        let plain = self.plain.chunks(limits::EXPECT_NAMES).map(|names| say(Part::Further, names, &[]));
+        let meshed = self.meshed_namespaces.chunks(limits::EXPECT_NAMES).map(|names| say(Part::Further, &[], names));
+        let last = say(Part::Last { current: self.current }, &[], &[]);
+        std::iter::once(say(Part::First, &[], &[])).chain(plain).chain(meshed).chain([last]).collect()
     }
 }
 
@@ -91,6 +90,7 @@ impl HolderClient {
             held: HashMap::new(),
             announced: HashSet::new(),
             features: Vec::new(),
+            told: String::new(),
         };
         tokio::spawn(connection.run());
         (HolderClient { shared, commands }, told)
@@ -108,13 +108,13 @@ impl HolderClient {
         self.command(Command::Send(Request::Unenrol { uid: uid.to_owned() })).await;
     }
 
-    /// Passes on what control said of pods that are not captured, now and to any later holder.
+    /// Passes on what control said of pods that are not captured, now and to any later holder. Only once control has said it.
     pub async fn expect(&self, expected: Expected) {
-        if *self.shared.expected.lock() == expected {
+        if self.shared.expected.lock().as_ref() == Some(&expected) {
             return;
         }
         let requests = expected.requests();
-        *self.shared.expected.lock() = expected;
+        *self.shared.expected.lock() = Some(expected);
         for request in requests {
             self.command(Command::Send(request)).await;
         }
@@ -212,6 +212,8 @@ struct Connection {
     // Pods announced since the last greeting.
     announced: HashSet<String>,
     features: Vec<oneshot::Sender<Vec<FeatureReport>>>,
+    // Why there is no holder, as logged last.
+    told: String,
 }
 
 /// The proxy let go of us.
@@ -219,25 +221,19 @@ struct Over;
 
 impl Connection {
     async fn run(mut self) {
-        let mut told = false;
         loop {
             match Channel::connect(&self.socket) {
                 Ok(channel) => {
-                    told = false;
                     match self.serve(&channel).await {
                         Ok(Over) => return,
-                        Err(error) => tracing::warn!(%error, "lost the holder; captured connections go on"),
+                        Err(error) => self.log(&error),
                     }
                     self.shared.stocks.lock().lost();
                     if self.tell(HolderEvent::Lost).await.is_err() {
                         return;
                     }
                 }
-                Err(error) if !told => {
-                    tracing::warn!(socket = %self.socket.display(), %error, "no holder yet; trying again");
-                    told = true;
-                }
-                Err(_again) => {}
+                Err(error) => self.log(&error.into()),
             }
             time::sleep(limits::HOLDER_RETRY).await;
             // What was asked meanwhile is told anew after the greeting; who waits for sockets asks again.
@@ -250,6 +246,15 @@ impl Connection {
             if self.commands.is_closed() {
                 return;
             }
+        }
+    }
+
+    /// Once for each reason: we try again often.
+    fn log(&mut self, error: &HandoverError) {
+        let reason = error.to_string();
+        if self.told != reason {
+            tracing::warn!(socket = %self.socket.display(), reason, "no holder; captured connections go on, and it is tried again");
+            self.told = reason;
         }
     }
 
@@ -280,7 +285,8 @@ impl Connection {
 
     async fn greet(&mut self, channel: &Channel) -> Result<(), HandoverError> {
         self.announced.clear();
-        channel.send(&Request::Hello { version: VERSION }, &[]).await?;
+        welcomed(channel).await?;
+        self.told.clear();
         for (uid, held) in &self.held {
             let fds = [held.outbound.as_fd(), held.inbound.as_fd()];
             channel.send(&Request::Return { uid: uid.clone() }, &fds).await?;
@@ -294,8 +300,8 @@ impl Connection {
         for spec in declared {
             channel.send(&Request::Enrol { spec }, &[]).await?;
         }
-        let expected = self.shared.expected.lock().requests();
-        for request in expected {
+        let expected = self.shared.expected.lock().as_ref().map(Expected::requests);
+        for request in expected.into_iter().flatten() {
             channel.send(&request, &[]).await?;
         }
         if !self.features.is_empty() {
@@ -306,10 +312,6 @@ impl Connection {
 
     async fn take(&mut self, reply: Reply, fds: Vec<OwnedFd>) -> Result<Result<(), Over>, HandoverError> {
         let event = match reply {
-            Reply::Welcome { version } => {
-                tracing::info!(version, "connected to the holder");
-                return Ok(Ok(()));
-            }
             Reply::Vault => {
                 let [vault] = exactly(fds)?;
                 HolderEvent::Vault(vault)
@@ -338,8 +340,8 @@ impl Connection {
                 self.shared.stocks.lock().refuse(&uid, kind, family, reason);
                 return Ok(Ok(()));
             }
-            // Only plugins are answered so.
-            Reply::Arrived { .. } => return Ok(Ok(())),
+            // Heard before; and only plugins are answered so.
+            Reply::Welcome { .. } | Reply::Arrived { .. } => return Ok(Ok(())),
             Reply::Features { features } => {
                 for answer in self.features.drain(..) {
                     // Who asked may have stopped waiting.
@@ -386,7 +388,23 @@ impl Connection {
     }
 }
 
+/// Says who we are, and nothing more to a holder that would not understand it.
+async fn welcomed(channel: &Channel) -> Result<(), HandoverError> {
+    channel.send(&Request::Hello { version: VERSION }, &[]).await?;
+    match channel.receive().await? {
+        (Reply::Welcome { version: VERSION }, _) => {
+            tracing::info!(version = VERSION, "connected to the holder");
+            Ok(())
+        }
+        (Reply::Welcome { version: holder }, _) => Err(HandoverError::Version { holder }),
+        (other, _) => Err(HandoverError::Refused(format!("the holder began with {other:?}"))),
+    }
+}
+
 fn exactly<const N: usize>(fds: Vec<OwnedFd>) -> Result<[OwnedFd; N], HandoverError> {
     let found = fds.len();
     fds.try_into().map_err(|_other_count| HandoverError::Descriptors { found, expected: N })
 }
+
+#[cfg(test)]
+mod tests;

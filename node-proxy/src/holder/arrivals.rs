@@ -7,14 +7,23 @@ use std::{
     time::Instant,
 };
 
-use crate::{handover::Arrival, limits};
+use crate::{
+    handover::{Arrival, Part},
+    limits,
+};
 
 /// What one proxy passed on from control.
 #[derive(Debug, Default)]
-struct Expectations {
+struct Word {
     current: bool,
     plain: HashSet<String>,
     meshed_namespaces: HashSet<String>,
+}
+
+impl Word {
+    fn is_within_bounds(&self) -> bool {
+        self.plain.len() <= limits::EXPECT_PODS && self.meshed_namespaces.len() <= limits::EXPECT_NAMESPACES
+    }
 }
 
 /// A pod whose container runtime waits for an answer.
@@ -51,35 +60,62 @@ pub(super) enum Verdict {
 /// Everything known of pods that arrive.
 #[derive(Debug, Default)]
 pub(super) struct Arrivals {
-    // What the last proxy that spoke knows; kept while none is connected.
-    said: Option<(u64, Expectations)>,
+    /// Words that are not whole yet, by proxy: no half of one is ever used.
+    unfinished: HashMap<u64, Word>,
+    /// The last whole word of each connected proxy.
+    said: HashMap<u64, Word>,
+    /// What the last proxy that left said, until another one speaks.
+    left: Option<Word>,
+    /// Where each announced pod's network is, in the container runtime's own words.
     networks: HashMap<String, PathBuf>,
     waiting: Vec<Waiting>,
 }
 
 impl Arrivals {
     /// A proxy passes on what control said.
-    pub(super) fn expect(
-        &mut self,
-        client: u64,
-        begin: bool,
-        current: bool,
-        plain: Vec<String>,
-        namespaces: Vec<String>,
-    ) {
-        if begin || self.said.as_ref().is_none_or(|(known, _)| *known != client) {
-            self.said = Some((client, Expectations::default()));
+    pub(super) fn expect(&mut self, client: u64, part: Part, plain: Vec<String>, namespaces: Vec<String>) {
+        if part == Part::First {
+            self.unfinished.insert(client, Word::default());
         }
-        let Some((_, said)) = &mut self.said else { return };
-        said.current = current;
-        said.plain.extend(plain);
-        said.meshed_namespaces.extend(namespaces);
+        // Cut off for its size, or begun by nobody.
+        let Some(mut word) = self.unfinished.remove(&client) else { return };
+        word.plain.extend(plain);
+        word.meshed_namespaces.extend(namespaces);
+        if !word.is_within_bounds() {
+            tracing::error!(
+                client,
+                "a proxy names more pods or namespaces than there can be; what it said before counts on"
+            );
+            return;
+        }
+        match part {
+            Part::First | Part::Further => {
+                self.unfinished.insert(client, word);
+            }
+            Part::Last { current } => {
+                word.current = current;
+                self.said.insert(client, word);
+                self.left = None;
+            }
+        }
+    }
+
+    /// Forgets who is connected no more.
+    pub(super) fn keep(&mut self, is_connected: impl Fn(u64) -> bool) {
+        let waiting = self.waiting.iter().map(|waiting| waiting.client);
+        let known = self.said.keys().chain(self.unfinished.keys()).copied().chain(waiting);
+        for client in known.filter(|client| !is_connected(*client)).collect::<Vec<_>>() {
+            self.gone(client);
+        }
     }
 
     /// A proxy or a plugin is gone: the one's word is no longer news, the other's pod will be announced again.
-    pub(super) fn gone(&mut self, client: u64) {
-        if let Some((_, said)) = self.said.as_mut().filter(|(known, _)| *known == client) {
-            said.current = false;
+    fn gone(&mut self, client: u64) {
+        self.unfinished.remove(&client);
+        if let Some(word) = self.said.remove(&client)
+            && self.said.is_empty()
+        {
+            self.left = Some(Word { current: false, ..word });
         }
         self.waiting.retain(|waiting| waiting.client != client);
     }
@@ -89,16 +125,18 @@ impl Arrivals {
         if self.waiting.len() >= limits::CNI_WAITING {
             return false;
         }
-        if self.networks.len() < limits::CNI_NETWORKS {
+        if self.networks.len() < limits::CNI_NETWORKS || self.networks.contains_key(uid) {
             self.networks.insert(uid.to_owned(), netns);
         }
         self.waiting.push(Waiting { client, uid: uid.to_owned(), namespace, since: now });
         true
     }
 
-    /// A pod's network goes away.
-    pub(super) fn depart(&mut self, uid: &str) {
-        self.networks.remove(uid);
+    /// A pod's network goes away; not one that the pod has got since.
+    pub(super) fn depart(&mut self, uid: &str, netns: &Path) {
+        if self.network(uid).is_some_and(|known| known == netns) {
+            self.networks.remove(uid);
+        }
     }
 
     /// Where a pod's network is, if the plugin has said so.
@@ -133,25 +171,33 @@ impl Arrivals {
             Progress::Captured => return Verdict::Answer(Arrival::Captured),
             Progress::Refused(reason) if waited >= limits::CNI_REFUSED => return not_yet(reason.to_owned()),
             Progress::Refused(_) => return Verdict::Wait,
-            Progress::Unasked => self.said.as_ref().map(|(_, said)| said),
+            Progress::Unasked => self.words(),
         };
-        let Some(said) = said else {
+        let Some(first) = said.first() else {
             return late(
                 waited,
                 "no weir-proxy of this node has said yet which namespaces are meshed; look at its pod",
             );
         };
-        if said.plain.contains(uid) {
+        if said.iter().any(|word| word.plain.contains(uid)) {
             return Verdict::Answer(Arrival::Plain);
         }
-        if said.current {
+        if first.current {
             return late(waited, "control has not named this pod yet; look at the log of weir-control");
         }
-        match (waited >= limits::CNI_AWAY, said.meshed_namespaces.contains(&waiting.namespace)) {
+        let is_meshed = said.iter().any(|word| word.meshed_namespaces.contains(&waiting.namespace));
+        match (waited >= limits::CNI_AWAY, is_meshed) {
             (false, _) => Verdict::Wait,
             (true, true) => Verdict::Capture,
             (true, false) => Verdict::Answer(Arrival::Plain),
         }
+    }
+
+    /// Whose words count: those that are current, else all.
+    fn words(&self) -> Vec<&Word> {
+        let all = || self.said.values().chain(&self.left);
+        let current: Vec<&Word> = all().filter(|word| word.current).collect();
+        if current.is_empty() { all().collect() } else { current }
     }
 }
 
@@ -171,7 +217,76 @@ mod tests {
     }
 
     fn told(arrivals: &mut Arrivals, current: bool) {
-        arrivals.expect(1, true, current, vec!["plain".to_owned()], vec!["shop".to_owned()]);
+        tell(arrivals, 1, current, "plain", "shop");
+    }
+
+    fn tell(arrivals: &mut Arrivals, client: u64, current: bool, plain: &str, namespace: &str) {
+        begin(arrivals, client, plain, namespace);
+        arrivals.expect(client, Part::Last { current }, Vec::new(), Vec::new());
+    }
+
+    fn begin(arrivals: &mut Arrivals, client: u64, plain: &str, namespace: &str) {
+        arrivals.expect(client, Part::First, Vec::new(), Vec::new());
+        arrivals.expect(client, Part::Further, vec![plain.to_owned()], vec![namespace.to_owned()]);
+    }
+
+    // Seen to fail with one word for all proxies: parts of two were mixed, and who left took the other's along.
+    #[test]
+    fn two_proxies_speak_at_a_time_and_half_a_word_is_none() {
+        let now = Instant::now();
+        let later = now + limits::CNI_AWAY;
+        let mut arrivals = Arrivals::default();
+        begin(&mut arrivals, 1, "of-1", "shop");
+        begin(&mut arrivals, 2, "of-2", "bank");
+        for (uid, namespace) in [("a", "shop"), ("b", "bank"), ("of-1", "else"), ("c", "else")] {
+            arrived(&mut arrivals, uid, namespace, now);
+            assert_eq!(arrivals.verdict(uid, Progress::Unasked, later), Verdict::Wait, "{uid}: nothing is said yet");
+        }
+        for client in [1, 2] {
+            arrivals.expect(client, Part::Last { current: false }, Vec::new(), Vec::new());
+        }
+        for uid in ["a", "b"] {
+            assert_eq!(arrivals.verdict(uid, Progress::Unasked, later), Verdict::Capture, "{uid}");
+        }
+        for uid in ["of-1", "c"] {
+            assert_eq!(arrivals.verdict(uid, Progress::Unasked, later), Verdict::Answer(Arrival::Plain), "{uid}");
+        }
+        // The one is current by now: what the other once knew does not count.
+        tell(&mut arrivals, 2, true, "of-2", "bank");
+        arrivals.gone(1);
+        for uid in ["a", "of-1", "c"] {
+            assert_eq!(arrivals.verdict(uid, Progress::Unasked, later), Verdict::Wait, "{uid}");
+        }
+        // A new proxy begins, and the old one is gone before the new one is through.
+        begin(&mut arrivals, 3, "of-3", "shop");
+        arrivals.gone(2);
+        assert_eq!(arrivals.verdict("b", Progress::Unasked, later), Verdict::Capture);
+        arrivals.gone(3);
+        assert_eq!(arrivals.verdict("b", Progress::Unasked, later), Verdict::Capture);
+    }
+
+    #[test]
+    fn what_is_remembered_has_bounds_and_the_newest_sandbox_counts() {
+        let mut arrivals = Arrivals::default();
+        told(&mut arrivals, false);
+        arrivals.expect(1, Part::First, Vec::new(), Vec::new());
+        let many = |count: usize| (0..count).map(|index| index.to_string()).collect::<Vec<_>>();
+        arrivals.expect(1, Part::Further, Vec::new(), many(limits::EXPECT_NAMESPACES + 1));
+        arrivals.expect(1, Part::Last { current: true }, Vec::new(), Vec::new());
+        arrivals.expect(2, Part::First, many(limits::EXPECT_PODS + 1), Vec::new());
+        assert!(arrivals.unfinished.is_empty() && arrivals.said.len() == 1 && !arrivals.said[&1].current);
+        let now = Instant::now();
+        for index in 0..=limits::CNI_NETWORKS {
+            let uid = index.to_string();
+            arrived(&mut arrivals, &uid, "shop", now);
+            arrivals.answered(&uid);
+        }
+        assert_eq!(arrivals.networks.len(), limits::CNI_NETWORKS);
+        let newest = Path::new("/run/netns/b");
+        assert!(arrivals.arrive(9, "0", "shop".to_owned(), newest.to_owned(), now));
+        assert_eq!(arrivals.network("0"), Some(newest), "known, so that there is room for it");
+        arrivals.depart("0", Path::new("/run/netns/a"));
+        assert_eq!(arrivals.network("0"), Some(newest), "another one left");
     }
 
     #[test]
@@ -235,7 +350,7 @@ mod tests {
         arrived(&mut arrivals, "a", "shop", now);
         assert_eq!(arrivals.answered("a"), [9]);
         assert!(arrivals.network("a").is_some());
-        arrivals.depart("a");
+        arrivals.depart("a", Path::new("/run/netns/a"));
         assert!(arrivals.network("a").is_none());
     }
 }

@@ -121,10 +121,7 @@ impl Keeper {
     pub(super) fn hear(&mut self, event: Event) {
         match event {
             Event::Connected { id, client } => self.clients.connected(id, client),
-            Event::Gone { id } => {
-                self.clients.gone(id);
-                self.arrivals.gone(id);
-            }
+            Event::Gone { id } => self.clients.gone(id),
             Event::Request { id, request, fds } => self.request(id, request, fds),
             Event::Changed { uid } => {
                 self.changed.entry(uid).or_insert_with(|| Instant::now() + limits::REPAIR_DELAY);
@@ -242,11 +239,11 @@ impl Keeper {
         }
     }
 
-    /// A pod's namespace is gone. Kubelet may give the pod another one: it is still wanted until somebody says otherwise.
+    /// A pod's namespace is gone. Kubelet may give the pod another one: who was asked for is still wanted until somebody says otherwise.
     fn lose(&mut self, uid: &str) {
         let Some(pod) = self.pods.get_mut(uid) else { return };
         pod.undo(&mut self.machine);
-        let wanted = (pod.phase == Phase::Enrolled).then(|| pod.state.spec.clone());
+        let wanted = (pod.phase == Phase::Enrolled && pod.is_declared).then(|| pod.state.spec.clone());
         let by_file = self.by_file.remove(uid);
         self.clients.unenrolled(uid);
         self.gone(uid);
@@ -262,6 +259,7 @@ impl Keeper {
         }
         let uid = spec.uid.clone();
         if let Some(pod) = self.pods.get_mut(&uid) {
+            pod.is_declared = true;
             if pod.phase != Phase::Enrolled {
                 self.wait(spec, "the pod is still leaving from before".to_owned());
             } else if pod.state.spec != spec
@@ -272,12 +270,7 @@ impl Keeper {
             return;
         }
         match self.enrol_new(spec.clone()) {
-            Ok(pod) => {
-                tracing::info!(uid, slot = pod.state.slot, addresses = ?pod.state.addresses, "pod captured");
-                self.waiting.remove(&uid);
-                self.clients.enrolled(&uid, &pod);
-                self.pods.insert(uid, pod);
-            }
+            Ok(pod) => pod.is_declared = true,
             Err(error) => {
                 self.refuse(&uid, &error);
                 self.wait(spec, error.to_string());
@@ -285,7 +278,17 @@ impl Keeper {
         }
     }
 
-    fn enrol_new(&mut self, spec: PodSpec) -> Result<Pod, PodError> {
+    /// Captures a pod and tells everyone.
+    fn enrol_new(&mut self, spec: PodSpec) -> Result<&mut Pod, PodError> {
+        let uid = spec.uid.clone();
+        let pod = self.capture(spec)?;
+        tracing::info!(uid, slot = pod.state.slot, addresses = ?pod.state.addresses, "pod captured");
+        self.waiting.remove(&uid);
+        self.clients.enrolled(&uid, &pod);
+        Ok(self.pods.entry(uid).insert_entry(pod).into_mut())
+    }
+
+    fn capture(&mut self, spec: PodSpec) -> Result<Pod, PodError> {
         let netns = self.network(&spec).ok_or(PodError::NamespaceUnknown)?;
         if let Ok(inode) = std::fs::metadata(&netns).map(|metadata| std::os::unix::fs::MetadataExt::ino(&metadata))
             && let Some(other) = self.pods.values().find(|pod| pod.state.inode == inode)
@@ -325,9 +328,19 @@ impl Keeper {
     }
 
     fn wait(&mut self, spec: PodSpec, reason: String) {
-        if !self.closing && (self.waiting.len() < MAX_PODS as usize || self.waiting.contains_key(&spec.uid)) {
-            self.waiting.insert(spec.uid.clone(), (spec, reason));
+        if self.closing {
+            return;
         }
+        if self.waiting.len() >= MAX_PODS as usize && !self.waiting.contains_key(&spec.uid) {
+            tracing::error!(
+                uid = spec.uid,
+                reason,
+                limit = MAX_PODS,
+                "too many pods wait to be captured; this one is not tried again"
+            );
+            return;
+        }
+        self.waiting.insert(spec.uid.clone(), (spec, reason));
     }
 
     fn try_waiting(&mut self) {

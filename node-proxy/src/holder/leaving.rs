@@ -1,33 +1,58 @@
 //! What the end of a holder means: replaced, or uninstalled? Must never take a node out of the mesh because an answer is missing.
 
-use std::{io, path::Path, process::Stdio};
+use std::{
+    io,
+    path::Path,
+    process::Stdio,
+    time::{Duration, Instant},
+};
 
 use tokio::{io::AsyncWriteExt as _, process::Command};
 
-use crate::installed::UNINSTALLED;
+use crate::{installed::Installed, limits};
 
 /// Where kubelet puts a pod's credentials.
 const CREDENTIALS: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 /// Whether the DaemonSet `namespace/name` is being deleted or gone. Asked by another process, which has no privileges.
-pub(super) async fn is_uninstalled(daemonset: &str) -> bool {
-    match ask(daemonset).await {
-        Ok(code) => {
-            tracing::info!(daemonset, uninstalled = code == Some(i32::from(UNINSTALLED)), "asked what leaving means");
-            code == Some(i32::from(UNINSTALLED))
-        }
-        Err(error) => {
-            tracing::error!(daemonset, %error, "cannot ask what leaving means; pods stay captured for a successor");
-            false
+/// `has_successor`: another holder of this node waits for us to end.
+pub(super) async fn is_uninstalled(daemonset: &str, has_successor: impl Fn() -> bool) -> bool {
+    let ask = async || ask(daemonset).await;
+    let uninstalled = conclude(ask, has_successor, limits::SUCCESSOR_WITHIN, limits::INSTALLED_AGAIN).await;
+    tracing::info!(daemonset, uninstalled, "asked what leaving means");
+    uninstalled
+}
+
+/// A token that is valid no more says that our account is gone, or only our pod: who deletes a pod by force leaves no time to see the
+/// difference. Of a pod alone there is soon a successor; so pods stay captured until there was time for one.
+async fn conclude(
+    ask: impl AsyncFn() -> io::Result<Installed>,
+    has_successor: impl Fn() -> bool,
+    within: Duration,
+    pause: Duration,
+) -> bool {
+    let deadline = Instant::now() + within;
+    loop {
+        match ask().await {
+            Ok(Installed::Yes) => return false,
+            Ok(Installed::No) => return true,
+            Ok(Installed::Unknown) if has_successor() => return false,
+            Ok(Installed::Unknown) if Instant::now() >= deadline => return true,
+            Ok(Installed::Unknown) => tokio::time::sleep(pause).await,
+            Err(error) => {
+                tracing::error!(%error, "cannot ask what leaving means; pods stay captured for a successor");
+                return false;
+            }
         }
     }
 }
 
-async fn ask(daemonset: &str) -> io::Result<Option<i32>> {
+async fn ask(daemonset: &str) -> io::Result<Installed> {
     let (namespace, name) = daemonset.split_once('/').ok_or_else(|| {
         io::Error::new(io::ErrorKind::InvalidInput, format!("--installed-as: {daemonset:?} is not namespace/name"))
     })?;
     let credentials = Path::new(CREDENTIALS);
+    // Each time anew: kubelet renews it.
     let token = std::fs::read(credentials.join("token"))?;
     let mut child = Command::new("/proc/self/exe")
         .args(["installed", "--namespace", namespace, "--daemonset", name, "--authority"])
@@ -38,5 +63,40 @@ async fn ask(daemonset: &str) -> io::Result<Option<i32>> {
     if let Some(mut input) = child.stdin.take() {
         input.write_all(&token).await?;
     }
-    Ok(child.wait().await?.code())
+    let status = child.wait().await?;
+    status.code().and_then(Installed::of).ok_or_else(|| io::Error::other(format!("no answer ({status})")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// What is concluded from these answers, the last of them for ever, and how often was asked.
+    async fn concluded(answers: &[Installed], successor_after: usize) -> (bool, usize) {
+        let asked = Cell::new(0);
+        let ask = async || {
+            asked.set(asked.get() + 1);
+            answers.get(asked.get() - 1).or(answers.last()).copied().ok_or_else(|| io::Error::other("away"))
+        };
+        let has_successor = || asked.get() > successor_after;
+        let pause = Duration::from_millis(1);
+        (conclude(ask, has_successor, pause * 20, pause).await, asked.get())
+    }
+
+    // Seen to fail when a token that is refused means "uninstalled": a pod deleted by force took its node out of the mesh.
+    #[tokio::test]
+    async fn a_refused_token_alone_does_not_mean_uninstalled() {
+        use Installed::{No, Unknown, Yes};
+        let never = usize::MAX;
+        assert_eq!(concluded(&[Yes], never).await, (false, 1));
+        assert_eq!(concluded(&[No], never).await, (true, 1));
+        assert_eq!(concluded(&[], never).await, (false, 1));
+        assert_eq!(concluded(&[Unknown, Unknown, Yes], never).await, (false, 3), "a look-up had failed");
+        assert_eq!(concluded(&[Unknown, No], never).await, (true, 2));
+        assert_eq!(concluded(&[Unknown], 2).await, (false, 3), "a successor is at the door");
+        let (uninstalled, asked) = concluded(&[Unknown], never).await;
+        assert!(uninstalled && asked > 1, "nobody came");
+    }
 }

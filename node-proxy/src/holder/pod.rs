@@ -99,6 +99,8 @@ pub(super) struct Pod {
     pub(super) listeners: Option<Listeners>,
     /// Where it is.
     pub(super) phase: Phase,
+    /// A proxy or a file asked this holder for it: they say too when it is wanted no more.
+    pub(super) is_declared: bool,
     monitor: Option<Monitor>,
     /// When to look after rules next.
     pub(super) check: Instant,
@@ -141,6 +143,7 @@ impl Pod {
             namespace,
             listeners: None,
             phase: Phase::Enrolled,
+            is_declared: false,
             monitor: None,
             check: Instant::now() + limits::RECHECK,
         };
@@ -201,7 +204,7 @@ impl Pod {
         let leaving = state.leaving;
         let phase = if leaving { Phase::Releasing(Instant::now()) } else { Phase::Enrolled };
         let check = Instant::now() + limits::RECHECK;
-        let mut pod = Pod { state, key, namespace, listeners: None, phase, monitor: None, check };
+        let mut pod = Pod { state, key, namespace, listeners: None, phase, is_declared: false, monitor: None, check };
         if leaving {
             return Some(pod);
         }

@@ -6,7 +6,7 @@ use std::{
     fs, io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use crate::limits;
@@ -20,13 +20,14 @@ pub(super) struct Processes {
     proc: PathBuf,
     named: PathBuf,
     found: HashMap<String, u32>,
-    read: Option<Instant>,
+    /// When processes may be listed again.
+    next: Instant,
 }
 
 impl Processes {
     /// `proc`: the node's procfs; `named`: the directory in which the CNI names namespaces.
     pub(super) fn new(proc: PathBuf, named: PathBuf) -> Processes {
-        Processes { proc, named, found: HashMap::new(), read: None }
+        Processes { proc, named, found: HashMap::new(), next: Instant::now() }
     }
 
     /// The file of the pod's namespace: its name if it has one, else that of its oldest process.
@@ -34,24 +35,26 @@ impl Processes {
         if let Some(path) = self.found.get(uid).and_then(|pid| self.path_of(*pid, uid)) {
             return Some(path);
         }
-        if self.read.is_some_and(|read| read.elapsed() < limits::PROCESSES_RESCAN) {
+        let began = Instant::now();
+        if began < self.next {
             return None;
         }
-        self.read = Some(Instant::now());
         match oldest_by_pod(&self.proc) {
             Ok(found) => self.found = found,
             Err(error) => {
                 tracing::warn!(proc = %self.proc.display(), %error, "processes cannot be listed: is hostPID set?");
             }
         }
+        let ended = Instant::now();
+        self.next = ended + pause(ended - began);
         self.found.get(uid).and_then(|pid| self.path_of(*pid, uid))
     }
 
     /// A file of the node's as we see it: container runtimes say `/var/run/netns`, we have the directory itself.
-    pub(super) fn here(&self, netns: PathBuf) -> PathBuf {
+    pub(super) fn here(&self, netns: &Path) -> PathBuf {
         match netns.file_name().map(|name| self.named.join(name)) {
             Some(named) if named.exists() => named,
-            _ => netns,
+            _ => netns.to_owned(),
         }
     }
 
@@ -73,6 +76,11 @@ impl Processes {
     }
 }
 
+/// The holder's one thread spends a tenth of its time on lists at most, however long they are.
+fn pause(took: Duration) -> Duration {
+    (took * 9).max(limits::PROCESSES_RESCAN)
+}
+
 fn oldest_by_pod(proc: &Path) -> io::Result<HashMap<String, u32>> {
     let mut found: HashMap<String, u32> = HashMap::new();
     for entry in fs::read_dir(proc)? {
@@ -90,12 +98,23 @@ fn oldest_by_pod(proc: &Path) -> io::Result<HashMap<String, u32>> {
 /// The uid in the path of a pod's cgroup: `…/pod<uid>/…` (cgroupfs), `…-pod<uid with _ for ->.slice/…` (systemd).
 fn pod_of(cgroup: &str) -> Option<String> {
     cgroup.lines().find_map(|line| {
-        let path = line.splitn(3, ':').nth(2).filter(|path| path.contains("kubepods"))?;
+        let path = line.splitn(3, ':').nth(2)?;
+        if !path.contains("kubepods") && !is_beside_us(path) {
+            return None;
+        }
         path.split('/').find_map(|part| {
             let at = part.find("pod").into_iter().chain(part.rfind("-pod").map(|at| at + 1));
             at.filter_map(|at| part.get(at + 3..at + 3 + UID_BYTES)).find_map(uid)
         })
     })
+}
+
+/// cgroupfs, seen out of a cgroup namespace of our own: `/../../pod<uid>/…`, or below the name of a class of service.
+fn is_beside_us(path: &str) -> bool {
+    let Some(path) = path.strip_prefix("/../") else { return false };
+    let mut parts = path.split('/').skip_while(|part| *part == "..");
+    let pod = parts.find(|part| !matches!(*part, "burstable" | "besteffort"));
+    pod.and_then(|part| part.strip_prefix("pod")).is_some_and(|rest| uid(rest).is_some() && rest.len() == UID_BYTES)
 }
 
 fn uid(text: &str) -> Option<String> {
@@ -122,6 +141,8 @@ mod tests {
                 UID.replace('-', "_")
             ),
             format!("0::/../../kubepods/besteffort/pod{UID}"),
+            format!("0::/../../pod{UID}/0123abc"),
+            format!("0::/../../../besteffort/pod{UID}/0123abc"),
         ];
         for cgroup in cases {
             assert_eq!(pod_of(&cgroup).as_deref(), Some(UID), "{cgroup}");
@@ -130,7 +151,16 @@ mod tests {
             assert_eq!(pod_of(cgroup), None, "{cgroup}");
         }
         // Not below kubelet's tree: anybody may have made it.
-        assert_eq!(pod_of(&format!("0::/home/pod{UID}")), None);
+        for path in ["", "/home", "/../x", "/../../../user.slice", "/../../burstable/x"] {
+            assert_eq!(pod_of(&format!("0::{path}/pod{UID}")), None, "{path}");
+        }
+    }
+
+    // Seen to fail with the old limit, which ran from before the list: 20 ms whatever it took.
+    #[test]
+    fn a_long_list_is_not_read_all_the_time() {
+        assert_eq!(pause(Duration::ZERO), limits::PROCESSES_RESCAN);
+        assert!(pause(Duration::from_millis(50)) >= Duration::from_millis(450));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::{
 use rustix::net::{SocketAddrUnix, SocketFlags};
 use tokio::{io::unix::AsyncFd, sync::mpsc, task::JoinHandle};
 
-use super::Event;
+use super::{Event, state};
 use crate::{
     handover::{
         HandoverError, Reply, Request,
@@ -63,10 +63,7 @@ impl Server {
             std::fs::create_dir_all(directory)?;
         }
         // What a predecessor left: it is gone, or we would not have the lock of the state directory.
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _free => {}
-        }
+        state::remove(path)?;
         let socket = seqpacket()?;
         rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
@@ -77,7 +74,7 @@ impl Server {
             }
             owned => owned?,
         }
-        rustix::net::listen(&socket, 8)?;
+        rustix::net::listen(&socket, limits::HOLDER_BACKLOG)?;
         Ok(Server { socket: watched(socket)?, path: path.to_owned(), proxy_uid })
     }
 

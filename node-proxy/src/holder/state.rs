@@ -79,6 +79,9 @@ impl PodState {
     }
 }
 
+/// File that says that another holder waits.
+const SUCCESSOR: &str = "successor";
+
 /// The directory.
 #[derive(Debug)]
 pub(crate) struct StateDirectory {
@@ -104,9 +107,17 @@ impl StateDirectory {
                 return Err(error.into());
             }
             tracing::warn!(path = %path.display(), "another holder of this node is running; waiting for it to end");
+            fs::write(path.join(SUCCESSOR), "")?;
             rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)?;
         }
+        // Ours, or that of one that did not wait to the end.
+        remove(&path.join(SUCCESSOR))?;
         Ok(StateDirectory { path: path.to_owned(), _lock: lock })
+    }
+
+    /// Whether another holder waits for the one that has the directory at `path`.
+    pub(super) fn has_successor(path: &Path) -> bool {
+        path.join(SUCCESSOR).exists()
     }
 
     /// Every pod written down. A file that cannot be read is named, removed and forgotten: its pod is found by its pins.
@@ -138,10 +149,7 @@ impl StateDirectory {
 
     /// Forgets a pod.
     pub(super) fn remove(&self, key: &str) -> io::Result<()> {
-        match fs::remove_file(self.file(key)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _gone => Ok(()),
-        }
+        remove(&self.file(key))
     }
 
     /// Removes the directory and all in it.
@@ -151,6 +159,14 @@ impl StateDirectory {
 
     fn file(&self, key: &str) -> PathBuf {
         self.path.join(format!("{key}.json"))
+    }
+}
+
+/// Removes a file, if it is there.
+pub(super) fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _gone => Ok(()),
     }
 }
 
@@ -189,6 +205,29 @@ mod tests {
     }
 
     #[test]
+    fn who_waits_for_the_directory_is_seen() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().to_owned();
+        let first = StateDirectory::open(&path, true).unwrap();
+        assert!(!StateDirectory::has_successor(&path));
+        let waiting = path.clone();
+        let second = std::thread::spawn(move || StateDirectory::open(&waiting, true).unwrap());
+        while !StateDirectory::has_successor(&path) {
+            std::thread::yield_now();
+        }
+        drop(first);
+        let _second = second.join().unwrap();
+        assert!(!StateDirectory::has_successor(&path), "it waits no more");
+    }
+
+    // Seen to fail with `deny_unknown_fields` on the specification: the pod is forgotten and its capture taken for nobody's.
+    #[test]
+    fn a_field_of_a_newer_holder_is_no_reason_to_forget_a_pod() {
+        let spec = serde_json::json!({"uid": "u", "addresses": [], "of_tomorrow": 1});
+        assert_eq!(serde_json::from_value::<PodSpec>(spec).unwrap().uid, "u");
+    }
+
+    #[test]
     fn what_is_written_is_read_and_garbage_is_dropped() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state");
@@ -210,6 +249,7 @@ mod tests {
         assert_eq!(state.load().unwrap(), [pod]);
         assert!(!path.join("bad.json").exists());
         assert!(StateDirectory::open(&path, false).is_err(), "a second holder must not get in");
+        assert!(!StateDirectory::has_successor(&path), "it did not wait");
         state.remove("u").unwrap();
         state.remove("u").unwrap();
         assert!(state.load().unwrap().is_empty());

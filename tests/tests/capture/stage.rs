@@ -4,6 +4,7 @@ use std::{
     env, fs,
     io::{self, Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
     thread::JoinHandle,
@@ -27,14 +28,30 @@ const CGROUPS: [&str; 2] = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"];
 pub(crate) struct Stage {
     pub(crate) fabric: Fabric,
     pub(crate) folder: TempDir,
+    /// The holder's arguments for a node of Kubernetes: its proxy has a user of its own, and CNI plugins announce pods.
+    is_kubernetes: bool,
     holder: Option<Daemon>,
 }
+
+/// User of the proxy on a node of Kubernetes.
+pub(crate) const PROXY_UID: u32 = 2102;
 
 impl Stage {
     /// Two nodes; a holder runs on the first.
     pub(crate) fn new() -> Stage {
-        let mut stage =
-            Stage { fabric: Fabric::new(), folder: tempfile::tempdir().expect("temporary folder"), holder: None };
+        Stage::set_up(false)
+    }
+
+    /// The same, with the holder as it runs on Kubernetes.
+    pub(crate) fn on_kubernetes() -> Stage {
+        Stage::set_up(true)
+    }
+
+    fn set_up(is_kubernetes: bool) -> Stage {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        // The proxy's user comes by.
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("temporary folder");
+        let mut stage = Stage { fabric: Fabric::new(), folder, is_kubernetes, holder: None };
         fs::create_dir(stage.pods()).expect("directory of pods");
         stage.start_holder();
         stage
@@ -66,7 +83,11 @@ impl Stage {
     pub(crate) fn start_holder(&mut self) {
         let mut command = self.node().command(binary("weir-node"));
         let cgroup = CGROUPS.into_iter().find(|path| Path::new(path).join("cgroup.procs").exists()).expect("cgroup v2");
-        command.args(["holder", "--proxy-uid", "0", "--cgroup", cgroup]);
+        let uid = if self.is_kubernetes { PROXY_UID } else { 0 };
+        command.args(["holder", "--cgroup", cgroup, "--proxy-uid", &uid.to_string()]);
+        if self.is_kubernetes {
+            command.arg("--processes");
+        }
         command.arg("--socket").arg(self.socket()).arg("--state").arg(self.state()).arg("--pods").arg(self.pods());
         let log = self.folder.path().join("holder.log");
         // Each holder says when it is ready; the last one's word counts.

@@ -22,21 +22,35 @@ pub fn redirected(target: SocketAddr, path: &str, location: &str) -> Option<Prob
     if secure {
         return Some(Probe { port, kind: ProbeKind::Connection });
     }
-    Some(get(port, if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }))
+    get(port, &if path.starts_with('/') { path.to_owned() } else { format!("/{path}") })
 }
 
-fn get(port: u16, path: String) -> Probe {
-    Probe { port, kind: ProbeKind::Get(Arc::from(path)) }
+/// The page at `path`, without the dots that whoever follows leaves out (RFC 3986 5.2.4).
+fn get(port: u16, path: &str) -> Option<Probe> {
+    let (path, query) = path.split_at(path.find('?').unwrap_or(path.len()));
+    let mut segments: Vec<&str> = path.split('/').collect();
+    // What climbs would have to be resolved as kubelet does.
+    if segments.contains(&"..") {
+        return None;
+    }
+    if segments.last() == Some(&".") {
+        segments.push("");
+    }
+    segments.retain(|segment| *segment != ".");
+    Some(Probe { port, kind: ProbeKind::Get(Arc::from(segments.join("/") + query)) })
 }
 
 fn relative(port: u16, path: &str, location: &str) -> Option<Probe> {
-    let (directory, _last) = path.split('?').next()?.rsplit_once('/')?;
-    // `//host` is another host's. What climbs would have to be resolved as kubelet does.
-    if location.is_empty() || location.starts_with("//") || location.contains("..") {
-        return None;
+    let path = path.split('?').next()?;
+    let (directory, _last) = path.rsplit_once('/')?;
+    match location.chars().next()? {
+        // Another host's.
+        '/' if location.starts_with("//") => None,
+        '/' => get(port, location),
+        // The same page.
+        '?' => get(port, &format!("{path}{location}")),
+        _relative => get(port, &format!("{directory}/{location}")),
     }
-    let absolute = location.starts_with('/');
-    Some(get(port, if absolute { location.to_owned() } else { format!("{directory}/{location}") }))
 }
 
 fn port_of(authority: &str, own: IpAddr, default: u16) -> Option<u16> {
@@ -55,12 +69,16 @@ mod tests {
     fn only_the_pod_itself_is_followed_to() {
         let v4: SocketAddr = "10.1.0.1:8080".parse().unwrap();
         let v6: SocketAddr = "[fd00::1]:8080".parse().unwrap();
-        let page = |port, path: &str| Some(get(port, path.to_owned()));
+        let page = |port, path: &str| Some(Probe { port, kind: ProbeKind::Get(Arc::from(path)) });
         let tls = |port| Some(Probe { port, kind: ProbeKind::Connection });
         for (target, location, expected) in [
             (v4, "/login", page(8080, "/login")),
             (v4, "/login?next=a#top", page(8080, "/login?next=a")),
             (v4, "done", page(8080, "/health/done")),
+            (v4, "./done?a=../b", page(8080, "/health/done?a=../b")),
+            (v4, "a/./b/.", page(8080, "/health/a/b/")),
+            (v4, "/./login", page(8080, "/login")),
+            (v4, "?x=1", page(8080, "/health/check?x=1")),
             (v4, "http://10.1.0.1:8080/login", page(8080, "/login")),
             (v4, "http://10.1.0.1", page(80, "/")),
             (v4, "HTTP://10.1.0.1:81?a", page(81, "/?a")),
@@ -74,6 +92,8 @@ mod tests {
             (v4, "https://example.org/", None),
             (v4, "//example.org/", None),
             (v4, "../up", None),
+            (v4, "/up/..", None),
+            (v4, "http://10.1.0.1:8080/a/../b", None),
             (v4, "", None),
         ] {
             assert_eq!(redirected(target, "/health/check?x=/y/", location), expected, "{location}");

@@ -56,7 +56,7 @@ impl Clients {
         });
     }
 
-    fn is_connected(&self, id: u64) -> bool {
+    pub(super) fn is_connected(&self, id: u64) -> bool {
         self.clients.contains_key(&id)
     }
 
@@ -92,6 +92,7 @@ impl Keeper {
     pub(super) fn request(&mut self, id: u64, request: Request, fds: Vec<OwnedFd>) {
         match request {
             Request::Hello { version } => {
+                // The proxy goes by our answer, and says which of the two to roll.
                 tracing::debug!(client = id, version, "hello");
                 self.clients.answer(id, Reply::Welcome { version: VERSION }, Vec::new());
             }
@@ -119,21 +120,21 @@ impl Keeper {
                 let features = self.clients.features.clone();
                 self.clients.answer(id, Reply::Features { features }, Vec::new());
             }
-            Request::Expect { begin, current, plain, meshed_namespaces } => {
-                self.arrivals.expect(id, begin, current, plain, meshed_namespaces);
+            Request::Expect { part, plain, meshed_namespaces } => {
+                self.arrivals.expect(id, part, plain, meshed_namespaces);
             }
             Request::Arrive { uid, namespace, netns } if self.clients.is_root(id) => {
                 self.arrive(id, &uid, namespace, netns);
             }
-            Request::Depart { uid } if self.clients.is_root(id) => {
-                self.depart(&uid);
+            Request::Depart { uid, netns } if self.clients.is_root(id) => {
+                self.depart(&uid, &netns);
                 self.clients.answer(id, Reply::Arrived { arrival: Arrival::Plain }, Vec::new());
             }
             // Gone before it was its turn: nobody waits for an answer, and pods that left are found by themselves.
-            Request::Arrive { uid, .. } | Request::Depart { uid } if !self.clients.is_connected(id) => {
+            Request::Arrive { uid, .. } | Request::Depart { uid, .. } if !self.clients.is_connected(id) => {
                 tracing::debug!(client = id, uid, "a plugin did not wait");
             }
-            Request::Arrive { uid, .. } | Request::Depart { uid } => {
+            Request::Arrive { uid, .. } | Request::Depart { uid, .. } => {
                 tracing::warn!(client = id, uid, "only the node's root may announce pods");
             }
         }

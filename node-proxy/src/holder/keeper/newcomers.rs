@@ -1,6 +1,9 @@
 //! Pods that the CNI plugin announces, met with what proxies ask for. Must never answer a pod's runtime twice.
 
-use std::{path::PathBuf, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use super::Keeper;
 use crate::{
@@ -22,21 +25,28 @@ impl Keeper {
         if let Some(file) = self.files.get(&spec.uid) {
             return Some(file.netns.clone());
         }
-        let announced = self.arrivals.network(&spec.uid).filter(|netns| netns.exists());
-        announced.map(PathBuf::from).or_else(|| self.processes.as_mut()?.network(&spec.uid))
+        let announced = self.arrivals.network(&spec.uid).map(|netns| self.here(netns));
+        announced.filter(|netns| netns.exists()).or_else(|| self.processes.as_mut()?.network(&spec.uid))
+    }
+
+    /// A container runtime's file as we see it.
+    fn here(&self, netns: &Path) -> PathBuf {
+        self.processes.as_ref().map_or_else(|| netns.to_owned(), |processes| processes.here(netns))
     }
 
     /// A pod has its network, and no process of its own yet.
     pub(super) fn arrive(&mut self, client: u64, uid: &str, namespace: String, netns: PathBuf) {
-        let netns = self.processes.as_ref().map_or(netns.clone(), |processes| processes.here(netns));
-        let inode = Namespace::open(&netns).map(|namespace| namespace.inode()).ok();
+        let here = self.here(&netns);
+        let inode = match Namespace::open(&here) {
+            Ok(namespace) => namespace.inode(),
+            // Whether it is the one that is captured cannot be told.
+            Err(error) => return self.not_yet(client, format!("network namespace {}: {error}", here.display())),
+        };
         if !self.arrivals.arrive(client, uid, namespace, netns, Instant::now()) {
-            let reason = format!("{} pods wait to be captured already", limits::CNI_WAITING);
-            self.clients.answer(client, Reply::Arrived { arrival: Arrival::NotYet { reason } }, Vec::new());
-            return;
+            return self.not_yet(client, format!("{} pods wait to be captured already", limits::CNI_WAITING));
         }
         // The same pod with a new sandbox: what was captured is no longer its own.
-        if self.pods.get(uid).is_some_and(|pod| inode.is_some_and(|inode| pod.state.inode != inode)) {
+        if self.pods.get(uid).is_some_and(|pod| pod.state.inode != inode) {
             tracing::info!(uid, "the pod has a new network namespace");
             self.lose(uid);
         }
@@ -45,9 +55,16 @@ impl Keeper {
         }
     }
 
+    fn not_yet(&mut self, client: u64, reason: String) {
+        self.clients.answer(client, Reply::Arrived { arrival: Arrival::NotYet { reason } }, Vec::new());
+    }
+
     /// A pod's network goes away: its namespace is looked at when the container runtime is through with it.
-    pub(super) fn depart(&mut self, uid: &str) {
-        self.arrivals.depart(uid);
+    pub(super) fn depart(&mut self, uid: &str, netns: &Path) {
+        // A runtime that knows no file any more: then ours is that one if it is gone.
+        let gone = self.arrivals.network(uid).filter(|known| !self.here(known).exists()).map(Path::to_owned);
+        let netns = gone.filter(|_| netns.as_os_str().is_empty()).unwrap_or_else(|| netns.to_owned());
+        self.arrivals.depart(uid, &netns);
         if self.pods.contains_key(uid) {
             self.changed.insert(uid.to_owned(), Instant::now() + limits::CNI_DEPART);
         }
@@ -56,6 +73,7 @@ impl Keeper {
     /// Tells container runtimes what was decided.
     pub(super) fn answer_newcomers(&mut self) {
         let now = Instant::now();
+        self.arrivals.keep(|client| self.clients.is_connected(client));
         for uid in self.arrivals.uids() {
             let progress = match (self.pods.get(&uid), self.waiting.get(&uid)) {
                 (Some(pod), _) if pod.phase == Phase::Enrolled => Progress::Captured,
@@ -65,17 +83,25 @@ impl Keeper {
             };
             match self.arrivals.verdict(&uid, progress, now) {
                 Verdict::Wait => {}
+                // The node leaves the mesh.
+                Verdict::Capture if self.closing => self.answer_newcomer(&uid, &Arrival::Plain),
                 Verdict::Capture => {
-                    tracing::warn!(uid, "control is away and the namespace is meshed: captured with default settings");
-                    self.enrol(PodSpec { uid, ..PodSpec::default() });
+                    tracing::warn!(uid, "control is away and the namespace is meshed: capturing with default settings");
+                    // Not to be waited for: nobody would say when such a pod is gone. The runtime announces it again.
+                    let arrival = match self.enrol_new(PodSpec { uid: uid.clone(), ..PodSpec::default() }) {
+                        Ok(_captured) => Arrival::Captured,
+                        Err(error) => Arrival::NotYet { reason: error.to_string() },
+                    };
+                    self.answer_newcomer(&uid, &arrival);
                 }
-                Verdict::Answer(arrival) => {
-                    for client in self.arrivals.answered(&uid) {
-                        let reply = Reply::Arrived { arrival: arrival.clone() };
-                        self.clients.answer(client, reply, Vec::new());
-                    }
-                }
+                Verdict::Answer(arrival) => self.answer_newcomer(&uid, &arrival),
             }
+        }
+    }
+
+    fn answer_newcomer(&mut self, uid: &str, arrival: &Arrival) {
+        for client in self.arrivals.answered(uid) {
+            self.clients.answer(client, Reply::Arrived { arrival: arrival.clone() }, Vec::new());
         }
     }
 }
