@@ -1,10 +1,12 @@
 //! Refusals, for whoever watches over the cluster: one line each, under a log target of their own.
 //!
-//! Must never hold a token or a key, and never text of a caller that is not quoted.
+//! Must never hold a token or a key, and never text of a caller that is not quoted and bounded.
 
 use std::net::SocketAddr;
 
 use tonic::{Code, Status};
+
+use crate::parse::quoted;
 
 /// What was attempted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,5 +39,28 @@ pub fn refused(act: Act, status: &Status, claimed: &str, peer: Option<SocketAddr
         return;
     }
     let peer = peer.map(|peer| peer.to_string()).unwrap_or_default();
-    tracing::warn!(target: "weir_control::audit", act = act.as_str(), reason = status.message(), ?claimed, peer, "refused");
+    tracing::warn!(target: "weir_control::audit", act = act.as_str(), reason = status.message(), claimed = %quoted(claimed), peer, "refused");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs::{self, File},
+        sync::Mutex,
+    };
+
+    use super::*;
+
+    #[test]
+    fn what_a_caller_claims_is_one_short_line() {
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let file = Mutex::new(File::create(log.path()).unwrap());
+        let lines = tracing_subscriber::fmt().with_ansi(false).with_writer(file).finish();
+        let claimed = format!("node-a\nforged {}", "x".repeat(1_000_000));
+        tracing::subscriber::with_default(lines, || {
+            refused(Act::Node, &Status::permission_denied("no"), &claimed, None);
+        });
+        let log = fs::read_to_string(log.path()).unwrap();
+        assert!(log.contains(r"node-a\nforged xxx") && log.len() < 500 && log.lines().count() == 1, "{log}");
+    }
 }

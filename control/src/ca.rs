@@ -15,6 +15,7 @@ use parking_lot::RwLock;
 use weir_core::identity::Identity;
 
 use self::files::Paths;
+pub(crate) use self::files::certificates;
 pub use self::files::write as write_private;
 pub use self::{
     issuer::{Issued, Issuer},
@@ -216,8 +217,8 @@ pub fn unix_now() -> i64 {
 }
 
 fn load(origins: &Origins, given: Material) -> Result<Current, CaError> {
-    let anchors = files::certificates(&origins.anchors, &given.anchors)?;
-    let chain = files::certificates(&origins.issuer, &given.issuer)?;
+    let anchors = certificates(&origins.anchors, &given.anchors)?;
+    let chain = certificates(&origins.issuer, &given.issuer)?;
     let issuer = Issuer::new(chain, &given.key, &anchors)
         .map_err(|reason| CaError::Content { origin: origins.issuer.clone(), reason })?;
     // A bundle that is the union of two may name one twice.

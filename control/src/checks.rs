@@ -4,9 +4,13 @@ use std::{collections::BTreeSet, time::Duration};
 
 use weir_api::v1::{self, CheckOutcome, CheckResult};
 
-use crate::{kubernetes::NAMESPACE, limits, plane::Plane, replicas::Gathered};
+use crate::{
+    kubernetes::{CONTROL, NAMESPACE},
+    limits,
+    plane::Plane,
+    replicas::Gathered,
+};
 
-const CONTROL: &str = "weir-control";
 const IDENTITY: &str = "weir-identity";
 const PODS: &str = "weir-data-plane";
 
@@ -152,6 +156,10 @@ fn certificates(plane: &Plane, gathered: &Gathered) -> CheckResult {
         let within = limits::RENEWED_WITHIN;
         wrong.insert(0, format!("nodes renew within {within:?} of a change of the issuer; do not remove the former one's trust anchor before. Still of another issuer:"));
     }
+    let silent = gathered.missing_nodes.iter().map(|node| format!("node {node}"));
+    let replicas = gathered.missing_replicas();
+    let silent = silent.chain(replicas.iter().map(|replica| format!("the nodes of replica {}", replica.name)));
+    wrong.extend(silent.map(|silent| format!("{silent}: did not answer, and may have others: do not go on before")));
     judged(IDENTITY, "certificates of pods are of the issuer in use", CheckOutcome::Warning, wrong)
 }
 
@@ -188,4 +196,26 @@ fn refused(plane: &Plane) -> CheckResult {
         .collect();
     wrong.sort();
     judged(PODS, "pods that are opted in can be meshed", CheckOutcome::Warning, wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ca::{Authority, CaArgs};
+
+    #[test]
+    fn certificates_are_not_well_while_somebody_has_not_said_which_ones_it_has() {
+        let state = tempfile::tempdir().unwrap();
+        let args = CaArgs { trust_anchors: None, issuer_certificate: None, issuer_key: None, certificate_hours: 24 };
+        let authority = Authority::open(&args, state.path(), "cluster.local").unwrap();
+        let plane = Plane::new("cluster.local".to_owned(), authority, None);
+        assert_eq!(certificates(&plane, &Gathered::default()).outcome(), CheckOutcome::Success);
+        let node = Gathered { missing_nodes: vec!["n-1".to_owned()], ..Gathered::default() };
+        let silent = v1::Replica { name: "c-1".to_owned(), problem: "no".to_owned(), ..v1::Replica::default() };
+        let replica = Gathered { replicas: vec![silent], ..Gathered::default() };
+        for (gathered, named) in [(node, "node n-1"), (replica, "replica c-1")] {
+            let found = certificates(&plane, &gathered);
+            assert!(found.outcome() == CheckOutcome::Warning && found.hint.contains(named), "{found:?}");
+        }
+    }
 }

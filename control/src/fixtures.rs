@@ -1,5 +1,7 @@
 //! Manifests for unit tests. Must never be used outside them.
 
+pub(crate) mod api;
+
 use crate::{
     index::{Changed, Index},
     objects::{Event, Object, ObjectName},

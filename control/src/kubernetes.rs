@@ -27,8 +27,8 @@ use crate::{
 
 /// Namespace of the mesh's own objects.
 pub const NAMESPACE: &str = "weir";
-/// Name of control in leases, events and as owner of fields.
-const CONTROL: &str = "weir-control";
+/// Name of control: of its account, Service and Lease, in events, and as owner of fields.
+pub const CONTROL: &str = "weir-control";
 
 /// What the API server did not do.
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +63,7 @@ impl From<kube::Error> for Failure {
 }
 
 /// An error with all that caused it: the outermost of a client says only that there was one.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {
@@ -141,10 +141,18 @@ impl Running {
 /// # Errors
 /// Neither is there, or it cannot be used.
 pub async fn client() -> Result<Client, Failure> {
-    let mut config = Config::infer().await.map_err(|error| Failure::Other(chain(&error)))?;
+    let config = Config::infer().await.map_err(|error| Failure::Other(chain(&error)))?;
+    Ok(ClientBuilder::try_from(bounded(config))?.build())
+}
+
+/// Lists and the beginning of a watch have no bound of their own: a server that took the question and then lost its power would
+/// be waited for without end.
+fn bounded(mut config: Config) -> Config {
     config.connect_timeout = Some(limits::API_WITHIN);
-    let builder = ClientBuilder::try_from(config)?;
-    Ok(builder.build())
+    config.read_timeout = Some(limits::API_SILENCE);
+    // Counted from the question, not from when its connection was used before.
+    config.reset_reader_on_write = true;
+    config
 }
 
 /// Waits for an authority, then watches everything.
@@ -181,4 +189,19 @@ fn instance() -> String {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         format!("{}-{}", host.trim(), std::process::id())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_silent_api_server_is_given_up_and_a_quiet_watch_is_not() {
+        let config = bounded(Config::new(http::Uri::from_static("https://192.0.2.1")));
+        assert!(config.reset_reader_on_write);
+        assert_eq!(config.connect_timeout, Some(limits::API_WITHIN));
+        // The watcher's own margin is five seconds.
+        let watch = Duration::from_secs(u64::from(limits::WATCH_SECONDS) + 5);
+        assert!(config.read_timeout.is_some_and(|silence| silence > watch && silence < watch * 2));
+    }
 }

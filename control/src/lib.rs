@@ -3,6 +3,7 @@
 //! Must never be needed for a request: nodes serve on without it.
 
 pub mod admin;
+pub mod allowance;
 pub mod audit;
 pub mod ca;
 pub mod checks;
@@ -146,7 +147,7 @@ pub fn run(args: Args) -> Result<(), ControlError> {
     {
         return Err(ControlError::Namespace(other.clone()));
     }
-    let identity = Identity::of(kubernetes::NAMESPACE, "weir-control", &args.trust_domain)?;
+    let identity = Identity::of(kubernetes::NAMESPACE, kubernetes::CONTROL, &args.trust_domain)?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(setup("starting the event loop"))?;
     let ended = runtime.block_on(control(args, identity));

@@ -130,6 +130,11 @@ pub const WATCHED_QUEUE: usize = 1_024;
 pub const FINDINGS_IN_CLUSTER: usize = 1_000;
 /// One call to the API server: it answers in milliseconds, or something is wrong.
 pub const API_WITHIN: Duration = Duration::from_secs(5);
+/// The API server ends a watch after so long, seconds, and it is taken up again where it was: one that stays open for five seconds
+/// more is on a dead connection.
+pub const WATCH_SECONDS: u32 = 30;
+/// Longest silence of the API server inside one answer: longer than a watch without news, so that only a dead connection reaches it.
+pub const API_SILENCE: Duration = Duration::from_secs(40);
 /// Pause after a first failure; it doubles with each further one.
 pub const API_PAUSE_FIRST: Duration = Duration::from_millis(200);
 /// Longest pause: an API server that is back is used within so long.
@@ -176,6 +181,8 @@ pub const PODS_RESCAN: Duration = Duration::from_secs(5);
 pub const CERTIFICATE_WITHIN: Duration = Duration::from_secs(10);
 /// Nodes renew at seven tenths of a certificate's life: one with less than this part (a tenth) left is late.
 pub const CERTIFICATE_LATE_PART: u32 = 10;
+/// What control writes for others and does not watch, trust anchors and status, is there again so long after somebody changed it.
+pub const RESTORED_WITHIN: Duration = Duration::from_secs(60);
 /// Least time between two writes of the status.
 pub const STATUS_PAUSE: Duration = Duration::from_secs(2);
 /// Look at the status without an event.

@@ -15,12 +15,14 @@ use weir_api::v1::{self, control_message, node_message, nodes_server::Nodes};
 use weir_core::identity::Identity;
 
 use crate::{
+    allowance::Allowance,
     audit,
     ca::CaError,
-    kubernetes::NAMESPACE,
+    kubernetes::{CONTROL, NAMESPACE},
     limits,
     notices::{Notice, Reason},
     objects::Pod,
+    parse::quoted,
     plane::{Node, Plane},
     session::Session,
     tokens::{Caller, Tokens},
@@ -32,13 +34,6 @@ pub struct Service {
     plane: Arc<Plane>,
     tokens: Arc<Tokens>,
     allowances: Mutex<HashMap<Arc<str>, Allowance>>,
-}
-
-/// Certificates that a node may ask for now: a token bucket.
-#[derive(Debug)]
-struct Allowance {
-    left: f64,
-    at: Instant,
 }
 
 type Messages = Pin<Box<dyn futures_core::Stream<Item = Result<v1::ControlMessage, Status>> + Send>>;
@@ -53,18 +48,11 @@ impl Service {
     fn allow(&self, node: &Arc<str>) -> Result<(), Status> {
         let now = Instant::now();
         let mut allowances = self.allowances.lock();
-        let full = Allowance { left: limits::CERTIFY_BURST, at: now };
-        let allowance = allowances.entry(Arc::clone(node)).or_insert(full);
-        let gained = now.duration_since(allowance.at).as_secs_f64() * limits::CERTIFY_PER_SECOND;
-        allowance.left = (allowance.left + gained).min(limits::CERTIFY_BURST);
-        allowance.at = now;
-        if allowance.left < 1.0 {
-            return Err(Status::resource_exhausted(
-                "this node asks for too many certificates; it may ask again in a second",
-            ));
+        let full = || Allowance::full(limits::CERTIFY_BURST, limits::CERTIFY_PER_SECOND, now);
+        if allowances.entry(Arc::clone(node)).or_insert_with(full).take_now(now) {
+            return Ok(());
         }
-        allowance.left -= 1.0;
-        Ok(())
+        Err(Status::resource_exhausted("this node asks for too many certificates; it may ask again in a second"))
     }
 
     fn sign(&self, node: &str, request: &v1::CertifyRequest) -> Result<v1::CertifyResponse, Status> {
@@ -90,7 +78,7 @@ impl Service {
     /// Whether a live, opted-in pod of the node has this identity.
     fn may_have(&self, node: &str, identity: &Identity) -> bool {
         // Whoever has control's own passes for a replica, and replicas believe each other.
-        if identity.namespace() == NAMESPACE && identity.service_account() == "weir-control" {
+        if identity.namespace() == NAMESPACE && identity.service_account() == CONTROL {
             return false;
         }
         let index = self.plane.index();
@@ -127,8 +115,8 @@ impl Nodes for Service {
             .await
             .map_err(|_elapsed| Status::deadline_exceeded("no hello came"))??;
         if *hello.node_name != *name {
-            let refusal =
-                Status::permission_denied(format!("this token is node {name}'s, not {:?}'s", hello.node_name));
+            let claimed = quoted(&hello.node_name);
+            let refusal = Status::permission_denied(format!("this token is node {name}'s, not {claimed}'s"));
             audit::refused(audit::Act::Node, &refusal, &hello.node_name, caller.peer);
             return Err(refusal);
         }
@@ -157,7 +145,7 @@ impl Nodes for Service {
             Ok(response) => Ok(Response::new(response)),
             Err(refusal) => {
                 self.plane.metrics.certificate("refused");
-                let claimed = format!("{} on node {node}", request.identity);
+                let claimed = format!("node {node}: {}", request.identity);
                 audit::refused(audit::Act::Certify, &refusal, &claimed, caller.peer);
                 self.tell_pods(&node, &request.identity, &refusal);
                 Err(refusal)

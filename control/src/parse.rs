@@ -112,8 +112,8 @@ impl FieldError {
     }
 }
 
-/// A foreign value as findings show it: bounded, and without control characters.
-fn quoted(value: &str) -> String {
+/// A foreign value as findings and logs show it: bounded, and without control characters.
+pub(crate) fn quoted(value: &str) -> String {
     let shown: String = value.chars().take(limits::QUOTED_BYTES).collect();
     format!("{shown:?}")
 }

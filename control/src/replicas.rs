@@ -18,7 +18,7 @@ use weir_core::identity::Identity;
 
 pub use self::gathered::Gathered;
 use self::peers::Peer;
-use crate::{audit, limits, plane::Plane};
+use crate::{audit, kubernetes::CONTROL, limits, plane::Plane};
 
 /// This replica, and how it finds and asks the others.
 #[derive(Debug)]
@@ -66,7 +66,7 @@ impl Replicas {
         let asked = asked.buffer_unordered(limits::REPLICAS).collect::<Vec<_>>();
         let (own, mut asked) = tokio::join!(self.own(window), asked);
         asked.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
-        let mut gathered = Gathered::of(self.me.as_deref().unwrap_or("weir-control"), own);
+        let mut gathered = Gathered::of(self.me.as_deref().unwrap_or(CONTROL), own);
         for (peer, share) in asked {
             gathered.add(&peer, share);
         }

@@ -97,6 +97,7 @@ fn the_same_objects_for_what_is_set() {
         "holder.cniExcludeNamespaces={kube-system,cni},holder.cgroupDir=/sys/fs/cgroup/unified",
         "clusterDomain=corp.example,trustDomain=trust.example",
         "clusterNetworks={10.0.0.0/8,fd00::/8},proxy.defaultInboundPolicy=cluster-authenticated",
+        r"control.nodeSelector.kubernetes\.io/os=null,proxy.resources.requests.memory=null",
         "proxy.resources.limits.cpu=2,proxy.resources.requests.cpu=0.5,proxy.priorityClassName=",
     ] {
         compare(&["--set", set], &["--set", set]);

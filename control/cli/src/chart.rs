@@ -51,7 +51,8 @@ const DEFAULTS: &str = chart_file!("values.yaml");
 const SCHEMA: &str = chart_file!("values.schema.json");
 /// The name under which templates read the defaults: helm keeps `values.yaml` itself from them, so the chart has a link to it.
 const DEFAULTS_LINK: &str = "defaults.yaml";
-/// Every object carries it: what belongs to the mesh is found by it.
+/// Every object of the chart carries it: what was installed is found by it. What control makes (its Secrets, ConfigMaps and Lease)
+/// does not, so that nobody prunes it.
 pub(crate) const PART_OF: &str = "weir.mesh/part-of=weir";
 
 /// Why there are no objects.
@@ -69,8 +70,9 @@ pub(crate) enum ChartError {
 
 /// All objects of an installation in `namespace`, in the order of applying.
 pub(crate) fn render(overrides: &Overrides, namespace: &str) -> Result<Vec<Object>, ChartError> {
-    let values = overrides.over(&defaults()?);
-    let problems = schema::problems(&schema()?, &values);
+    let schema = schema()?;
+    let values = overrides.over(&defaults()?, &schema);
+    let problems = schema::problems(&schema, &values);
     if !problems.is_empty() {
         return Err(ChartError::Values(problems));
     }

@@ -10,6 +10,7 @@ mod kubernetes;
 mod objects;
 #[cfg(test)]
 mod tests;
+mod volume;
 
 use std::{
     io::Write,
@@ -79,6 +80,7 @@ async fn findings(arguments: &CheckArgs, session: &Session) -> Result<Vec<(Strin
     found.extend(conflicts::findings(&cluster).await);
     if arguments.pre {
         found.extend(installation::before(&cluster, &objects(arguments, session)?).await);
+        found.extend(volume::findings(&cluster, installation::BEFORE).await);
         return Ok(found);
     }
     found.extend(after(&cluster, session).await);
@@ -93,6 +95,7 @@ async fn after(cluster: &Cluster, session: &Session) -> Vec<(String, Finding)> {
         Ok(wanted) => found.extend(objects::findings(cluster, &wanted).await),
         Err(error) => found.push(installation::unreadable(&error)),
     }
+    found.extend(volume::findings(cluster, objects::CATEGORY).await);
     found.extend(installation::workloads(cluster).await);
     found.extend(certificates::findings(cluster).await);
     found.extend(installation::status(cluster).await);

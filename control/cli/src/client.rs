@@ -27,7 +27,7 @@ use weir_api::v1::{self, mesh_client::MeshClient};
 
 use crate::{
     cluster::{self, Access, Route, VIEWER},
-    error::CliError,
+    error::{CliError, deepest},
     limits,
     output::note,
     session::{Direct, Reach, Session},
@@ -302,12 +302,4 @@ fn tls_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Erro
         current = inner.map(|inner| inner as &(dyn StdError + 'static)).or_else(|| error.source());
     }
     None
-}
-
-fn deepest(error: &(dyn StdError + 'static)) -> String {
-    let mut deepest = error;
-    while let Some(source) = deepest.source() {
-        deepest = source;
-    }
-    deepest.to_string()
 }

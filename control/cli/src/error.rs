@@ -1,6 +1,6 @@
 //! What can go wrong, in words that say what to do. Must never print a token.
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{error::Error as StdError, io, path::PathBuf, time::Duration};
 
 use crate::{chart::ChartError, output::sentence};
 
@@ -89,4 +89,13 @@ impl CliError {
     pub(crate) fn line(&self) -> String {
         sentence(&self.to_string())
     }
+}
+
+/// What caused an error in the first place: the outermost of a client says only that there was one.
+pub(crate) fn deepest(error: &(dyn StdError + 'static)) -> String {
+    let mut deepest = error;
+    while let Some(source) = deepest.source() {
+        deepest = source;
+    }
+    deepest.to_string()
 }

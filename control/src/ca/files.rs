@@ -53,7 +53,7 @@ fn bounded(path: &Path) -> Result<Vec<u8>, CaError> {
 }
 
 /// All certificates of a PEM text, at least one.
-pub(super) fn certificates(origin: &str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, CaError> {
+pub(crate) fn certificates(origin: &str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, CaError> {
     let wrong = |reason: String| CaError::Content { origin: origin.to_owned(), reason };
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let found = found.map_err(|error| wrong(format!("not PEM: {error}")))?;

@@ -1,6 +1,6 @@
 //! Notices as Events on pods. Must never ask more of the API server than its bound, nor say the same news twice.
 
-use std::{collections::HashSet, hash::BuildHasher as _};
+use std::{collections::HashSet, hash::BuildHasher as _, time::Instant};
 
 use foldhash::quality::FixedState;
 use k8s_openapi::{
@@ -12,41 +12,17 @@ use kube::{
     Api, Client,
     api::{ObjectMeta, PostParams},
 };
-use tokio::{
-    sync::mpsc,
-    time::{Duration, Instant},
-};
+use tokio::sync::mpsc;
 
 use super::{CONTROL, Failure, within};
-use crate::{limits, notices::Notice};
+use crate::{allowance::Allowance, limits, notices::Notice};
 
 // Replicas and restarts must come to the same names.
 const NAME_SEED: u64 = 0x6576_656e;
 
-/// A token bucket.
-#[derive(Debug)]
-struct Allowance {
-    left: f64,
-    at: Instant,
-}
-
-impl Allowance {
-    fn new(now: Instant) -> Allowance {
-        Allowance { left: limits::EVENTS_BURST, at: now }
-    }
-
-    /// Takes one, and says how long to wait for it.
-    fn take(&mut self, now: Instant) -> Duration {
-        let gained = now.duration_since(self.at).as_secs_f64() * limits::EVENTS_PER_SECOND;
-        self.left = (self.left + gained).min(limits::EVENTS_BURST) - 1.0;
-        self.at = now;
-        Duration::from_secs_f64((-self.left).max(0.0) / limits::EVENTS_PER_SECOND)
-    }
-}
-
 /// Writes until there are no more notices.
 pub(super) async fn publish(client: Client, mut notices: mpsc::Receiver<Notice>, instance: String) {
-    let mut allowance = Allowance::new(Instant::now());
+    let mut allowance = Allowance::full(limits::EVENTS_BURST, limits::EVENTS_PER_SECOND, Instant::now());
     let mut told: HashSet<String> = HashSet::new();
     while let Some(notice) = notices.recv().await {
         let event = event(&notice, &instance);
@@ -129,19 +105,5 @@ mod tests {
         let event = event(&long, "a");
         assert!(event.metadata.name.unwrap().len() <= 253);
         assert!(event.note.unwrap().len() <= 1024, "the API server's bound, in bytes");
-    }
-
-    #[test]
-    fn a_burst_passes_at_once_and_the_rest_at_a_rate() {
-        let now = Instant::now();
-        let mut allowance = Allowance::new(now);
-        let mut waited = Duration::ZERO;
-        for _ in 0..limits::EVENTS_BURST as usize {
-            assert_eq!(allowance.take(now), Duration::ZERO);
-        }
-        for _ in 0..10 {
-            waited = allowance.take(now);
-        }
-        assert!((waited.as_secs_f64() - 10.0 / limits::EVENTS_PER_SECOND).abs() < 0.001, "{waited:?}");
     }
 }

@@ -5,19 +5,21 @@
 mod made;
 mod parts;
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use futures_util::{Stream, StreamExt as _, future::Either};
+use futures_util::{StreamExt as _, future::Either};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{
-    Api, Client, Resource,
+    Api, Client,
     api::{Patch, PatchParams},
-    runtime::watcher::{self, Config, Event},
 };
-use serde::de::DeserializeOwned;
 
 use self::parts::{EXTRA, ISSUER, Parts};
-use super::{Backoff, CONTROL, Failure, NAMESPACE, election::Leadership, within};
+use super::{Backoff, CONTROL, Failure, NAMESPACE, election::Leadership, watch, within};
 use crate::{
     admin::Health,
     ca::{self, Authority, CaError},
@@ -37,6 +39,10 @@ enum NotYet {
     Api(#[from] Failure),
     #[error(transparent)]
     Ca(#[from] CaError),
+    #[error(
+        "Secret {NAMESPACE}/{ISSUER} is gone, and no issuer that control could make would be trusted as ConfigMap {NAMESPACE}/{PUBLISHED} says: whoever made the Secret has to make it again; to begin with a new authority, which cuts off what the old one signed, delete that ConfigMap"
+    )]
+    Gone,
 }
 
 /// The first authority, however long it takes, and the parts that it was made of.
@@ -67,14 +73,20 @@ pub(super) async fn first(
 async fn attempt(client: &Client, trust_domain: &str, life: Duration) -> Result<(Authority, Parts), NotYet> {
     let secrets: Api<Secret> = Api::namespaced(client.clone(), NAMESPACE);
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), NAMESPACE);
+    let mut parts = Parts::default();
+    parts.set_extra(within(maps.get_opt(EXTRA)).await?.as_ref());
+    let published = within(maps.get_opt(PUBLISHED)).await?.map(|map| parts::bundle(&map));
     let secret = match within(secrets.get_opt(ISSUER)).await? {
         Some(secret) => secret,
-        None => made::issuer(&secrets, trust_domain).await?,
+        None => made::issuer(&secrets, trust_domain, published.as_deref(), parts.extra()).await?,
     };
-    let mut parts = Parts::default();
-    parts.set_issuer(&secret);
-    parts.set_extra(within(maps.get_opt(EXTRA)).await?.as_ref());
-    let authority = Authority::given(parts::origins(), parts.material()?, life)?;
+    parts.set_issuer(Some(&secret));
+    let given = |material: Result<_, CaError>| Authority::given(parts::origins(), material?, life);
+    let authority = match given(parts.material()) {
+        Ok(authority) => authority,
+        // As a control that runs would go on. What is wrong is said, and shown, as soon as it is watched.
+        Err(problem) => given(parts.material_with(&published.unwrap_or_default())).map_err(|_also| problem)?,
+    };
     Ok((authority, parts))
 }
 
@@ -90,105 +102,70 @@ pub(super) async fn follow(client: Client, followed: Followed, plane: Arc<Plane>
     let secrets: Api<Secret> = Api::namespaced(client.clone(), NAMESPACE);
     let maps: Api<ConfigMap> = Api::namespaced(client, NAMESPACE);
     let mut news = pin!(futures_util::stream::select(
-        watched(secrets.clone(), ISSUER).map(Either::Left),
-        watched(maps.clone(), EXTRA).map(Either::Right),
+        watch::object(secrets.clone(), ISSUER).map(Either::Left),
+        watch::object(maps.clone(), EXTRA).map(Either::Right),
     ));
-    let mut published = String::new();
+    let mut published = Published { maps, written: None };
     let mut renewal = tokio::time::interval(limits::ISSUER_RESCAN);
-    let mut backoff = Backoff::new();
-    let mut retry: Option<tokio::time::Instant> = None;
+    let mut look = tokio::time::interval(limits::RESTORED_WITHIN);
     loop {
-        let again = retry.unwrap_or_else(|| tokio::time::Instant::now() + limits::ISSUER_RESCAN);
         tokio::select! {
             Some(changed) = news.next() => take(&mut parts, changed, &plane),
             () = leadership.changed() => {}
-            () = tokio::time::sleep_until(again) => {}
+            _tick = look.tick() => {}
             _tick = renewal.tick() => if leadership.is_held() && let Err(error) = made::renew(&secrets, &trust_domain).await {
                 tracing::error!(%error, "the self-made issuer cannot be renewed; it is tried again in an hour");
             }
         }
-        retry = None;
-        let bundle = ca::pem("CERTIFICATE", &plane.authority.current().anchors);
-        if leadership.is_held() && bundle != published {
-            match publish(&maps, &bundle).await {
-                Ok(()) => published = bundle,
-                Err(error) => {
-                    tracing::warn!(%error, "ConfigMap {NAMESPACE}/{PUBLISHED} cannot be written; it is tried again");
-                    retry = Some(tokio::time::Instant::now() + backoff.pause());
-                }
-            }
-        } else if !leadership.is_held() {
+        if !leadership.is_held() {
             // Another replica may publish meanwhile.
-            published.clear();
+            published.written = None;
+            continue;
+        }
+        let bundle = ca::pem("CERTIFICATE", &plane.authority.current().anchors);
+        if let Err(error) = published.update(bundle, Instant::now()).await {
+            tracing::warn!(%error, "ConfigMap {NAMESPACE}/{PUBLISHED} cannot be written; it is tried again");
         }
     }
 }
 
 fn take(parts: &mut Parts, changed: Either<Option<Secret>, Option<ConfigMap>>, plane: &Plane) {
     match changed {
-        Either::Left(Some(secret)) => parts.set_issuer(&secret),
-        Either::Left(None) => {
-            let problem =
-                format!("Secret {NAMESPACE}/{ISSUER} is gone; what it held stays in use until control restarts");
-            plane.set_authority_problem(Some(problem));
-            return;
-        }
+        Either::Left(secret) => parts.set_issuer(secret.as_ref()),
         Either::Right(extra) => parts.set_extra(extra.as_ref()),
     }
     let replaced = parts.material().and_then(|material| plane.authority.replace(material));
-    plane.set_authority_problem(replaced.as_ref().err().map(ToString::to_string));
+    plane.set_authority_problem(replaced.as_ref().err().map(ToString::to_string).or_else(|| parts.missing()));
     if matches!(replaced, Ok(true)) {
         plane.trust_changed();
     }
 }
 
-async fn publish(maps: &Api<ConfigMap>, bundle: &str) -> Result<(), Failure> {
-    let map = serde_json::json!({
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": { "name": PUBLISHED, "labels": { "app.kubernetes.io/part-of": "weir" } },
-        "data": { BUNDLE: bundle },
-    });
-    within(maps.patch(PUBLISHED, &PatchParams::apply(CONTROL).force(), &Patch::Apply(map))).await?;
-    Ok(())
+/// The bundle as everybody reads it.
+struct Published {
+    maps: Api<ConfigMap>,
+    /// And when.
+    written: Option<(String, Instant)>,
 }
 
-/// One object by name: as it is after each change, or that it is gone.
-fn watched<K>(api: Api<K>, name: &'static str) -> impl Stream<Item = Option<K>> + Send
-where
-    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + 'static,
-{
-    let config = Config::default().fields(&format!("metadata.name={name}"));
-    let state = (Box::pin(watcher::watcher(api, config)), Backoff::new(), false, false);
-    futures_util::stream::unfold(state, move |(mut events, mut backoff, mut was_listed, mut is_failing)| async move {
-        loop {
-            let said = match events.next().await? {
-                Ok(event) => event,
-                Err(error) => {
-                    if !is_failing {
-                        tracing::warn!(%error, name, "cannot be watched; what is known stays, and it is tried again");
-                    }
-                    is_failing = true;
-                    tokio::time::sleep(backoff.pause()).await;
-                    continue;
-                }
-            };
-            let found = match said {
-                Event::Init => {
-                    was_listed = false;
-                    continue;
-                }
-                Event::InitApply(object) | Event::Apply(object) => {
-                    was_listed = true;
-                    Some(object)
-                }
-                Event::InitDone if was_listed => {
-                    is_failing = false;
-                    continue;
-                }
-                Event::InitDone | Event::Delete(_) => None,
-            };
-            return Some((found, (events, backoff, was_listed, is_failing)));
+impl Published {
+    /// Writes what was not written, and after a while what was: nobody watches whether it is still there.
+    async fn update(&mut self, bundle: String, now: Instant) -> Result<(), Failure> {
+        let is_fresh = |at: Instant| now.duration_since(at) < limits::RESTORED_WITHIN;
+        if self.written.as_ref().is_some_and(|(written, at)| *written == bundle && is_fresh(*at)) {
+            return Ok(());
         }
-    })
+        let map = serde_json::json!({
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": { "name": PUBLISHED, "labels": { "app.kubernetes.io/part-of": "weir" } },
+            "data": { BUNDLE: bundle },
+        });
+        within(self.maps.patch(PUBLISHED, &PatchParams::apply(CONTROL).force(), &Patch::Apply(map))).await?;
+        self.written = Some((bundle, now));
+        Ok(())
+    }
 }
+
+#[cfg(test)]
+mod tests;

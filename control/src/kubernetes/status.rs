@@ -2,7 +2,7 @@
 //!
 //! Must never be written by a replica that does not lead, nor when nothing changed.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use k8s_openapi::{api::core::v1::ConfigMap, jiff::Timestamp};
 use kube::{
@@ -40,7 +40,7 @@ pub(super) async fn follow(client: Client, plane: Arc<Plane>, replicas: Arc<Repl
                     continue;
                 }
             };
-            if let Err(error) = writer.update(observed, &leadership).await {
+            if let Err(error) = writer.update(observed, &leadership, Instant::now()).await {
                 tracing::warn!(%error, "ConfigMap weir/weir-status cannot be written");
             }
         } else {
@@ -54,19 +54,24 @@ pub(super) async fn follow(client: Client, plane: Arc<Plane>, replicas: Arc<Repl
 /// Writes what differs from what was written.
 struct Writer {
     api: Api<ConfigMap>,
-    /// And the resource version that it has since.
-    written: Option<(Status, Option<String>)>,
+    /// And the resource version that it has since, and when it was looked at.
+    written: Option<(Status, Option<String>, Instant)>,
 }
 
 impl Writer {
-    async fn update(&mut self, observed: Status, leadership: &Leadership) -> Result<(), Failure> {
-        let (before, version) = match self.written.take() {
-            Some(written) => written,
-            None => self.read().await?,
+    async fn update(&mut self, observed: Status, leadership: &Leadership, now: Instant) -> Result<(), Failure> {
+        // Nobody watches whether it is still there.
+        let is_fresh = |at: Instant| now.duration_since(at) < limits::RESTORED_WITHIN;
+        let (before, version, at) = match self.written.take() {
+            Some(written) if is_fresh(written.2) => written,
+            _else => {
+                let (found, version) = self.read().await?;
+                (found, version, now)
+            }
         };
         let status = since(&before, observed, &Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
         if status == before || !leadership.is_held() {
-            self.written = Some((before, version));
+            self.written = Some((before, version, at));
             return Ok(());
         }
         let text = serde_json::to_string_pretty(&status).map_err(|error| Failure::Other(error.to_string()))?;
@@ -79,7 +84,7 @@ impl Writer {
         });
         let params = PatchParams::apply(CONTROL).force();
         let map = within(self.api.patch(NAME, &params, &Patch::Apply(map))).await?;
-        self.written = Some((status, map.metadata.resource_version));
+        self.written = Some((status, map.metadata.resource_version, now));
         Ok(())
     }
 
@@ -176,7 +181,10 @@ fn conditions(plane: &Plane, pods: &Pods, gathered: &Gathered) -> Vec<Condition>
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::{fixtures::api::Api as Server, kubernetes::election::Election};
 
     fn status(ready: &str, message: &str) -> Status {
         let condition = Condition {
@@ -204,5 +212,28 @@ mod tests {
         assert_eq!(serde_json::from_str::<Status>(&text).unwrap(), status("True", ""));
         let other = r#"{"version":"9.0.0","unknown":1}"#;
         assert_eq!(serde_json::from_str::<Status>(other).unwrap().version, "9.0.0");
+    }
+
+    #[tokio::test]
+    async fn a_status_that_somebody_deleted_or_edited_is_written_again() {
+        let path = "/api/v1/namespaces/weir/configmaps/weir-status";
+        let (server, client) = Server::start().await;
+        let (_release, released) = tokio::sync::oneshot::channel();
+        let (election, mut leadership) = Election::new(&client, "me".to_owned());
+        tokio::spawn(election.run(released));
+        leadership.changed().await;
+        let mut writer = Writer { api: Api::namespaced(client, NAMESPACE), written: None };
+        let begin = Instant::now();
+        let mut update = async |after: Duration| {
+            writer.update(status("True", ""), &leadership, begin + after).await.unwrap();
+            server.asked("PATCH")
+        };
+        assert_eq!(update(Duration::ZERO).await, 1);
+        server.remove(path);
+        assert_eq!(update(limits::RESTORED_WITHIN / 2).await, 1);
+        assert_eq!(update(limits::RESTORED_WITHIN).await, 2);
+        server.put(path, &serde_json::json!({"data": {KEY: "{}"}}));
+        assert_eq!(update(limits::RESTORED_WITHIN * 2).await, 3);
+        assert_eq!(update(limits::RESTORED_WITHIN * 3).await, 3, "as it was written");
     }
 }

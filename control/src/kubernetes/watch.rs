@@ -1,15 +1,19 @@
-//! One watch for each kind: paginated first lists, bookmarks, and pauses that grow while the API server is away.
+//! Everything that is watched, by one mechanism: paginated first lists, bookmarks, and pauses that grow while the API server is away.
 //!
 //! Must never keep an object of Kubernetes' own form beyond the moment in which it is read.
 
-use std::pin::pin;
+use std::{fmt::Debug, pin::pin};
 
-use futures_util::StreamExt as _;
+use futures_util::{
+    Stream, StreamExt as _, future,
+    stream::{self, BoxStream},
+};
 use kube::{
-    Api, Client, ResourceExt as _,
+    Api, Client, Resource, ResourceExt as _,
     api::{ApiResource, DynamicObject, GroupVersionKind},
     runtime::watcher::{self, Config, Error, Event},
 };
+use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
 use super::{Backoff, Failure};
@@ -57,41 +61,91 @@ pub(super) fn resource(kind: Kind) -> ApiResource {
 
 async fn follow(kind: Kind, client: Client, options: Options, items: mpsc::Sender<Item>) {
     let api: Api<DynamicObject> = Api::all_with(client, &resource(kind));
-    let mut backoff = Backoff::new();
-    let mut is_failing = false;
-    loop {
-        let config = Config::default().page_size(limits::LIST_PAGE);
-        let mut events = pin!(watcher::watcher(api.clone(), config));
-        while let Some(event) = events.next().await {
-            match event {
-                Ok(event) => {
+    let mut events = pin!(events(api, Config::default(), kind.as_str()));
+    while let Some(event) = events.next().await {
+        if items.send(Item { kind, news: news(kind, event, &options) }).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// One object by name: as it is after each change, or that it is gone.
+pub(super) fn object<K>(api: Api<K>, name: &'static str) -> impl Stream<Item = Option<K>> + Send
+where
+    K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    let mut was_listed = false;
+    let config = Config::default().fields(&format!("metadata.name={name}"));
+    events(api, config, name).filter_map(move |event| future::ready(found(event, &mut was_listed)))
+}
+
+/// What an event says of the only object that it can be about.
+fn found<K>(event: Event<K>, was_listed: &mut bool) -> Option<Option<K>> {
+    match event {
+        Event::Init => *was_listed = false,
+        Event::InitApply(object) | Event::Apply(object) => {
+            *was_listed = true;
+            return Some(Some(object));
+        }
+        Event::InitDone if *was_listed => {}
+        Event::InitDone | Event::Delete(_) => return Some(None),
+    }
+    None
+}
+
+/// All events of what `config` selects, without an end: what fails is tried again, what is too long ago is listed anew.
+fn events<K>(api: Api<K>, config: Config, what: &'static str) -> impl Stream<Item = Event<K>> + Send
+where
+    K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    let config = config.page_size(limits::LIST_PAGE).timeout(limits::WATCH_SECONDS);
+    let begin = move || watcher::watcher(api.clone(), config.clone()).boxed();
+    let watch = Watch { events: begin(), begin, what, backoff: Backoff::new(), is_failing: false };
+    stream::unfold(watch, |mut watch| async {
+        let event = watch.next().await;
+        Some((event, watch))
+    })
+}
+
+struct Watch<K, B> {
+    events: BoxStream<'static, Result<Event<K>, Error>>,
+    begin: B,
+    what: &'static str,
+    backoff: Backoff,
+    is_failing: bool,
+}
+
+impl<K, B> Watch<K, B>
+where
+    B: Fn() -> BoxStream<'static, Result<Event<K>, Error>>,
+{
+    async fn next(&mut self) -> Event<K> {
+        let what = self.what;
+        loop {
+            match self.events.next().await {
+                Some(Ok(event)) => {
                     // A list begins anew before every attempt.
-                    if is_failing && !matches!(event, Event::Init) {
-                        is_failing = false;
-                        tracing::info!(kind = kind.as_str(), "watched again");
+                    if self.is_failing && !matches!(event, Event::Init) {
+                        self.is_failing = false;
+                        tracing::info!(what, "watched again");
                     }
-                    if items.send(Item { kind, news: news(kind, event, &options) }).await.is_err() {
-                        return;
-                    }
+                    return event;
                 }
-                Err(error) => {
-                    let is_expired = is_expired(&error);
-                    if !is_expired && !is_failing {
-                        is_failing = true;
+                Some(Err(error)) if is_expired(&error) => {
+                    tracing::info!(what, "what was seen last is too long ago for the API server; listed anew");
+                    tokio::time::sleep(self.backoff.pause()).await;
+                    self.events = (self.begin)();
+                }
+                Some(Err(error)) => {
+                    if !self.is_failing {
+                        self.is_failing = true;
                         let reason = reason(error);
-                        tracing::warn!(kind = kind.as_str(), %reason, "cannot be watched; what is known stays, and it is tried again");
+                        tracing::warn!(what, %reason, "cannot be watched; what is known stays, and it is tried again");
                     }
-                    if is_expired {
-                        tracing::info!(
-                            kind = kind.as_str(),
-                            "what was seen last is too long ago for the API server; listed anew"
-                        );
-                    }
-                    tokio::time::sleep(backoff.pause()).await;
-                    if is_expired {
-                        break;
-                    }
+                    tokio::time::sleep(self.backoff.pause()).await;
                 }
+                // A watcher has no end of its own.
+                None => self.events = (self.begin)(),
             }
         }
     }
@@ -125,5 +179,20 @@ fn news(kind: Kind, event: Event<DynamicObject>, options: &Options) -> News {
             let (name, read) = Read::of(kind, &metadata, data, options);
             News::Seen { name, read }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_object_is_gone_when_it_is_deleted_or_when_a_list_does_not_have_it() {
+        let mut was_listed = false;
+        let mut said = |event: Event<u8>| found(event, &mut was_listed);
+        let list = [Event::Init, Event::InitApply(1), Event::InitDone].map(&mut said);
+        assert_eq!(list, [None, Some(Some(1)), None]);
+        assert_eq!([Event::Apply(2), Event::Delete(2)].map(&mut said), [Some(Some(2)), Some(None)]);
+        assert_eq!([Event::Init, Event::InitDone].map(&mut said), [None, Some(None)]);
     }
 }

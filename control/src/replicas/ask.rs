@@ -7,6 +7,7 @@ use weir_core::identity::Identity;
 use super::peers::Peer;
 use crate::{
     ca::{self, CaError},
+    kubernetes::chain,
     limits,
     plane::Plane,
 };
@@ -16,7 +17,7 @@ use crate::{
 enum AskError {
     #[error("no certificate to ask with: {0}")]
     Ca(#[from] CaError),
-    #[error("{}", deepest(.0))]
+    #[error("{}", chain(.0))]
     Transport(#[from] tonic::transport::Error),
     #[error("it refuses: {}", .0.message())]
     Refused(Box<tonic::Status>),
@@ -53,12 +54,4 @@ async fn connect(plane: &Plane, identity: &Identity, peer: &Peer) -> Result<Chan
         .domain_name(identity.as_str());
     let endpoint = Endpoint::from_shared(format!("https://{}", peer.address))?.tls_config(tls)?;
     Ok(endpoint.connect().await?)
-}
-
-fn deepest(error: &tonic::transport::Error) -> String {
-    let mut deepest: &dyn std::error::Error = error;
-    while let Some(source) = deepest.source() {
-        deepest = source;
-    }
-    deepest.to_string()
 }

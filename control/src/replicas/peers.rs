@@ -10,10 +10,13 @@ use x509_parser::{
     prelude::{FromDer as _, X509Certificate},
 };
 
-use crate::{index::Index, kubernetes::NAMESPACE, objects::Name};
+use crate::{
+    index::Index,
+    kubernetes::{CONTROL, NAMESPACE},
+    objects::Name,
+};
 
-/// The Service whose endpoints are the replicas, and its port for them.
-const SERVICE: &str = "weir-control";
+/// The port of control's Service for its endpoints, the replicas.
 const PORT: &str = "grpc";
 
 /// Another replica.
@@ -27,7 +30,7 @@ pub(super) struct Peer {
 /// All but `me`, by name. One that is not ready is asked too: nodes may still be connected to it.
 pub(super) fn others(index: &Index, me: &str) -> Vec<Peer> {
     let mut others: Vec<Peer> = Vec::new();
-    for slice in index.slices_of(&Name::new(NAMESPACE, SERVICE)).filter_map(|name| index.slice(name)) {
+    for slice in index.slices_of(&Name::new(NAMESPACE, CONTROL)).filter_map(|name| index.slice(name)) {
         let Some((_, port)) = slice.ports.iter().find(|(name, _)| **name == *PORT) else { continue };
         for endpoint in &slice.endpoints {
             let address = SocketAddr::new(endpoint.address, *port);

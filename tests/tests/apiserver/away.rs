@@ -1,6 +1,6 @@
 //! The API server forgets, and the leader is away: nothing is sent again, and one replica at a time writes.
 
-use std::process::Command;
+use std::{process::Command, time::Duration};
 
 use rustix::process::Signal;
 use weir_tests::{daemon::Daemon, wait};
@@ -27,13 +27,28 @@ async fn a_watch_that_began_too_far_back_lists_anew_and_nothing_is_sent_again() 
     stage.kill_api();
     stage.compact();
     stage.start_api();
-    let listed = || (control.daemon.log().matches("listed anew").count() >= 4).then_some(());
-    wait::until("all four kinds are listed anew", SOON, listed);
+    let listed = || (control.daemon.log().matches("listed anew").count() >= 6).then_some(());
+    wait::until("all four kinds and both objects of the authority are listed anew", SOON, listed);
     stage.pod("shop", "later", "node-a", "web");
     let later = format!("WORKLOAD {}", stage.uid("shop", "later"));
     node.until("the new pod", |held| held.contains_key(&later)).await.unwrap();
     assert_eq!(node.told[told..], [later], "only the new pod");
     assert!(held.iter().all(|(key, resource)| node.held[key].version == resource.version));
+}
+
+/// Fails without bounds in time (`limits::WATCH_SECONDS`): nothing is noticed for five minutes then, nor followed afterwards.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_server_that_falls_silent_is_noticed_and_followed_again() {
+    let stage = populated();
+    let mut control = stage.control("control-0").until_ready();
+    let mut node = connect(&control, &stage, "node-a").await;
+    stage.signal_api(Signal::STOP);
+    control.daemon.wait_for("cannot be watched", Duration::from_secs(60));
+    stage.signal_api(Signal::CONT);
+    control.daemon.wait_for("watched again", SOON);
+    stage.pod("shop", "later", "node-a", "web");
+    let later = format!("WORKLOAD {}", stage.uid("shop", "later"));
+    node.until("the new pod", |held| held.contains_key(&later)).await.unwrap();
 }
 
 /// Fails when leading does not end (`Leadership::is_held` always true): the first one writes its own view over the second's.

@@ -89,6 +89,11 @@ impl Stage {
         self.folder.path()
     }
 
+    /// A signal to the API server: stopped, it is a machine that lost its power with all connections open.
+    pub(crate) fn signal_api(&self, signal: Signal) {
+        self.api.as_ref().expect("a running API server").signal(signal);
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }

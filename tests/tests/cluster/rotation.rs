@@ -10,14 +10,23 @@ use crate::{
 /// From the document to here: what it tells people to type is what runs. Each step waits for what the next one needs.
 #[test]
 fn anchors_are_rotated_without_a_restart_and_without_a_failed_request() {
-    const NEXT: &str = r#"until weir check > said 2>&1 && grep -q "√ all nodes trust the trust anchors in use" said &&
-        grep -q "√ certificates of pods are of the issuer in use" said; do :; done"#;
+    // Anchors in use after each step.
+    const ANCHORS: [u8; 3] = [2, 2, 1];
+    let next = |anchors: u8| {
+        format!(
+            r#"until weir check > said 2>&1 && grep -q "√ all nodes trust the trust anchors in use ({anchors})" said &&
+            grep -q "√ certificates of pods are of the issuer in use" said; do :; done"#
+        )
+    };
     let shop = Shop::open("rotation", 4);
     shop.mesh(4);
     let before = shop.identity_issuer();
     let document = fs::read_to_string("../docs/install.md").unwrap();
     let steps = document.split("```console\n").find(|block| block.contains("new-anchor.key -out")).unwrap();
-    let steps = steps.split("```").next().unwrap().replace("$ weir check", NEXT);
+    let steps = steps.split("```").next().unwrap();
+    assert_eq!(steps.matches("$ weir check").count(), ANCHORS.len());
+    let steps =
+        ANCHORS.iter().fold(steps.to_owned(), |steps, anchors| steps.replacen("$ weir check", &next(*anchors), 1));
     let script: String = steps.lines().map(|line| format!("{}\n", line.trim_start_matches("$ "))).collect();
     let folder = tempfile::tempdir().unwrap();
     let load = Load::begin(&shop);

@@ -20,7 +20,7 @@ impl Overrides {
         Overrides(changed(values, defaults).unwrap_or_else(|| Value::Object(Map::new())))
     }
 
-    /// Adds a file of values; `null` takes back what was set.
+    /// Adds a file of values; see `over` for `null`.
     pub(crate) fn file(&mut self, text: &str) -> Result<(), ChartError> {
         let values = serde_yaml_ng::from_str(text).map_err(|error| ChartError::Values(vec![error.to_string()]))?;
         match values {
@@ -46,11 +46,11 @@ impl Overrides {
         Ok(())
     }
 
-    /// All values.
-    pub(super) fn over(&self, defaults: &Value) -> Value {
+    /// All values. A `null` deletes its key, as in helm; where the schema wants the key, which helm refuses, its default is back.
+    pub(super) fn over(&self, defaults: &Value, schema: &Value) -> Value {
         let mut all = defaults.clone();
         merge(&mut all, self.0.clone());
-        restore(&mut all, defaults);
+        settle(&mut all, defaults, schema);
         all
     }
 }
@@ -67,16 +67,22 @@ fn merge(base: &mut Value, over: Value) {
     }
 }
 
-/// Puts defaults where `null` stands; what has none goes.
-fn restore(values: &mut Value, defaults: &Value) {
-    let Value::Object(values) = values else { return };
-    values.retain(|name, value| !value.is_null() || defaults.get(name).is_some());
+/// Leaves no `null` where there are defaults.
+fn settle(values: &mut Value, defaults: &Value, schema: &Value) {
+    let (Value::Object(values), Value::Object(defaults)) = (values, defaults) else { return };
+    let wanted = schema.get("required").and_then(Value::as_array);
+    let is_wanted = |name: &str| wanted.is_some_and(|wanted| wanted.iter().any(|one| one == name));
+    values.retain(|name, value| !value.is_null() || (is_wanted(name) && defaults.contains_key(name)));
     for (name, value) in values {
         let Some(default) = defaults.get(name) else { continue };
         if value.is_null() {
             *value = default.clone();
         } else {
-            restore(value, default);
+            settle(
+                value,
+                default,
+                schema.pointer("/properties").and_then(|known| known.get(name)).unwrap_or(&Value::Null),
+            );
         }
     }
 }
@@ -92,7 +98,8 @@ fn changed(values: &Value, defaults: &Value) -> Option<Value> {
                 };
                 different.map(|value| (name.clone(), value))
             });
-            let part: Map<String, Value> = part.collect();
+            let deleted = defaults.keys().filter(|name| !values.contains_key(*name));
+            let part: Map<String, Value> = part.chain(deleted.map(|name| (name.clone(), Value::Null))).collect();
             (!part.is_empty()).then_some(Value::Object(part))
         }
         (values, defaults) => (values != defaults).then(|| values.clone()),
@@ -112,16 +119,21 @@ mod tests {
         overrides.file("a: {y: 2}\nl: [2]\n").unwrap();
         overrides.file("").unwrap();
         let defaults = json!({"a": {"x": 0, "z": 3}, "l": [0, 0], "d": 4});
-        assert_eq!(overrides.over(&defaults), json!({"a": {"x": 1, "y": 2, "z": 3}, "l": [2], "d": 4}));
+        assert_eq!(overrides.over(&defaults, &Value::Null), json!({"a": {"x": 1, "y": 2, "z": 3}, "l": [2], "d": 4}));
         assert!(overrides.file("[1]").is_err() && overrides.file("a: [").is_err());
     }
 
     #[test]
-    fn null_is_the_default_again() {
+    fn null_deletes_a_key_and_of_one_that_must_be_there_the_default_is_back() {
+        let schema = json!({"required": ["a", "b"], "properties": {"a": {"required": ["z"]}}});
         let mut overrides = Overrides::default();
-        overrides.file("a: {x: 1, y: 2}\nb: 5").unwrap();
-        overrides.file("a: {x: null, y: null}\nb: null").unwrap();
-        assert_eq!(overrides.over(&json!({"a": {"x": 0}, "b": 1})), json!({"a": {"x": 0}, "b": 1}));
+        overrides.file("a: {x: 1, y: 2, z: 3}\nb: 5").unwrap();
+        overrides.file("a: {x: null, y: null, z: null}\nb: null").unwrap();
+        let defaults = json!({"a": {"x": 0, "z": 7}, "b": 1});
+        assert_eq!(overrides.over(&defaults, &schema), json!({"a": {"z": 7}, "b": 1}));
+        let installed = overrides.over(&defaults, &schema);
+        let again = Overrides::of_installed(&installed, &defaults);
+        assert_eq!(again.over(&defaults, &schema), installed, "what was deleted stays so");
     }
 
     #[test]
@@ -130,7 +142,8 @@ mod tests {
         let installed = json!({"a": {"x": 0, "y": 7}, "l": [1], "b": true});
         let overrides = Overrides::of_installed(&installed, &old);
         assert_eq!(overrides.0, json!({"a": {"y": 7}}));
-        assert_eq!(overrides.over(&json!({"a": {"x": 5, "y": 5}, "l": [2]})), json!({"a": {"x": 5, "y": 7}, "l": [2]}));
+        let new = json!({"a": {"x": 5, "y": 5}, "l": [2]});
+        assert_eq!(overrides.over(&new, &Value::Null), json!({"a": {"x": 5, "y": 7}, "l": [2]}));
         assert_eq!(Overrides::of_installed(&old, &old), Overrides::default());
     }
 }

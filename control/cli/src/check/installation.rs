@@ -20,7 +20,7 @@ use crate::{
     install::installed::{self, KINDS, Kind},
 };
 
-const BEFORE: &str = "pre-kubernetes-setup";
+pub(super) const BEFORE: &str = "pre-kubernetes-setup";
 const EXISTENCE: &str = "weir-existence";
 const STATUS: &str = "weir-status";
 const CONFIG: &str = "what is installed is known (ConfigMap weir-config)";

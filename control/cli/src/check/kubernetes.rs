@@ -13,8 +13,8 @@ const API: &str = "kubernetes-api";
 const VERSION: &str = "kubernetes-version";
 const CLIENT: &str = "can initialize the client";
 const QUERY: &str = "can query the Kubernetes API";
-/// The first with what the chart uses (projected tokens that name their node).
-const OLDEST: (u32, u32) = (1, 29);
+/// The first with what the chart uses (tokens that name the node of their pod, `securityContext.appArmorProfile`).
+const OLDEST: (u32, u32) = (1, 30);
 
 /// No client can be made.
 pub(super) fn unusable(error: &CliError) -> (String, Finding) {
@@ -151,8 +151,8 @@ mod tests {
             version(&info).1.result
         };
         assert_eq!(verdict("1", "34"), Verdict::Success);
-        assert_eq!(verdict("1", "29+"), Verdict::Success);
-        assert_eq!(verdict("1", "28"), Verdict::Error);
+        assert_eq!(verdict("1", "30+"), Verdict::Success);
+        assert_eq!(verdict("1", "29"), Verdict::Error);
         assert_eq!(verdict("", ""), Verdict::Warning);
     }
 }

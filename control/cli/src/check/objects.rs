@@ -10,7 +10,7 @@ use crate::{
     install::installed::{self, KINDS},
 };
 
-const CATEGORY: &str = "weir-config";
+pub(super) const CATEGORY: &str = "weir-config";
 
 /// One line for each kind, and one for all that may not be listed.
 pub(super) async fn findings(cluster: &Cluster, wanted: &[Object]) -> Vec<(String, Finding)> {

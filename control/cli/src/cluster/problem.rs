@@ -1,11 +1,9 @@
 //! What went wrong with Kubernetes, in words that say what to check. Must never hide what the API server said.
 
-use std::error::Error as StdError;
-
 use kube::config::KubeconfigError;
 
 use super::Cluster;
-use crate::error::CliError;
+use crate::error::{CliError, deepest};
 
 /// Why there is no configuration.
 pub(super) fn kubeconfig(error: &KubeconfigError) -> CliError {
@@ -45,12 +43,4 @@ pub(crate) fn explain(error: kube::Error, doing: &str, cluster: &Cluster) -> Cli
         }
         other => CliError::ApiServer { url: cluster.url.clone(), reason: format!("{doing}: {}", deepest(&other)) },
     }
-}
-
-fn deepest(error: &(dyn StdError + 'static)) -> String {
-    let mut deepest = error;
-    while let Some(source) = deepest.source() {
-        deepest = source;
-    }
-    deepest.to_string()
 }

@@ -11,8 +11,8 @@ use kube::{
 };
 
 use super::{
-    BUNDLE, NotYet,
-    parts::{CERTIFICATE, ISSUER, KEY},
+    BUNDLE, NotYet, PUBLISHED,
+    parts::{CERTIFICATE, EXTRA, ISSUER, KEY},
 };
 use crate::{
     ca::{self, CaError, Made},
@@ -24,9 +24,20 @@ const ROOT: &str = "weir-trust-root";
 /// Says who made an issuer.
 const MADE_BY: &str = "weir.mesh/made-by";
 
-/// Makes an issuer where there is none, and an anchor below which it stands.
-pub(super) async fn issuer(secrets: &Api<Secret>, trust_domain: &str) -> Result<Secret, NotYet> {
-    let root = match within(secrets.get_opt(ROOT)).await? {
+/// Makes an issuer where there is none, and an anchor below which it stands, unless `published` says that the mesh trusts others.
+pub(super) async fn issuer(
+    secrets: &Api<Secret>,
+    trust_domain: &str,
+    published: Option<&[u8]>,
+    extra: &[u8],
+) -> Result<Secret, NotYet> {
+    let root = within(secrets.get_opt(ROOT)).await?;
+    if let Some(published) = published
+        && !is_trusted(root.as_ref(), published, extra)?
+    {
+        return Err(NotYet::Gone);
+    }
+    let root = match root {
         Some(root) => root,
         None => {
             let made = Made::anchor(trust_domain)?;
@@ -36,6 +47,19 @@ pub(super) async fn issuer(secrets: &Api<Secret>, trust_domain: &str) -> Result<
     let (anchor, certificate) = anchor(&root)?;
     let made = anchor.issuer(&format!("Secret {NAMESPACE}/{ROOT}"), trust_domain)?;
     Ok(create(secrets, secret(ISSUER, &made, &certificate)).await?)
+}
+
+/// Whether an issuer below `root` changes nothing about whom the mesh trusts.
+fn is_trusted(root: Option<&Secret>, published: &[u8], extra: &[u8]) -> Result<bool, CaError> {
+    let Some(root) = root else { return Ok(false) };
+    let published = ca::certificates(&format!("ConfigMap {NAMESPACE}/{PUBLISHED}"), published)?;
+    let mut kept = ca::certificates(&format!("Secret {NAMESPACE}/{ROOT}"), &value(root, CERTIFICATE))?;
+    if !kept.iter().all(|anchor| published.contains(anchor)) {
+        return Ok(false);
+    }
+    // None at all, or none that can be read, keeps none.
+    kept.extend(ca::certificates(EXTRA, extra).unwrap_or_default());
+    Ok(published.iter().all(|anchor| kept.contains(anchor)))
 }
 
 /// Creates a Secret, or takes the one of whoever was first.

@@ -22,6 +22,7 @@ pub(super) struct Parts {
     issuer: Option<Vec<u8>>,
     key: Option<Vec<u8>>,
     extra: Vec<u8>,
+    is_gone: bool,
 }
 
 /// What errors call them.
@@ -32,9 +33,16 @@ pub(super) fn origins() -> Origins {
     }
 }
 
+/// The anchors in a ConfigMap.
+pub(super) fn bundle(map: &ConfigMap) -> Vec<u8> {
+    map.data.as_ref().and_then(|data| data.get(BUNDLE)).map(|text| text.clone().into_bytes()).unwrap_or_default()
+}
+
 impl Parts {
-    /// Takes the Secret's content, whatever it is.
-    pub(super) fn set_issuer(&mut self, secret: &Secret) {
+    /// Takes the Secret's content, whatever it is. Of one that is gone, what it held stays.
+    pub(super) fn set_issuer(&mut self, secret: Option<&Secret>) {
+        self.is_gone = secret.is_none();
+        let Some(secret) = secret else { return };
         let value = |key: &str| secret.data.as_ref()?.get(key).map(|value| value.0.clone());
         self.anchors = value(BUNDLE);
         self.issuer = value(CERTIFICATE);
@@ -43,8 +51,18 @@ impl Parts {
 
     /// Takes the ConfigMap's content, or that there is none.
     pub(super) fn set_extra(&mut self, map: Option<&ConfigMap>) {
-        let text = map.and_then(|map| map.data.as_ref()?.get(BUNDLE));
-        self.extra = text.map(|text| text.clone().into_bytes()).unwrap_or_default();
+        self.extra = map.map(bundle).unwrap_or_default();
+    }
+
+    /// Anchors that people add.
+    pub(super) fn extra(&self) -> &[u8] {
+        &self.extra
+    }
+
+    /// What should be there and is not.
+    pub(super) fn missing(&self) -> Option<String> {
+        self.is_gone
+            .then(|| format!("Secret {NAMESPACE}/{ISSUER} is gone; what it held stays in use until control restarts"))
     }
 
     /// All together.
@@ -52,6 +70,14 @@ impl Parts {
     /// # Errors
     /// A key of the Secret is missing, or too large to be what it should be.
     pub(super) fn material(&self) -> Result<Material, CaError> {
+        self.material_with(&self.extra)
+    }
+
+    /// With these anchors instead of those that people add.
+    ///
+    /// # Errors
+    /// As of `material`.
+    pub(super) fn material_with(&self, extra: &[u8]) -> Result<Material, CaError> {
         let origin = || format!("Secret {NAMESPACE}/{ISSUER}");
         let needed = |part: &Option<Vec<u8>>, key: &str| {
             let found = part.clone().filter(|value| !value.is_empty());
@@ -61,11 +87,11 @@ impl Parts {
         // An external issuer may keep its anchors elsewhere: then people add them.
         let mut anchors = match &self.anchors {
             Some(anchors) => anchors.clone(),
-            None if self.extra.is_empty() => needed(&self.anchors, BUNDLE)?,
+            None if extra.is_empty() => needed(&self.anchors, BUNDLE)?,
             None => Vec::new(),
         };
         anchors.push(b'\n');
-        anchors.extend_from_slice(&self.extra);
+        anchors.extend_from_slice(extra);
         let length = anchors.len().max(issuer.len()).max(key.len());
         if u64::try_from(length).unwrap_or(u64::MAX) > limits::PEM_BYTES {
             let reason = format!("{length} bytes; at most {} are read", limits::PEM_BYTES);
@@ -109,7 +135,7 @@ mod tests {
         let (anchor, issuer) = made();
         let (other, _) = made();
         let mut parts = Parts::default();
-        parts.set_issuer(&full(&anchor, &issuer));
+        parts.set_issuer(Some(&full(&anchor, &issuer)));
         // Without the line break that most editors would leave at the end.
         parts.set_extra(Some(&extra(format!("{}{}", anchor.certificate, other.certificate).trim_end())));
         let authority = Authority::given(origins(), parts.material().unwrap(), Duration::from_secs(3_600)).unwrap();
@@ -125,29 +151,43 @@ mod tests {
     fn half_a_secret_is_refused_by_name_and_changes_nothing() {
         let (anchor, issuer) = made();
         let mut parts = Parts::default();
-        parts.set_issuer(&full(&anchor, &issuer));
+        parts.set_issuer(Some(&full(&anchor, &issuer)));
         let authority = Authority::given(origins(), parts.material().unwrap(), Duration::from_secs(3_600)).unwrap();
         let before = authority.current();
-        parts.set_issuer(&secret(&[(BUNDLE, &anchor.certificate), (CERTIFICATE, &issuer.certificate)]));
+        parts.set_issuer(Some(&secret(&[(BUNDLE, &anchor.certificate), (CERTIFICATE, &issuer.certificate)])));
         let error = parts.material().unwrap_err().to_string();
         assert!(error.contains("weir-identity-issuer") && error.contains("tls.key"), "{error}");
         // A new certificate beside the old key, as between two writes.
         let (_, second) = made();
-        parts.set_issuer(&secret(&[
+        parts.set_issuer(Some(&secret(&[
             (BUNDLE, &anchor.certificate),
             (CERTIFICATE, &second.certificate),
             (KEY, &issuer.key),
-        ]));
+        ])));
         let error = authority.replace(parts.material().unwrap()).unwrap_err().to_string();
         assert!(error.contains("another key"), "{error}");
         // An issuer of another anchor would cut off every workload.
         let (_, foreign) = made();
-        parts.set_issuer(&full(&anchor, &foreign));
+        parts.set_issuer(Some(&full(&anchor, &foreign)));
         let error = authority.replace(parts.material().unwrap()).unwrap_err().to_string();
         assert!(error.contains("does not verify"), "{error}");
         assert!(Arc::ptr_eq(&before, &authority.current()));
-        parts.set_issuer(&full(&anchor, &anchor.issuer("test", "cluster.local").unwrap()));
+        parts.set_issuer(Some(&full(&anchor, &anchor.issuer("test", "cluster.local").unwrap())));
         assert!(authority.replace(parts.material().unwrap()).unwrap());
+    }
+
+    #[test]
+    fn a_secret_that_is_gone_stays_named_whatever_else_changes() {
+        let (anchor, issuer) = made();
+        let mut parts = Parts::default();
+        parts.set_issuer(Some(&full(&anchor, &issuer)));
+        assert_eq!(parts.missing(), None);
+        parts.set_issuer(None);
+        parts.set_extra(Some(&extra(&anchor.certificate)));
+        assert!(parts.missing().unwrap().contains("weir-identity-issuer is gone"));
+        assert!(parts.material().is_ok(), "what it held stays");
+        parts.set_issuer(Some(&full(&anchor, &issuer)));
+        assert_eq!(parts.missing(), None);
     }
 
     use std::sync::Arc;
