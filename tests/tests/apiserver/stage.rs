@@ -13,6 +13,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose, SigningKey as _,
 };
+use rustix::process::Signal;
 use weir_tests::{daemon::Daemon, wait};
 
 pub(crate) const SOON: Duration = Duration::from_secs(30);
