@@ -14,6 +14,7 @@ use rcgen::{
     KeyUsagePurpose, SigningKey as _,
 };
 use weir_tests::{daemon::Daemon, mesh::binary, wait};
+use rustix::process::Signal;
 
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 
