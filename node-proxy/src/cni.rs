@@ -227,7 +227,8 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let socket = crate::handover::channel::watched(socket).unwrap();
-            socket.readable().await.unwrap().retain_ready();
+            let asked = tokio::time::timeout(Duration::from_secs(10), socket.readable()).await;
+            asked.expect("it asks again").unwrap().retain_ready();
             let channel = Channel::new(rustix::net::accept(socket.get_ref()).unwrap()).unwrap();
             assert_eq!(channel.receive::<Request>().await.unwrap().0, Request::Hello { version: VERSION });
             assert!(matches!(channel.receive().await.unwrap().0, Request::Depart { .. }));

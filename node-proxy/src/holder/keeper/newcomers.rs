@@ -37,16 +37,20 @@ impl Keeper {
     /// A pod has its network, and no process of its own yet.
     pub(super) fn arrive(&mut self, client: u64, uid: &str, namespace: String, netns: PathBuf) {
         let here = self.here(&netns);
-        let inode = match Namespace::open(&here) {
-            Ok(namespace) => namespace.inode(),
+        let known = self.pods.get(uid).map(|pod| pod.state.inode);
+        let has_moved = match known.map(|inode| Namespace::open(&here).map(|found| found.inode() != inode)) {
+            None | Some(Ok(false)) => false,
+            Some(Ok(true)) => true,
             // Whether it is the one that is captured cannot be told.
-            Err(error) => return self.not_yet(client, format!("network namespace {}: {error}", here.display())),
+            Some(Err(error)) => {
+                return self.not_yet(client, format!("network namespace {}: {error}", here.display()));
+            }
         };
         if !self.arrivals.arrive(client, uid, namespace, netns, Instant::now()) {
             return self.not_yet(client, format!("{} pods wait to be captured already", limits::CNI_WAITING));
         }
         // The same pod with a new sandbox: what was captured is no longer its own.
-        if self.pods.get(uid).is_some_and(|pod| pod.state.inode != inode) {
+        if has_moved {
             tracing::info!(uid, "the pod has a new network namespace");
             self.lose(uid);
         }
