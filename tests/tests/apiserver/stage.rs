@@ -13,8 +13,8 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose, SigningKey as _,
 };
-use weir_tests::{daemon::Daemon, mesh::binary, wait};
 use rustix::process::Signal;
+use weir_tests::{daemon::Daemon, mesh::binary, wait};
 
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 

@@ -24,7 +24,7 @@ pub(crate) type Kind = (&'static str, &'static str, &'static str, &'static str, 
 
 /// Kinds in the order in which they can be deleted. What an old version had stays here, for `prune`.
 pub(crate) const KINDS: [Kind; 15] = [
-    // First: a holder that ends asks whether it was uninstalled, and an account that is gone says so at once.
+    // First: a holder that ends asks whether it was uninstalled, and a token whose account stays gone for some seconds says so.
     ("", "v1", "ServiceAccount", "serviceaccounts", true),
     ("monitoring.coreos.com", "v1", "PodMonitor", "podmonitors", true),
     ("apps", "v1", "DaemonSet", "daemonsets", true),
