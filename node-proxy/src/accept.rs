@@ -16,6 +16,8 @@ use tokio::{
     sync::watch,
 };
 
+use weir_core::snapshot::Workload;
+
 use crate::{fair::Fair, inbound, limits, outbound, proxy::Worker, telemetry::Direction};
 
 /// How an accept loop is told to end.
@@ -33,6 +35,9 @@ pub enum Stop {
 pub struct Captured {
     /// Pod uid.
     pub uid: Arc<str>,
+    /// The pod as it was when its listeners came. Counts for what arrives between control's word that it leaves the mesh and the
+    /// moment in which the kernel brings nothing more.
+    pub workload: Arc<Workload>,
     /// Which of the two.
     pub direction: Direction,
     /// Open connections of this workload, over all workers and both directions.
@@ -88,7 +93,7 @@ fn begin(worker: &Arc<Worker>, captured: &Captured, tcp: TcpStream, peer: Socket
         let _gone = socket2::SockRef::from(&tcp).set_linger(Some(std::time::Duration::ZERO));
         return;
     };
-    let Some(workload) = worker.workload(&captured.uid) else { return };
+    let workload = worker.workload(&captured.uid).unwrap_or_else(|| Arc::clone(&captured.workload));
     let worker = Arc::clone(worker);
     match captured.direction {
         Direction::Outbound => {

@@ -8,7 +8,11 @@ mod renew;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use parking_lot::RwLock;
 use rustls::{ClientConfig, ServerConfig};
@@ -32,6 +36,8 @@ pub struct CertStatus {
 struct Entry {
     current: watch::Sender<Option<Arc<Certified>>>,
     renewal: Option<JoinHandle<()>>,
+    /// Since when no workload has it any more.
+    unwanted: Option<Instant>,
 }
 
 impl Drop for Entry {
@@ -69,7 +75,7 @@ impl Identities {
     }
 
     fn adopt(&self, identity: Identity, certified: Certified) {
-        let entry = Entry { current: watch::channel(Some(Arc::new(certified))).0, renewal: None };
+        let entry = Entry { current: watch::channel(Some(Arc::new(certified))).0, renewal: None, unwanted: None };
         self.0.entries.write().insert(identity, entry);
     }
 

@@ -347,6 +347,9 @@ pub const RENEW_JITTER: f64 = 0.05;
 /// After a change of the issuer each identity is renewed at a random moment within so long: a thousand nodes of twenty identities then
 /// ask for 700 certificates a second, which one core of control signs.
 pub const RENEW_ISSUER_WITHIN: Duration = Duration::from_secs(30);
+/// How long a certificate stays that no workload has any more: connections that arrive until the kernel brings none to the proxy
+/// any more are secured as those before, which takes well under a second.
+pub const IDENTITY_GRACE: Duration = Duration::from_secs(10);
 /// First pause after control refused a certificate or was away; doubles up to the next.
 pub const CERTIFY_PAUSE_MIN: Duration = Duration::from_millis(200);
 /// Longest pause between two tries for a certificate.

@@ -1,6 +1,10 @@
 //! Gets certificates from control and renews them. Must never drop a valid certificate because a new one is late.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::sync::watch;
 use weir_api::v1;
@@ -41,8 +45,14 @@ impl Follower {
                 anchors = now;
                 self.trust(&anchors);
             }
-            self.reconcile(snapshot.workloads().map(|workload| workload.identity.clone()).collect());
-            if changes.changed().await.is_err() {
+            let leaving = self.reconcile(snapshot.workloads().map(|workload| workload.identity.clone()).collect());
+            let changed = changes.changed();
+            let changed = if leaving {
+                tokio::time::timeout(limits::IDENTITY_GRACE, changed).await.unwrap_or(Ok(()))
+            } else {
+                changed.await
+            };
+            if changed.is_err() {
                 return;
             }
         }
@@ -62,14 +72,25 @@ impl Follower {
         }
     }
 
-    fn reconcile(&self, wanted: HashSet<Identity>) {
+    /// Whether some are kept that nobody wants: a pod that leaves the mesh has connections for a moment more.
+    fn reconcile(&self, wanted: HashSet<Identity>) -> bool {
         let mut entries = self.identities.0.entries.write();
         // Dropping an entry ends its renewal and forgets its key.
-        entries.retain(|identity, _| wanted.contains(identity));
+        entries.retain(|identity, entry| {
+            if wanted.contains(identity) {
+                entry.unwanted = None;
+            } else {
+                entry.unwanted.get_or_insert_with(Instant::now);
+            }
+            entry.unwanted.is_none_or(|since| since.elapsed() < limits::IDENTITY_GRACE)
+        });
+        let leaving = entries.len() > entries.keys().filter(|identity| wanted.contains(*identity)).count();
         for identity in wanted {
-            let entry = entries
-                .entry(identity.clone())
-                .or_insert_with(|| Entry { current: watch::channel(None).0, renewal: None });
+            let entry = entries.entry(identity.clone()).or_insert_with(|| Entry {
+                current: watch::channel(None).0,
+                renewal: None,
+                unwanted: None,
+            });
             if entry.renewal.is_none() {
                 let renewal = Renewal {
                     identity,
@@ -81,6 +102,7 @@ impl Follower {
                 entry.renewal = Some(tokio::spawn(renewal.run()));
             }
         }
+        leaving
     }
 }
 

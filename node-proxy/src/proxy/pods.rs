@@ -241,6 +241,7 @@ impl Pods {
                 };
                 let serve = Serve {
                     uid: Arc::clone(&uid),
+                    workload: Arc::clone(&pod.workload),
                     direction,
                     listener,
                     connections: Arc::clone(&connections),

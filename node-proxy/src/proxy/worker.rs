@@ -29,6 +29,8 @@ use crate::{
 pub(crate) struct Serve {
     /// Pod uid.
     pub uid: Arc<str>,
+    /// The pod as it is now.
+    pub workload: Arc<Workload>,
     /// Which listener this is.
     pub direction: Direction,
     /// The listener, duplicated for this worker.
@@ -112,8 +114,8 @@ fn begin(worker: &Arc<Worker>, serve: Serve) {
             return;
         }
     };
-    let captured =
-        Captured { uid: serve.uid, direction: serve.direction, connections: serve.connections, stop: serve.stop };
+    let Serve { uid, workload, direction, connections, stop, .. } = serve;
+    let captured = Captured { uid, workload, direction, connections, stop };
     tokio::spawn(accept::run(Arc::clone(worker), captured, listener));
 }
 

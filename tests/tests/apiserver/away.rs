@@ -45,10 +45,11 @@ async fn an_api_server_that_falls_silent_is_noticed_and_followed_again() {
     stage.signal_api(Signal::STOP);
     control.daemon.wait_for("cannot be watched", Duration::from_secs(60));
     stage.signal_api(Signal::CONT);
-    control.daemon.wait_for("watched again", SOON);
     stage.pod("shop", "later", "node-a", "web");
     let later = format!("WORKLOAD {}", stage.uid("shop", "later"));
     node.until("the new pod", |held| held.contains_key(&later)).await.unwrap();
+    // Said with the first news: a watch that has none is quiet, not known to be well.
+    control.daemon.wait_for("watched again", SOON);
 }
 
 /// Fails when leading does not end (`Leadership::is_held` always true): the first one writes its own view over the second's.

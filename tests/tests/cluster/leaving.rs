@@ -1,12 +1,13 @@
 //! Pods that leave their Service: when control was told, and when the last request came. Both by the one clock of both nodes.
 
 use std::{
-    collections::BTreeMap,
-    io::{BufRead as _, BufReader},
+    collections::{BTreeMap, BTreeSet},
+    io::BufReader,
     thread::JoinHandle,
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use serde_json::Value;
 use weir_tests::cluster::Running;
 
 use crate::shop::Shop;
@@ -28,18 +29,17 @@ impl Leaving {
         let namespace = ["-n", shop.namespace.as_str()];
         let follow = ["logs", "--follow", "--prefix", "--selector", "app=web", "--max-log-requests", "20"];
         let requests = shop.cluster.start_kubectl(&[&namespace[..], &follow].concat());
-        let ready = r#"jsonpath={range .endpoints[?(@.conditions.ready==true)]}{.targetRef.name} {end}{"\n"}"#;
         let selector = "kubernetes.io/service-name=web";
-        let watch = ["get", "endpointslices", "--selector", selector, "--watch", "--output", ready];
+        let watch = ["get", "endpointslices", "--selector", selector, "--watch", "--output", "json"];
         let mut watcher = shop.cluster.start_kubectl(&[&namespace[..], &watch].concat());
-        let lines = BufReader::new(watcher.stdout()).lines().map_while(Result::ok);
+        let slices = serde_json::Deserializer::from_reader(BufReader::new(watcher.stdout())).into_iter::<Value>();
         let watched = std::thread::spawn(move || {
-            let mut last = String::new();
+            let mut last = BTreeSet::new();
             let mut left = BTreeMap::new();
-            for line in lines {
-                let is_gone = |pod: &&str| !line.split(' ').any(|other| other == *pod);
-                left.extend(last.split_whitespace().filter(is_gone).map(|pod| (pod.to_owned(), now())));
-                last = line;
+            for slice in slices.map_while(Result::ok) {
+                let now_ready = ready(&slice);
+                left.extend(last.difference(&now_ready).map(|pod: &String| (pod.clone(), now())));
+                last = now_ready;
             }
             left
         });
@@ -68,6 +68,13 @@ impl Leaving {
             |(pod, at): (&String, &Clock)| at - left.get(pod).unwrap_or_else(|| panic!("{pod} never left: {left:?}"));
         last.iter().map(after).collect()
     }
+}
+
+/// Names of the pods that a slice says are ready.
+fn ready(slice: &Value) -> BTreeSet<String> {
+    let endpoints = slice["endpoints"].as_array().into_iter().flatten();
+    let ready = endpoints.filter(|endpoint| endpoint["conditions"]["ready"] == true);
+    ready.filter_map(|endpoint| Some(endpoint["targetRef"]["name"].as_str()?.to_owned())).collect()
 }
 
 fn now() -> Clock {

@@ -31,7 +31,9 @@ fn exec_logs_cp_and_port_forward_work_in_meshed_pods() {
         shop.cluster.start_kubectl(&[&namespace[..], &["port-forward", "deployment/web", ":8080"]].concat());
     // `Forwarding from 127.0.0.1:40123 -> 8080`
     let mut line = String::new();
-    BufReader::new(forward.stdout()).read_line(&mut line).unwrap();
+    // Kept open: it writes a line for each connection.
+    let mut said = BufReader::new(forward.stdout());
+    said.read_line(&mut line).unwrap();
     let port: u16 = line.split([':', ' ']).find_map(|word| word.parse().ok()).unwrap_or_else(|| panic!("{line}"));
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
