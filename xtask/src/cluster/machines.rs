@@ -90,11 +90,18 @@ pub(super) fn connect_host() -> Outcome {
 pub(super) fn disconnect_host() -> Outcome {
     let links = Machine::nodes().chain([super::layout::CONTROL_PLANE]).map(Machine::outside_name);
     for link in links.chain([BRIDGE.to_owned()]) {
-        if Path::new("/sys/class/net").join(&link).exists() {
-            ip(&format!("link delete {link}"))?;
-        }
+        remove_link(&link)?;
     }
     Ok(())
+}
+
+/// A machine's link goes by itself when its namespace does, also between a look and the removal.
+fn remove_link(name: &str) -> Outcome {
+    let path = Path::new("/sys/class/net").join(name);
+    if !path.exists() {
+        return Ok(());
+    }
+    ip(&format!("link delete {name}")).or_else(|failure| if path.exists() { Err(failure) } else { Ok(()) })
 }
 
 /// Starts a machine that does not run.
@@ -106,9 +113,7 @@ pub(super) fn start(place: &Place, machine: Machine, programs: &Path) -> Outcome
     // Containers of a predecessor, found there by kubelet, cost it seconds each.
     cgroups::destroy(&name)?;
     cgroups::prepare(&name)?;
-    if Path::new("/sys/class/net").join(&name).exists() {
-        ip(&format!("link delete {name}"))?;
-    }
+    remove_link(&name)?;
     fs::create_dir_all(place.logs(machine))?;
     let log = File::create(place.machine_log(machine))?;
     let mut child = Command::new(place.program())
