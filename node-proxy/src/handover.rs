@@ -90,6 +90,8 @@ pub enum Request {
     },
     /// All that could be returned was: announce what is held.
     Ready,
+    /// The proxy drains: it accepts no connection any more.
+    Leaving,
     /// Capture this pod, or change how.
     Enrol {
         /// The pod.

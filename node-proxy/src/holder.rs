@@ -24,6 +24,7 @@ pub(crate) mod state;
 pub(crate) mod sysctl;
 
 use std::{
+    cell::Cell,
     io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
@@ -179,13 +180,15 @@ async fn hold(args: HolderArgs) -> Result<(), HolderError> {
         tokio::spawn(directory::watch(directory, events));
     }
     tracing::info!(node, cgroup = %cgroup.display(), socket = %args.socket.display(), "holder ready");
-    let leaving = is_uninstalled([terminate, interrupt], args.installed_as, path);
+    let served = Cell::new(false);
+    let leaving = is_uninstalled([terminate, interrupt], args.installed_as, path, &served);
     tokio::pin!(leaving);
     let uninstalled = loop {
         let due = tokio::time::Instant::from_std(keeper.due());
         tokio::select! {
             Some(event) = heard.recv() => {
                 keeper.hear(event);
+                served.set(keeper.is_served());
                 // One thread: what it has to say goes out before the next pod is worked on, not after the last.
                 tokio::task::yield_now().await;
             }
@@ -217,13 +220,16 @@ async fn is_uninstalled(
     [mut terminate, mut interrupt]: [Signal; 2],
     daemonset: Option<String>,
     state: PathBuf,
+    served: &Cell<bool>,
 ) -> bool {
     tokio::select! {
         _signal = terminate.recv() => {}
         _signal = interrupt.recv() => {}
     }
     match daemonset {
-        Some(daemonset) => leaving::is_uninstalled(&daemonset, || StateDirectory::has_successor(&state)).await,
+        Some(daemonset) => {
+            leaving::is_uninstalled(&daemonset, || StateDirectory::has_successor(&state), || served.get()).await
+        }
         None => false,
     }
 }

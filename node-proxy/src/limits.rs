@@ -267,7 +267,7 @@ pub const INSTALLED_BYTES: usize = 2 << 20;
 /// force is replaced within seconds.
 pub const SUCCESSOR_WITHIN: Duration = Duration::from_secs(10);
 /// How often it asks again meanwhile: an API server that cannot look a pod up refuses its token too.
-pub const INSTALLED_AGAIN: Duration = Duration::from_secs(1);
+pub const INSTALLED_AGAIN: Duration = Duration::from_millis(500);
 /// Open connections have this long to end when Weir is uninstalled; with the two times before, a little less than the holder's grace
 /// period.
 pub const UNINSTALL_WITHIN: Duration = Duration::from_secs(40);

@@ -165,6 +165,7 @@ async fn serve(args: ProxyArgs, log_level: LogLevel) -> Result<(), ProxyError> {
     }
     tracing::info!(within = ?limits::DRAIN, "leaving: no new connections, open ones may finish");
     pods.stop();
+    pods.leave().await;
     drainer.begin();
     if !worker::drained(&pods.connections(), limits::DRAIN).await {
         tracing::warn!("connections were still open when the time to drain was over");

@@ -6,7 +6,10 @@ use std::{
     collections::{HashMap, HashSet},
     os::fd::{AsFd as _, OwnedFd},
     path::PathBuf,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Instant,
 };
 
@@ -37,6 +40,7 @@ struct Shared {
     vault: Mutex<Option<Arc<OwnedFd>>>,
     // None: control has said nothing yet, and nothing is what a holder must hear of it.
     expected: Mutex<Option<Expected>>,
+    leaving: AtomicBool,
 }
 
 /// What control said of pods that are not captured.
@@ -81,6 +85,7 @@ impl HolderClient {
             declared: Mutex::default(),
             vault: Mutex::default(),
             expected: Mutex::default(),
+            leaving: AtomicBool::default(),
         });
         let connection = Connection {
             socket,
@@ -118,6 +123,12 @@ impl HolderClient {
         for request in requests {
             self.command(Command::Send(request)).await;
         }
+    }
+
+    /// Says, now and to any later holder, that this proxy accepts no connection any more.
+    pub async fn leaving(&self) {
+        self.shared.leaving.store(true, Ordering::Release);
+        self.command(Command::Send(Request::Leaving)).await;
     }
 
     /// A dial socket out of stock, if there is one.
@@ -303,6 +314,9 @@ impl Connection {
         let expected = self.shared.expected.lock().as_ref().map(Expected::requests);
         for request in expected.into_iter().flatten() {
             channel.send(&request, &[]).await?;
+        }
+        if self.shared.leaving.load(Ordering::Acquire) {
+            channel.send(&Request::Leaving, &[]).await?;
         }
         if !self.features.is_empty() {
             channel.send(&Request::Features, &[]).await?;

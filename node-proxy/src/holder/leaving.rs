@@ -15,30 +15,43 @@ use crate::{installed::Installed, limits};
 const CREDENTIALS: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 /// Whether the DaemonSet `namespace/name` is being deleted or gone. Asked by another process, which has no privileges.
-/// `has_successor`: another holder of this node waits for us to end.
-pub(super) async fn is_uninstalled(daemonset: &str, has_successor: impl Fn() -> bool) -> bool {
+/// `has_successor`: another holder of this node waits for us to end. `is_served`: a proxy of this node accepts connections.
+pub(super) async fn is_uninstalled(
+    daemonset: &str,
+    has_successor: impl Fn() -> bool,
+    is_served: impl Fn() -> bool,
+) -> bool {
     let ask = async || ask(daemonset).await;
-    let uninstalled = conclude(ask, has_successor, limits::SUCCESSOR_WITHIN, limits::INSTALLED_AGAIN).await;
+    let uninstalled = conclude(ask, has_successor, is_served, limits::SUCCESSOR_WITHIN, limits::INSTALLED_AGAIN).await;
     tracing::info!(daemonset, uninstalled, "asked what leaving means");
     uninstalled
 }
 
 /// A token that is valid no more says that our account is gone, or only our pod: who deletes a pod by force leaves no time to see the
-/// difference. Of a pod alone there is soon a successor; so pods stay captured until there was time for one.
+/// difference. Of a pod alone there is soon a successor; so pods stay captured until there was time for one. Unless the proxies leave
+/// as well: then it is an uninstallation, and to wait would only keep pods (and kubelet's probes) from being served by anybody.
 async fn conclude(
     ask: impl AsyncFn() -> io::Result<Installed>,
     has_successor: impl Fn() -> bool,
+    is_served: impl Fn() -> bool,
     within: Duration,
     pause: Duration,
 ) -> bool {
     let deadline = Instant::now() + within;
+    // Looked at twice in a row: a proxy's worker that died is back within that time.
+    let mut unserved = 0;
     loop {
         match ask().await {
             Ok(Installed::Yes) => return false,
             Ok(Installed::No) => return true,
             Ok(Installed::Unknown) if has_successor() => return false,
-            Ok(Installed::Unknown) if Instant::now() >= deadline => return true,
-            Ok(Installed::Unknown) => tokio::time::sleep(pause).await,
+            Ok(Installed::Unknown) => {
+                unserved = if is_served() { 0 } else { unserved + 1 };
+                if unserved > 1 || Instant::now() >= deadline {
+                    return true;
+                }
+                tokio::time::sleep(pause).await;
+            }
             Err(error) => {
                 tracing::error!(%error, "cannot ask what leaving means; pods stay captured for a successor");
                 return false;
@@ -75,6 +88,15 @@ mod tests {
 
     /// What is concluded from these answers, the last of them for ever, and how often was asked.
     async fn concluded(answers: &[Installed], successor_after: usize) -> (bool, usize) {
+        concluded_while(answers, successor_after, |_asked| true).await
+    }
+
+    /// The same, with a proxy that serves at these questions.
+    async fn concluded_while(
+        answers: &[Installed],
+        successor_after: usize,
+        is_served: impl Fn(usize) -> bool,
+    ) -> (bool, usize) {
         let asked = Cell::new(0);
         let ask = async || {
             asked.set(asked.get() + 1);
@@ -82,7 +104,7 @@ mod tests {
         };
         let has_successor = || asked.get() > successor_after;
         let pause = Duration::from_millis(1);
-        (conclude(ask, has_successor, pause * 20, pause).await, asked.get())
+        (conclude(ask, has_successor, || is_served(asked.get()), pause * 20, pause).await, asked.get())
     }
 
     // Seen to fail when a token that is refused means "uninstalled": a pod deleted by force took its node out of the mesh.
@@ -98,5 +120,18 @@ mod tests {
         assert_eq!(concluded(&[Unknown], 2).await, (false, 3), "a successor is at the door");
         let (uninstalled, asked) = concluded(&[Unknown], never).await;
         assert!(uninstalled && asked > 1, "nobody came");
+    }
+
+    // Seen to fail without the look at proxies: probes of every second or two restart containers while nobody serves.
+    #[tokio::test]
+    async fn nobody_waits_where_nobody_serves() {
+        use Installed::{Unknown, Yes};
+        let never = usize::MAX;
+        assert_eq!(concluded_while(&[Unknown], never, |_asked| false).await, (true, 2));
+        assert_eq!(concluded_while(&[Unknown], never, |asked| asked < 4).await, (true, 5), "its proxies end later");
+        let (_, asked) = concluded_while(&[Unknown], never, |asked| asked % 2 == 0).await;
+        assert!(asked > 2, "a worker that died came back");
+        assert_eq!(concluded_while(&[Unknown, Yes], never, |_asked| false).await, (false, 2));
+        assert_eq!(concluded_while(&[Unknown], 1, |_asked| false).await, (false, 2), "a successor is at the door");
     }
 }

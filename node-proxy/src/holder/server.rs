@@ -32,6 +32,8 @@ pub(super) struct Client {
     reader: JoinHandle<()>,
     /// It has returned what it had, and was told what is held.
     pub(super) ready: bool,
+    /// It accepts no connection any more.
+    pub(super) leaving: bool,
     /// Uids whose listeners it was sent.
     pub(super) announced: HashSet<String>,
 }
@@ -98,7 +100,7 @@ impl Server {
             };
             let (sender, outgoing) = mpsc::channel(limits::HANDOVER_QUEUE);
             let reader = tokio::spawn(serve(id, channel, outgoing, events.clone()));
-            let client = Client { is_root, sender, reader, ready: false, announced: HashSet::new() };
+            let client = Client { is_root, sender, reader, ready: false, leaving: false, announced: HashSet::new() };
             if events.send(Event::Connected { id, client }).await.is_err() {
                 return;
             }

@@ -105,6 +105,11 @@ impl Pods {
         }
     }
 
+    /// Tells the holder that nobody is served here any more.
+    pub(super) async fn leave(&self) {
+        self.shared.holder.leaving().await;
+    }
+
     /// Counters of open connections, one per pod.
     pub(super) fn connections(&self) -> Vec<Arc<AtomicUsize>> {
         self.pods.values().map(|pod| Arc::clone(&pod.connections)).collect()

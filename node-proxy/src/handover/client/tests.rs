@@ -54,6 +54,8 @@ async fn a_proxy_that_knows_nothing_says_nothing_of_pods_to_come() {
     for part in &whole {
         assert_eq!(next(&holder).await, *part, "right after the greeting, and nothing before");
     }
+    client.leaving().await;
+    assert_eq!(next(&holder).await, Request::Leaving);
     drop(holder);
     let successor = accepted(&listener).await;
     assert_eq!(next(&successor).await, Request::Hello { version: VERSION });
@@ -62,6 +64,7 @@ async fn a_proxy_that_knows_nothing_says_nothing_of_pods_to_come() {
     for part in &whole {
         assert_eq!(next(&successor).await, *part);
     }
+    assert_eq!(next(&successor).await, Request::Leaving, "a later holder hears it too");
 }
 
 // Seen to fail without the comparison of versions: the declared pod follows.

@@ -56,6 +56,11 @@ impl Clients {
         });
     }
 
+    /// Whether a proxy accepts what pods bring.
+    fn is_served(&self) -> bool {
+        self.clients.values().any(|client| client.ready && !client.leaving)
+    }
+
     pub(super) fn is_connected(&self, id: u64) -> bool {
         self.clients.contains_key(&id)
     }
@@ -88,6 +93,11 @@ fn announce(client: &mut Client, uid: &str, pod: &Pod) -> bool {
 }
 
 impl Keeper {
+    /// Whether a proxy accepts what pods bring.
+    pub(in crate::holder) fn is_served(&self) -> bool {
+        self.clients.is_served()
+    }
+
     /// Takes one request in.
     pub(super) fn request(&mut self, id: u64, request: Request, fds: Vec<OwnedFd>) {
         match request {
@@ -98,6 +108,11 @@ impl Keeper {
             }
             Request::Return { uid } => self.returned(&uid, fds),
             Request::Ready => self.ready(id),
+            Request::Leaving => {
+                if let Some(client) = self.clients.clients.get_mut(&id) {
+                    client.leaving = true;
+                }
+            }
             Request::Enrol { spec } => {
                 let uid = spec.uid.clone();
                 self.enrol(spec);
