@@ -193,8 +193,12 @@ impl Keeper {
             Ok(Left::Later) => {}
             Ok(Left::Listeners) => {
                 self.clients.unenrolled(uid);
-                // The next step follows at once when nothing is open.
-                self.step(uid);
+                match self.waiting.remove(uid) {
+                    // Asked for again while it was leaving.
+                    Some((spec, _reason)) => self.enrol(spec),
+                    // The next step follows at once when nothing is open.
+                    None => self.step(uid),
+                }
             }
             Ok(Left::Everything) => self.gone(uid),
             Err(error) => {
@@ -260,7 +264,9 @@ impl Keeper {
         let uid = spec.uid.clone();
         if let Some(pod) = self.pods.get_mut(&uid) {
             pod.is_declared = true;
-            if pod.phase != Phase::Enrolled {
+            if matches!(pod.phase, Phase::Draining(_)) {
+                self.recapture(spec);
+            } else if pod.phase != Phase::Enrolled {
                 self.wait(spec, "the pod is still leaving from before".to_owned());
             } else if pod.state.spec != spec
                 && let Err(error) = pod.update(&mut self.machine, spec)
@@ -271,6 +277,27 @@ impl Keeper {
         }
         match self.enrol_new(spec.clone()) {
             Ok(pod) => pod.is_declared = true,
+            Err(error) => {
+                self.refuse(&uid, &error);
+                self.wait(spec, error.to_string());
+            }
+        }
+    }
+
+    /// Captures a pod that has only open connections left from before, and tells everyone.
+    fn recapture(&mut self, spec: PodSpec) {
+        let uid = spec.uid.clone();
+        let Some(pod) = self.pods.get_mut(&uid) else { return };
+        match pod.come_back(&mut self.machine, spec.clone()) {
+            Ok(()) => {
+                tracing::info!(
+                    uid,
+                    slot = pod.state.slot,
+                    "pod captured again; connections from before are still open"
+                );
+                self.waiting.remove(&uid);
+                self.clients.enrolled(&uid, pod);
+            }
             Err(error) => {
                 self.refuse(&uid, &error);
                 self.wait(spec, error.to_string());
@@ -346,7 +373,7 @@ impl Keeper {
     fn try_waiting(&mut self) {
         let waiting: Vec<PodSpec> = self.waiting.values().map(|(spec, _)| spec.clone()).collect();
         for spec in waiting {
-            if !self.pods.contains_key(&spec.uid) {
+            if self.pods.get(&spec.uid).is_none_or(|pod| matches!(pod.phase, Phase::Draining(_))) {
                 self.enrol(spec);
             }
         }

@@ -353,6 +353,29 @@ impl Pod {
         Ok(())
     }
 
+    /// Captures the pod again while connections from before still drain, which may be for ever. They go on as they are: same marks, rule
+    /// and routes. On failure it goes on draining.
+    pub(super) fn come_back(&mut self, machine: &mut Machine, spec: PodSpec) -> Result<(), PodError> {
+        let facts =
+            self.namespace.inside(inside::inspect).map_err(PodError::step("entering the pod's namespace"))??;
+        self.state.addresses = chosen(&spec, &facts)?;
+        self.state.spec = spec;
+        self.state.leaving = false;
+        if let Err(error) = self.build(machine) {
+            self.monitor = None;
+            self.state.leaving = true;
+            // Each of them may not have been done.
+            let _released = machine.programs.release(self.state.cookie);
+            let _detached = machine.programs.detach_pod(&self.key);
+            let _closed = self.close(machine);
+            self.save(machine)?;
+            return Err(error);
+        }
+        self.phase = Phase::Enrolled;
+        self.check = Instant::now() + limits::RECHECK;
+        Ok(())
+    }
+
     /// When [`Pod::step_out`] has something to do.
     pub(super) fn due(&self) -> Instant {
         match self.phase {

@@ -169,6 +169,35 @@ fn captured_connections_outlive_enrolment() {
     assert!(SWITCHES.iter().all(|name| sysctl(&pod.netns, name) == "0"));
 }
 
+// Seen to fail when a pod that drains is asked for and waits: nothing new is captured for as long as the old connection is open.
+#[test]
+fn a_pod_that_is_wanted_again_is_captured_although_connections_from_before_are_open() {
+    let mut stage = Stage::new();
+    let pod = stage.pod("pod");
+    let proxy = Proxy::start(&stage, Mode::Keep);
+    proxy.enrol(spec(&pod));
+    let (outbound, inbound) = proxy.take(pod.netns.name());
+    let mut client = connect(&pod.netns, anywhere()).unwrap();
+    let (mut server, _) = outbound.accept().unwrap();
+    for waits in [true, true, false] {
+        if waits {
+            proxy.unenrol(pod.netns.name());
+        } else {
+            // Asked for again before it has left as far as it can.
+            proxy.begin_unenrol(pod.netns.name());
+        }
+        proxy.enrol(spec(&pod));
+        let (again, _ears) = proxy.take(pod.netns.name());
+        let mut new = connect(&pod.netns, anywhere()).unwrap();
+        let (mut taken, _) = again.accept().unwrap();
+        echo(&mut new, &mut taken);
+        echo(&mut client, &mut server);
+    }
+    proxy.unenrol(pod.netns.name());
+    drop((outbound, inbound, client, server));
+    wait::until("nothing is left", WITHIN, || traces(&pod.netns).is_empty().then_some(()));
+}
+
 // Seen to fail when monitor.rs joins no group: nothing is repaired before the recheck.
 #[test]
 fn flushed_rules_and_routes_are_repaired() {
