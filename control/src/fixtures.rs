@@ -48,3 +48,10 @@ pub(crate) fn slice(addresses: &[(&str, bool)]) -> String {
         "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: web-1\n  namespace: demo\n  labels: {{kubernetes.io/service-name: web}}\naddressType: IPv4\nports: [{{name: http, port: 8080, protocol: TCP}}]\nendpoints:\n{endpoints}---\n"
     )
 }
+
+/// An HTTPRoute of the service `web`.
+pub(crate) fn route(name: &str, namespace: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec:\n  parentRefs: [{{group: \"\", kind: Service, name: web, namespace: demo}}]\n{spec}\n---\n"
+    )
+}

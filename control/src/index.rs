@@ -15,7 +15,7 @@ use std::{
 
 use crate::{
     kubernetes::NAMESPACE,
-    objects::{Event, Kind, Name, Namespace, ObjectName, Pod, Service, Slice, Unfit},
+    objects::{Event, HttpRoute, Kind, Name, Namespace, ObjectName, Pod, Service, Slice, Unfit},
 };
 
 /// Resources that events may have changed.
@@ -67,6 +67,9 @@ pub struct Index {
     slices_by_service: HashMap<Name, BTreeSet<Name>>,
     slices_by_pod: HashMap<Name, BTreeSet<Name>>,
     slices_by_address: HashMap<IpAddr, BTreeSet<Name>>,
+    routes: HashMap<Name, Arc<HttpRoute>>,
+    routes_by_parent: HashMap<Name, BTreeSet<Name>>,
+    routes_by_backend: HashMap<Name, BTreeSet<Name>>,
     // Peers send mTLS to these pods: their nodes said once that they are captured and have a certificate.
     serving: HashSet<Arc<str>>,
     // Marks of pods that were opted out after they had been set: they say nothing about the time after.
@@ -213,6 +216,19 @@ impl Index {
         self.slices_by_service.get(service).into_iter().flatten()
     }
 
+    /// Routes that have a service as a parent, in the order that breaks ties: the oldest first, then by namespace and name.
+    pub fn routes_of(&self, service: &Name) -> Vec<(&Name, &Arc<HttpRoute>)> {
+        let names = self.routes_by_parent.get(service).into_iter().flatten();
+        let mut routes: Vec<_> = names.filter_map(|name| self.routes.get_key_value(name)).collect();
+        routes.sort_by(|(name, route), (other_name, other)| (&route.created, name).cmp(&(&other.created, other_name)));
+        routes
+    }
+
+    /// All routes, in no order.
+    pub fn routes(&self) -> impl Iterator<Item = (&Name, &Arc<HttpRoute>)> {
+        self.routes.iter()
+    }
+
     /// How many objects of a kind there are; service accounts are not kept.
     pub fn count(&self, kind: Kind) -> usize {
         match kind {
@@ -220,6 +236,7 @@ impl Index {
             Kind::Pod => self.pods.len(),
             Kind::Service => self.services.len(),
             Kind::EndpointSlice => self.slices.len(),
+            Kind::HttpRoute => self.routes.len(),
             Kind::ServiceAccount => 0,
         }
     }

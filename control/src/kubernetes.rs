@@ -7,6 +7,7 @@ mod election;
 mod events;
 mod identity;
 mod pods;
+mod routes;
 mod status;
 mod watch;
 
@@ -177,6 +178,7 @@ pub async fn start(options: Options, life: Duration, identity: &Identity, health
     let election = tokio::spawn(election.run(released));
     tokio::spawn(identity::follow(client.clone(), known, Arc::clone(&plane), leadership.clone()));
     tokio::spawn(pods::Pods::new(client.clone(), Arc::clone(&plane), leadership.clone()).follow());
+    tokio::spawn(routes::follow(client.clone(), Arc::clone(&plane), leadership.clone()));
     tokio::spawn(status::follow(client.clone(), Arc::clone(&plane), Arc::clone(&replicas), leadership));
     let tokens = Arc::new(Tokens::Reviews(Box::new(Reviews::new(client))));
     Ok(Running { plane, tokens, replicas, release, election })

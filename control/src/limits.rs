@@ -139,6 +139,8 @@ pub const API_SILENCE: Duration = Duration::from_secs(40);
 pub const API_PAUSE_FIRST: Duration = Duration::from_millis(200);
 /// Longest pause: an API server that is back is used within so long.
 pub const API_PAUSE_LONGEST: Duration = Duration::from_secs(10);
+/// Pause before a kind is looked for again that the API server does not know: its definition may be installed later.
+pub const API_ABSENT: Duration = Duration::from_secs(5);
 /// After so long without a failure, pauses begin small again.
 pub const API_CALM: Duration = Duration::from_secs(60);
 /// Tokens that are asked about at a time: all nodes reconnect after a restart of control.
@@ -175,6 +177,8 @@ pub const CONDITIONS_AT_ONCE: usize = 16;
 pub const CONDITION_RETRY: Duration = Duration::from_secs(5);
 /// Least time between two looks at all pods: 100,000 of them cost milliseconds.
 pub const PODS_PAUSE: Duration = Duration::from_millis(100);
+/// The status of each route is read again so often: somebody else may have changed it.
+pub const ROUTES_RESCAN: Duration = Duration::from_secs(60);
 /// Look at all pods without an event: certificates become late by time alone.
 pub const PODS_RESCAN: Duration = Duration::from_secs(5);
 /// A captured pod has its certificate a second later; after so long people should look.

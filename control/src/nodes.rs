@@ -207,6 +207,11 @@ impl Talk {
                     }
                     let changed = std::mem::take(&mut *self.node.changed.lock());
                     self.session.touch(&changed, &self.plane.index());
+                    // What it said before an opt-out was forgotten, whatever other replicas know.
+                    let statuses = self.node.statuses.lock();
+                    for (_node, uid) in changed.workloads.iter().filter(|(_, uid)| !statuses.contains_key(&**uid)) {
+                        self.session.ask_anew(uid);
+                    }
                 }
                 () = tokio::time::sleep_until(wake.into()) => self.check_overdue()?,
             }

@@ -1,5 +1,7 @@
 //! Kubernetes objects as the control plane needs them: valid by construction. Must never keep a field that nothing reads.
 
+mod route;
+
 use std::{fmt, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
@@ -8,6 +10,8 @@ use weir_core::{
     identity::Identity,
     inbound::{DefaultPolicy, Probe},
 };
+
+pub use self::route::{HttpRoute, Invalid, ParentRef, RouteBackend, RouteRule};
 
 /// Kinds that are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -22,11 +26,14 @@ pub enum Kind {
     EndpointSlice,
     /// `v1/ServiceAccount`
     ServiceAccount,
+    /// `gateway.networking.k8s.io/v1/HTTPRoute`, and `v1beta1`, which has the same fields
+    HttpRoute,
 }
 
 impl Kind {
     /// All of them, in the order in which they are shown.
-    pub const ALL: [Kind; 5] = [Kind::Namespace, Kind::Pod, Kind::Service, Kind::EndpointSlice, Kind::ServiceAccount];
+    pub const ALL: [Kind; 6] =
+        [Kind::Namespace, Kind::Pod, Kind::Service, Kind::EndpointSlice, Kind::ServiceAccount, Kind::HttpRoute];
 
     /// As manifests write it.
     pub fn as_str(self) -> &'static str {
@@ -36,16 +43,28 @@ impl Kind {
             Kind::Service => "Service",
             Kind::EndpointSlice => "EndpointSlice",
             Kind::ServiceAccount => "ServiceAccount",
+            Kind::HttpRoute => "HTTPRoute",
         }
+    }
+
+    /// API group; empty for core.
+    pub fn group(self) -> &'static str {
+        match self {
+            Kind::Namespace | Kind::Pod | Kind::Service | Kind::ServiceAccount => "",
+            Kind::EndpointSlice => "discovery.k8s.io",
+            Kind::HttpRoute => "gateway.networking.k8s.io",
+        }
+    }
+
+    /// Whether clusters without it are served as well.
+    pub fn is_optional(self) -> bool {
+        self == Kind::HttpRoute
     }
 
     /// From `apiVersion` and `kind`; `None` for kinds that are not read.
     pub fn of(api_version: &str, kind: &str) -> Option<Kind> {
         let group = api_version.rsplit_once('/').map_or("", |(group, _)| group);
-        Kind::ALL.into_iter().find(|known| {
-            let own_group = if *known == Kind::EndpointSlice { "discovery.k8s.io" } else { "" };
-            known.as_str() == kind && own_group == group
-        })
+        Kind::ALL.into_iter().find(|known| known.as_str() == kind && known.group() == group)
     }
 }
 
@@ -102,6 +121,8 @@ pub enum Object {
     Slice(Arc<Slice>),
     /// Known to exist; nothing else of it matters.
     ServiceAccount,
+    /// A route with a Service as a parent.
+    HttpRoute(Arc<HttpRoute>),
 }
 
 /// What changed in the source of objects.
@@ -179,10 +200,14 @@ pub struct Pod {
     pub flaw: Option<Arc<str>>,
     /// Of condition `weir.mesh/Meshed`, when it is true: distinguishes it from the pod's next one.
     pub mark: Option<Arc<str>>,
+    /// The condition says that the pod was opted out: whoever writes it has seen what this replica may not have seen yet.
+    pub is_unmarked: bool,
 }
 
 /// Type of the condition by which pods say that peers speak mTLS to them: known to every replica of control, and after its restart.
 pub const MESHED: &str = "weir.mesh/Meshed";
+/// Reason of that condition when it is false.
+pub const OPTED_OUT: &str = "OptedOut";
 
 /// Why a pod can be no workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -144,9 +144,15 @@ impl Plane {
             (changed, is_first)
         };
         self.metrics.findings(scan.findings.len());
-        *self.findings.write() = scan.findings;
+        let has_news = {
+            let mut findings = self.findings.write();
+            let differs = *findings != scan.findings;
+            *findings = scan.findings;
+            // What a destination means is also what the status of a route says.
+            differs || !changed.workloads.is_empty() || !changed.addresses.is_empty()
+        };
         self.tell(&changed);
-        if is_first || !changed.workloads.is_empty() {
+        if is_first || has_news {
             self.changes.send_modify(|count| *count += 1);
         }
     }

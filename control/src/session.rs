@@ -158,6 +158,15 @@ impl Session {
         }
     }
 
+    /// Names a workload to the node once more, if it has it: the node answers with what became of it.
+    pub fn ask_anew(&mut self, uid: &Arc<str>) {
+        let key = Key::Workload(Arc::clone(uid));
+        if let Some(version) = self.has.get_mut(&key) {
+            *version = 0;
+            self.dirty.insert(key);
+        }
+    }
+
     /// The node answered an update.
     ///
     /// # Errors

@@ -19,8 +19,11 @@ use crate::{
     objects::{Name, Pod, PortSpec, Service, Settings},
 };
 
+mod routes;
 #[cfg(test)]
 mod tests;
+
+pub(crate) use self::routes::resolved;
 
 // Fixed for ever: versions must be equal over restarts, or every node would be sent everything again.
 const VERSION_SEED: u64 = 0x7765_6972;
@@ -191,8 +194,9 @@ fn range(first: u16, last: u16) -> v1::PortRange {
 pub fn destination(index: &Index, address: SocketAddr) -> (v1::Destination, Vec<Name>) {
     let ip = address.ip().to_canonical();
     if let Some((name, service)) = index.service_by_address(&ip)
-        && let Some((target, slices)) = service_target(index, name, service, address.port())
+        && let Some((mut target, mut slices)) = service_target(index, name, service, address.port())
     {
+        (target.http_routes, slices) = routes::attached(index, name, address.port(), slices);
         return (v1::Destination { target: Some(v1::destination::Target::Service(target)) }, slices);
     }
     if let Some(pod) = index.pod_by_address(&ip) {
@@ -231,6 +235,7 @@ fn service_target(index: &Index, name: &Name, service: &Service, port: u16) -> O
         protocol: declared.protocol.unwrap_or_else(|| annotated_protocol(index, name, service, declared)).into(),
         endpoints: slices.iter().map(Name::to_string).collect(),
         local_only: service.local_only,
+        http_routes: Vec::new(),
     };
     Some((target, slices))
 }

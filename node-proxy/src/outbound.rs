@@ -5,6 +5,7 @@
 
 mod choose;
 mod http;
+mod route;
 mod tcp;
 
 use std::{net::SocketAddr, sync::Arc};

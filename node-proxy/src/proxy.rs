@@ -14,6 +14,7 @@ use std::{
 
 use ipnet::IpNet;
 use tokio::signal::unix::{SignalKind, signal};
+use weir_core::snapshot::ServiceTarget;
 
 pub use self::worker::Worker;
 use self::{pods::Pods, state::State, worker::Handle};
@@ -92,8 +93,16 @@ impl Shared {
 
     fn sweep_queues(&self) {
         let snapshot = self.store.snapshot();
-        self.queues.retain(|destination| {
-            let service = snapshot.destination(destination).and_then(|known| known.service());
+        self.queues.retain(|goal| {
+            let dialled = snapshot.destination(&goal.dialled).and_then(|known| known.service());
+            let service = match &goal.backend {
+                None => dialled,
+                Some((namespace, name, port)) => dialled.and_then(|dialled| {
+                    let is_meant =
+                        |one: &&Arc<ServiceTarget>| (&one.namespace, &one.name, one.port) == (namespace, name, *port);
+                    dialled.backends.iter().find(is_meant).map(AsRef::as_ref)
+                }),
+            };
             service.is_some_and(|service| service.ready_endpoints().is_empty())
         });
     }

@@ -1,12 +1,21 @@
-//! Requests that wait for a ready endpoint: bounded per destination, refused at once while a destination is in failfast.
+//! Requests that wait for a ready endpoint: bounded per service that they are balanced over, refused at once while that is in failfast.
 //!
-//! Must never be one gate for all: each destination has its own.
+//! Must never be one gate for all: each dialled address has its own, and there each backend of its routes.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use dashmap::DashMap;
 
 use crate::limits;
+
+/// What is waited for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Goal {
+    /// The dialled address.
+    pub dialled: SocketAddr,
+    /// Namespace, name and port of the backend that a route chose.
+    pub backend: Option<(Arc<str>, Arc<str>, u16)>,
+}
 
 #[derive(Clone, Copy, Default)]
 struct Queue {
@@ -18,32 +27,32 @@ struct Queue {
 
 /// The queues of a node.
 #[derive(Clone, Default)]
-pub struct Queues(Arc<DashMap<SocketAddr, Queue>>);
+pub struct Queues(Arc<DashMap<Goal, Queue>>);
 
 /// A place in a queue.
 pub struct Place {
     queues: Queues,
-    destination: SocketAddr,
+    goal: Goal,
 }
 
 impl Queues {
-    /// A place in the destination's queue; none when it is full.
-    pub fn join(&self, destination: SocketAddr) -> Option<Place> {
-        if self.0.len() >= limits::QUEUES && !self.0.contains_key(&destination) {
+    /// A place in the queue; none when it is full.
+    pub fn join(&self, goal: &Goal) -> Option<Place> {
+        if self.0.len() >= limits::QUEUES && !self.0.contains_key(goal) {
             return None;
         }
-        let mut queue = self.0.entry(destination).or_default();
+        let mut queue = self.0.entry(goal.clone()).or_default();
         if queue.waiting >= limits::QUEUE_CAPACITY {
             return None;
         }
         queue.waiting += 1;
         drop(queue);
-        Some(Place { queues: self.clone(), destination })
+        Some(Place { queues: self.clone(), goal: goal.clone() })
     }
 
     /// Until when to wait, since the process's epoch; none while in failfast.
-    pub fn deadline(&self, destination: SocketAddr, now: Duration) -> Option<Duration> {
-        let mut queue = self.0.entry(destination).or_default();
+    pub fn deadline(&self, goal: &Goal, now: Duration) -> Option<Duration> {
+        let mut queue = self.0.entry(goal.clone()).or_default();
         if queue.failfast {
             return None;
         }
@@ -51,27 +60,27 @@ impl Queues {
     }
 
     /// Nobody came: refuse at once from now on.
-    pub fn shut(&self, destination: SocketAddr) {
-        self.0.entry(destination).or_default().failfast = true;
+    pub fn shut(&self, goal: &Goal) {
+        self.0.entry(goal.clone()).or_default().failfast = true;
     }
 
     /// An endpoint is ready.
-    pub fn open(&self, destination: SocketAddr) {
-        if let Some(mut queue) = self.0.get_mut(&destination) {
+    pub fn open(&self, goal: &Goal) {
+        if let Some(mut queue) = self.0.get_mut(goal) {
             queue.failfast = false;
             queue.deadline = None;
         }
     }
 
-    /// Forgets destinations that have an endpoint again or that nobody dials any more.
-    pub fn retain(&self, mut keep: impl FnMut(&SocketAddr) -> bool) {
-        self.0.retain(|destination, queue| queue.waiting > 0 || keep(destination));
+    /// Forgets what has an endpoint again or is not dialled any more.
+    pub fn retain(&self, mut keep: impl FnMut(&Goal) -> bool) {
+        self.0.retain(|goal, queue| queue.waiting > 0 || keep(goal));
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if let Some(mut queue) = self.queues.0.get_mut(&self.destination) {
+        if let Some(mut queue) = self.queues.0.get_mut(&self.goal) {
             queue.waiting -= 1;
         }
     }
@@ -81,29 +90,33 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
-    const DESTINATION: &str = "10.0.0.1:80";
+    fn goal(dialled: &str, backend: Option<&str>) -> Goal {
+        let backend = backend.map(|name| (Arc::from("shop"), Arc::from(name), 80));
+        Goal { dialled: dialled.parse().unwrap(), backend }
+    }
 
     #[test]
-    fn a_full_queue_sheds_and_one_destination_does_not_fill_another() {
+    fn a_full_queue_sheds_and_one_does_not_fill_another() {
         let queues = Queues::default();
-        let destination = DESTINATION.parse().unwrap();
-        let places: Vec<_> = (0..limits::QUEUE_CAPACITY).map(|_| queues.join(destination).unwrap()).collect();
-        assert!(queues.join(destination).is_none());
-        assert!(queues.join("10.0.0.2:80".parse().unwrap()).is_some());
+        let full = goal("10.0.0.1:80", None);
+        let places: Vec<_> = (0..limits::QUEUE_CAPACITY).map(|_| queues.join(&full).unwrap()).collect();
+        assert!(queues.join(&full).is_none());
+        assert!(queues.join(&goal("10.0.0.2:80", None)).is_some());
+        assert!(queues.join(&goal("10.0.0.1:80", Some("canary"))).is_some());
         drop(places);
-        assert!(queues.join(destination).is_some());
+        assert!(queues.join(&full).is_some());
     }
 
     #[test]
     fn failfast_refuses_at_once_until_an_endpoint_is_ready() {
         let queues = Queues::default();
-        let destination = DESTINATION.parse().unwrap();
+        let goal = goal("10.0.0.1:80", None);
         let now = Duration::from_secs(7);
-        assert_eq!(queues.deadline(destination, now), Some(now + limits::FAILFAST));
-        assert_eq!(queues.deadline(destination, now * 2), Some(now + limits::FAILFAST), "the first waiter decides");
-        queues.shut(destination);
-        assert_eq!(queues.deadline(destination, now), None);
-        queues.open(destination);
-        assert!(queues.deadline(destination, now).is_some());
+        assert_eq!(queues.deadline(&goal, now), Some(now + limits::FAILFAST));
+        assert_eq!(queues.deadline(&goal, now * 2), Some(now + limits::FAILFAST), "the first waiter decides");
+        queues.shut(&goal);
+        assert_eq!(queues.deadline(&goal, now), None);
+        queues.open(&goal);
+        assert!(queues.deadline(&goal, now).is_some());
     }
 }

@@ -13,6 +13,8 @@ mod ha;
 mod node;
 #[path = "apiserver/rotation.rs"]
 mod rotation;
+#[path = "apiserver/routes.rs"]
+mod routes;
 #[path = "apiserver/stage.rs"]
 mod stage;
 

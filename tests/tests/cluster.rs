@@ -36,6 +36,9 @@ mod policy;
 #[path = "cluster/rotation.rs"]
 mod rotation;
 
+#[path = "cluster/routes.rs"]
+mod routes;
+
 #[path = "cluster/outage.rs"]
 mod outage;
 

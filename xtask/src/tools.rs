@@ -1,6 +1,7 @@
 //! Everything that the other commands need and the checkout does not hold. Must never install what is there already.
 
 mod apt;
+pub(crate) mod gateway_api;
 pub(crate) mod kubernetes;
 pub(crate) mod linker;
 mod python;
@@ -31,6 +32,7 @@ pub(crate) fn for_cluster(cache: &Cache) -> Outcome {
     child::say("tools: Debian's programs; Kubernetes (10 to 15 minutes the first time, on two cores)");
     apt::ensure_for_cluster()?;
     kubernetes::ensure(cache)?;
+    gateway_api::ensure(cache)?;
     child::say("tools: all there");
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Changed, Index, link, unlink};
-use crate::objects::{Kind, Name, Namespace, Object, ObjectName, Pod, Service, Slice};
+use crate::objects::{HttpRoute, Kind, Name, Namespace, Object, ObjectName, Pod, Service, Slice};
 
 impl Index {
     pub(super) fn upsert(&mut self, name: Name, object: Object, changed: &mut Changed) {
@@ -12,6 +12,7 @@ impl Index {
             Object::Pod(pod) => self.set_pod(&name, Some(pod), changed),
             Object::Service(service) => self.set_service(&name, Some(service), changed),
             Object::Slice(slice) => self.set_slice(&name, Some(slice), changed),
+            Object::HttpRoute(route) => self.set_route(&name, Some(route), changed),
             Object::ServiceAccount => {}
         }
     }
@@ -23,6 +24,7 @@ impl Index {
             Kind::Pod => self.set_pod(name, None, changed),
             Kind::Service => self.set_service(name, None, changed),
             Kind::EndpointSlice => self.set_slice(name, None, changed),
+            Kind::HttpRoute => self.set_route(name, None, changed),
             Kind::ServiceAccount => {}
         }
     }
@@ -52,8 +54,8 @@ impl Index {
             self.settle_serving(&pod);
             self.touch_pod(&name, &pod, changed);
         }
-        for (_, service) in self.services.iter().filter(|(service, _)| service.namespace == *name) {
-            changed.addresses.extend(&service.addresses);
+        for service in self.services.keys().filter(|service| service.namespace == *name) {
+            self.touch_service(service, changed);
         }
     }
 
@@ -76,6 +78,13 @@ impl Index {
         let before = self.pods.get(name).cloned();
         if before == pod {
             return;
+        }
+        // Of several replicas one may see the mark go before it sees the label go. To mark the pod again would make all of them
+        // believe it ready when it is opted in again; its node is asked instead.
+        if let Some(pod) = pod.as_ref().filter(|pod| pod.is_unmarked)
+            && before.as_ref().is_some_and(|before| before.uid == pod.uid && self.has_valid_mark(before))
+        {
+            self.serving.remove(&pod.uid);
         }
         if let Some(before) = before {
             self.touch_pod(name, &before, changed);
@@ -112,18 +121,47 @@ impl Index {
             return;
         }
         if let Some(before) = before {
-            changed.addresses.extend(&before.addresses);
+            self.touch_service(name, changed);
             for address in &before.addresses {
                 unlink(&mut self.services_by_address, address, name);
             }
             self.services.remove(name);
         }
         let Some(service) = service else { return };
-        changed.addresses.extend(&service.addresses);
         for address in &service.addresses {
             link(&mut self.services_by_address, *address, name);
         }
         self.services.insert(name.clone(), service);
+        self.touch_service(name, changed);
+    }
+
+    fn set_route(&mut self, name: &Name, route: Option<Arc<HttpRoute>>, changed: &mut Changed) {
+        let before = self.routes.get(name).cloned();
+        if before == route {
+            return;
+        }
+        for route in before.iter().chain(&route) {
+            for parent in &route.parents {
+                self.touch_addresses(&parent.service, changed);
+            }
+        }
+        if let Some(before) = before {
+            for parent in &before.parents {
+                unlink(&mut self.routes_by_parent, &parent.service, name);
+            }
+            for backend in before.backends() {
+                unlink(&mut self.routes_by_backend, backend, name);
+            }
+            self.routes.remove(name);
+        }
+        let Some(route) = route else { return };
+        for parent in &route.parents {
+            link(&mut self.routes_by_parent, parent.service.clone(), name);
+        }
+        for backend in route.backends() {
+            link(&mut self.routes_by_backend, backend.clone(), name);
+        }
+        self.routes.insert(name.clone(), route);
     }
 
     fn set_slice(&mut self, name: &Name, slice: Option<Arc<Slice>>, changed: &mut Changed) {
@@ -160,7 +198,16 @@ impl Index {
         self.slices.insert(name.clone(), slice);
     }
 
+    /// What shows a service: its own addresses, and those of the services whose routes lead to it.
     fn touch_service(&self, name: &Name, changed: &mut Changed) {
+        self.touch_addresses(name, changed);
+        let routes = self.routes_by_backend.get(name).into_iter().flatten().filter_map(|route| self.routes.get(route));
+        for parent in routes.flat_map(|route| &route.parents) {
+            self.touch_addresses(&parent.service, changed);
+        }
+    }
+
+    fn touch_addresses(&self, name: &Name, changed: &mut Changed) {
         if let Some(service) = self.services.get(name) {
             changed.addresses.extend(&service.addresses);
         }

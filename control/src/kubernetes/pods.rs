@@ -23,7 +23,7 @@ use crate::{
     index::Index,
     limits,
     notices::{Notice, Reason},
-    objects::{Kind, MESHED, Pod},
+    objects::{Kind, MESHED, OPTED_OUT, Pod},
     plane::Plane,
 };
 
@@ -101,7 +101,7 @@ impl Pods {
             due.filter(|pod| !self.sent.contains_key(&pod.uid)).cloned().collect()
         };
         let since = format!("opted out at {}", Timestamp::now());
-        for pod in self.patch(due, "False", "OptedOut", &since).await {
+        for pod in self.patch(due, "False", OPTED_OUT, &since).await {
             let note = "opted out: its new connections are left alone, open ones live on until they end";
             self.plane.notify(Notice::of(&pod, Reason::Unmeshed, note).on(pod.mark.as_deref().unwrap_or_default()));
         }

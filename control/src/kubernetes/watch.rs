@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Kinds that are watched; of service accounts nothing is read.
-pub(super) const KINDS: [Kind; 4] = [Kind::Namespace, Kind::Pod, Kind::Service, Kind::EndpointSlice];
+pub(super) const KINDS: [Kind; 5] = [Kind::Namespace, Kind::Pod, Kind::Service, Kind::EndpointSlice, Kind::HttpRoute];
 
 /// What a watch says.
 #[derive(Debug)]
@@ -55,13 +55,12 @@ pub(super) fn all(client: &Client, options: &Options, items: &mpsc::Sender<Item>
 
 /// Where the API server has a kind.
 pub(super) fn resource(kind: Kind) -> ApiResource {
-    let group = if kind == Kind::EndpointSlice { "discovery.k8s.io" } else { "" };
-    ApiResource::from_gvk(&GroupVersionKind::gvk(group, "v1", kind.as_str()))
+    ApiResource::from_gvk(&GroupVersionKind::gvk(kind.group(), "v1", kind.as_str()))
 }
 
 async fn follow(kind: Kind, client: Client, options: Options, items: mpsc::Sender<Item>) {
     let api: Api<DynamicObject> = Api::all_with(client, &resource(kind));
-    let mut events = pin!(events(api, Config::default(), kind.as_str()));
+    let mut events = pin!(events(api, Config::default(), kind.as_str(), kind.is_optional()));
     while let Some(event) = events.next().await {
         if items.send(Item { kind, news: news(kind, event, &options) }).await.is_err() {
             return;
@@ -76,7 +75,7 @@ where
 {
     let mut was_listed = false;
     let config = Config::default().fields(&format!("metadata.name={name}"));
-    events(api, config, name).filter_map(move |event| future::ready(found(event, &mut was_listed)))
+    events(api, config, name, false).filter_map(move |event| future::ready(found(event, &mut was_listed)))
 }
 
 /// What an event says of the only object that it can be about.
@@ -94,13 +93,16 @@ fn found<K>(event: Event<K>, was_listed: &mut bool) -> Option<Option<K>> {
 }
 
 /// All events of what `config` selects, without an end: what fails is tried again, what is too long ago is listed anew.
-fn events<K>(api: Api<K>, config: Config, what: &'static str) -> impl Stream<Item = Event<K>> + Send
+///
+/// `is_optional`: that the API server does not know the kind is as good as that there are none, for as long as it is so.
+fn events<K>(api: Api<K>, config: Config, what: &'static str, is_optional: bool) -> impl Stream<Item = Event<K>> + Send
 where
     K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
 {
     let config = config.page_size(limits::LIST_PAGE).timeout(limits::WATCH_SECONDS);
     let begin = move || watcher::watcher(api.clone(), config.clone()).boxed();
-    let watch = Watch { events: begin(), begin, what, backoff: Backoff::new(), is_failing: false };
+    let (events, backoff) = (begin(), Backoff::new());
+    let watch = Watch { events, begin, what, is_optional, backoff, is_failing: false, is_absent: false };
     stream::unfold(watch, |mut watch| async {
         let event = watch.next().await;
         Some((event, watch))
@@ -111,8 +113,10 @@ struct Watch<K, B> {
     events: BoxStream<'static, Result<Event<K>, Error>>,
     begin: B,
     what: &'static str,
+    is_optional: bool,
     backoff: Backoff,
     is_failing: bool,
+    is_absent: bool,
 }
 
 impl<K, B> Watch<K, B>
@@ -125,11 +129,25 @@ where
             match self.events.next().await {
                 Some(Ok(event)) => {
                     // A list begins anew before every attempt.
-                    if self.is_failing && !matches!(event, Event::Init) {
-                        self.is_failing = false;
-                        tracing::info!(what, "watched again");
+                    if !matches!(event, Event::Init) {
+                        if self.is_failing || self.is_absent {
+                            tracing::info!(what, "watched again");
+                        }
+                        (self.is_failing, self.is_absent) = (false, false);
                     }
                     return event;
+                }
+                // The list that began holds nothing.
+                Some(Err(Error::InitialListFailed(kube::Error::Api(status))))
+                    if self.is_optional && status.code == 404 =>
+                {
+                    if self.is_absent {
+                        tokio::time::sleep(limits::API_ABSENT).await;
+                    } else {
+                        tracing::info!(what, "not known to the API server; looked for now and then");
+                    }
+                    self.is_absent = true;
+                    return Event::InitDone;
                 }
                 Some(Err(error)) if is_expired(&error) => {
                     tracing::info!(what, "what was seen last is too long ago for the API server; listed anew");
@@ -185,6 +203,24 @@ fn news(kind: Kind, event: Event<DynamicObject>, options: &Options) -> News {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Seen to fail with a kind that is not optional.
+    #[tokio::test]
+    async fn a_kind_that_the_api_server_does_not_know_has_no_objects() {
+        let begin = || {
+            let status = kube::core::Status { code: 404, ..kube::core::Status::default() };
+            let unknown = Err(Error::InitialListFailed(kube::Error::Api(Box::new(status))));
+            let said = vec![Ok(Event::Init), unknown, Ok(Event::Init), Ok(Event::InitApply(1_u8)), Ok(Event::InitDone)];
+            stream::iter(said).boxed()
+        };
+        let (events, backoff) = (begin(), Backoff::new());
+        let mut watch =
+            Watch { events, begin, what: "x", is_optional: true, backoff, is_failing: false, is_absent: false };
+        assert!(matches!(watch.next().await, Event::Init));
+        assert!(matches!(watch.next().await, Event::InitDone) && watch.is_absent);
+        assert!(matches!(watch.next().await, Event::Init) && watch.is_absent);
+        assert!(matches!(watch.next().await, Event::InitApply(1)) && !watch.is_absent);
+    }
 
     #[test]
     fn one_object_is_gone_when_it_is_deleted_or_when_a_list_does_not_have_it() {

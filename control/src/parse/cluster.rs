@@ -43,6 +43,8 @@ fn used(metadata: &ObjectMeta) -> Value {
         "labels": metadata.labels,
         "annotations": metadata.annotations,
         "ownerReferences": metadata.owner_references,
+        "creationTimestamp": metadata.creation_timestamp,
+        "generation": metadata.generation,
     })
 }
 

@@ -7,7 +7,7 @@ use weir_core::identity::Identity;
 
 use super::{FieldError, Options, fields, probes, quoted, settings};
 use crate::objects::{
-    MESHED, Name, Namespace, Object, Pod, Service, ServicePort, Settings, Slice, SliceEndpoint, Unfit,
+    MESHED, Name, Namespace, OPTED_OUT, Object, Pod, Service, ServicePort, Settings, Slice, SliceEndpoint, Unfit,
 };
 
 /// An object that is needed, with what is not understood of its labels and annotations; or why it is none.
@@ -65,6 +65,7 @@ pub(super) fn pod(pod: &fields::Pod, options: &Options) -> Outcome<FieldError> {
     }
     let named_ports = named_ports(spec);
     let (uid, mark) = (Arc::from(uid), pod.status.as_ref().and_then(mark));
+    let is_unmarked = pod.status.as_ref().is_some_and(is_unmarked);
     let pod = Pod {
         uid,
         reference,
@@ -78,6 +79,7 @@ pub(super) fn pod(pod: &fields::Pod, options: &Options) -> Outcome<FieldError> {
         unfit,
         flaw: flaws.first().map(|flaw| Arc::from(flaw.to_string())),
         mark,
+        is_unmarked,
     };
     checked(Object::Pod(Arc::new(pod)), flaws, errors)
 }
@@ -106,6 +108,12 @@ fn mark(status: &fields::PodStatus) -> Option<Arc<str>> {
     let mut conditions = status.conditions.iter().flatten();
     let condition = conditions.find(|condition| condition.kind == MESHED && condition.status == "True")?;
     Some(Arc::from(condition.message.as_deref().unwrap_or_default()))
+}
+
+fn is_unmarked(status: &fields::PodStatus) -> bool {
+    status.conditions.iter().flatten().any(|condition| {
+        condition.kind == MESHED && condition.status == "False" && condition.reason.as_deref() == Some(OPTED_OUT)
+    })
 }
 
 fn addresses(status: Option<&fields::PodStatus>, errors: &mut Vec<FieldError>) -> Vec<IpAddr> {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_yaml_ng::{Deserializer, Value};
 
-use super::{FieldError, Finding, Options, Parsed, convert, convert::Outcome, fields};
+use super::{FieldError, Finding, Options, Parsed, convert, convert::Outcome, fields, routes};
 use crate::objects::{Kind, Name, Object, ObjectName};
 
 /// One YAML document of a file.
@@ -245,6 +245,7 @@ where
             typed::<fields::Plain, D>(source()).map_err(one)?;
             Ok(Some((Object::ServiceAccount, Vec::new())))
         }
+        Kind::HttpRoute => routes::http_route(&typed::<fields::HttpRoute, D>(source()).map_err(one)?),
     };
     let failures = |errors: Vec<FieldError>| errors.into_iter().map(Failure::of).collect();
     converted.map(|read| read.map(|(object, flaws)| (object, failures(flaws)))).map_err(failures)

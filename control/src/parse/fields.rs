@@ -3,9 +3,16 @@
 //! Names and defaults are those of the Kubernetes API reference; a null is as good as a missing field, as with the API server. Must
 //! never refuse an object for a field that is not here.
 
+mod routes;
+
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+
+pub(super) use self::routes::{
+    BackendRef, Header, HeaderModifier, HttpRoute, HttpRouteFilter, HttpRouteMatch, HttpRouteRule, ParentRef,
+    PathModifier, ValueMatch,
+};
 
 /// Metadata of any kind.
 #[derive(Debug, Default, Deserialize)]
@@ -17,6 +24,8 @@ pub(super) struct Metadata {
     pub(super) labels: Option<BTreeMap<String, String>>,
     pub(super) annotations: Option<BTreeMap<String, String>>,
     pub(super) owner_references: Option<Vec<OwnerReference>>,
+    pub(super) creation_timestamp: Option<String>,
+    pub(super) generation: Option<i64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -150,6 +159,7 @@ pub(super) struct PodCondition {
     #[serde(rename = "type")]
     pub(super) kind: String,
     pub(super) status: String,
+    pub(super) reason: Option<String>,
     pub(super) message: Option<String>,
 }
 

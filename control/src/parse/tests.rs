@@ -2,7 +2,7 @@ use weir_api::v1;
 use weir_core::inbound::DefaultPolicy;
 
 use crate::{
-    fixtures::{NAMESPACE, SERVICE, objects, options, pod, slice},
+    fixtures::{NAMESPACE, SERVICE, objects, options, pod, route, slice},
     objects::{Kind, Object, PortSpec, Settings, Unfit},
     parse::{Parsed, manifest},
 };
@@ -163,4 +163,56 @@ fn reasons_say_what_to_do() {
     ] {
         assert!(unfit(&text).contains(part), "{part} in {}", unfit(&text));
     }
+}
+
+#[test]
+fn a_route_that_cannot_be_followed_as_it_is_written_is_refused_whole() {
+    for (rule, field, reason) in [
+        ("matches: [{path: {type: Glob, value: /}}]", "spec.rules[0].matches[0].path.type", "Glob"),
+        ("matches: [{path: {value: x}}]", "spec.rules[0].matches[0].path.value", "slash"),
+        ("matches: [{path: {type: RegularExpression, value: \"(\"}}]", "spec.rules", "regular expression"),
+        (
+            "matches: [{headers: [{type: Prefix, name: a, value: b}]}]",
+            "spec.rules[0].matches[0].headers[0].type",
+            "Prefix",
+        ),
+        ("matches: [{headers: [{name: \"a b\", value: b}]}]", "spec.rules", "header field"),
+        ("matches: [{method: \"A B\"}]", "spec.rules", "method"),
+        ("filters: [{type: ExtensionRef}]", "spec.rules[0].filters[0].type", "ExtensionRef"),
+        ("filters: [{type: URLRewrite}]", "spec.rules[0].filters[0].urlRewrite", "missing"),
+        (
+            "filters: [{type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: Content-Length, value: 1}]}}]",
+            "spec.rules",
+            "content-length",
+        ),
+        ("filters: [{type: RequestRedirect, requestRedirect: {statusCode: 200}}]", "spec.rules", "200"),
+        (
+            "matches: [{path: {type: Exact, value: /a}}], filters: [{type: URLRewrite, urlRewrite: {path: {type: ReplacePrefixMatch, replacePrefixMatch: /b}}}]",
+            "spec.rules[0].filters[0].urlRewrite.path",
+            "PathPrefix",
+        ),
+        ("backendRefs: [{name: a, port: 80, weight: -1}]", "spec.rules[0].backendRefs[0].weight", "-1"),
+        (
+            "backendRefs: [{name: a, port: 80, filters: [{type: CORS}]}]",
+            "spec.rules[0].backendRefs[0].filters[0].type",
+            "CORS",
+        ),
+        ("timeouts: {request: 1s}", "spec.rules[0].timeouts", "not supported"),
+        ("retry: {attempts: 1}", "spec.rules[0].retry", "not supported"),
+    ] {
+        let parsed = parse(&route("web", "demo", &format!("  rules: [{{{rule}}}]")));
+        assert_eq!((parsed.objects.len(), parsed.refused.len()), (0, 1), "{rule}");
+        let finding = &parsed.findings[0];
+        assert_eq!(finding.field, field, "{finding}");
+        assert!(finding.reason.contains(reason), "{finding}");
+    }
+    let parsed = parse(&route("web", "demo", "  hostnames: [\"10.0.0.1\"]"));
+    assert_eq!(parsed.findings[0].field, "spec.hostnames");
+}
+
+#[test]
+fn a_route_without_a_service_as_parent_is_somebody_elses() {
+    let other = route("web", "demo", "  rules: [{filters: [{type: CORS}]}]").replace("kind: Service", "kind: Gateway");
+    let parsed = parse(&other);
+    assert!(parsed.objects.is_empty() && parsed.findings.is_empty() && parsed.refused.is_empty());
 }

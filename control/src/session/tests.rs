@@ -236,3 +236,14 @@ fn a_node_that_does_not_acknowledge_is_not_looked_at_for_what_is_due() {
     acknowledge(&mut session, &first);
     assert!(session.due().is_some());
 }
+
+#[test]
+fn a_workload_is_named_once_more_when_it_is_asked_for_anew() {
+    let index = cluster();
+    let mut session = begin(&index, &v1::Hello::default());
+    let first = session.next(&index, ANCHORS, Instant::now()).unwrap();
+    acknowledge(&mut session, &first);
+    session.ask_anew(&"uid-web".into());
+    session.ask_anew(&"uid-of-nobody".into());
+    assert_eq!(keys(&session.next(&index, ANCHORS, Instant::now()).unwrap()), ["+WORKLOAD:uid-web"]);
+}

@@ -1,5 +1,5 @@
 use super::*;
-use crate::fixtures::{NAMESPACE, SERVICE, pod, slice, upsert};
+use crate::fixtures::{NAMESPACE, SERVICE, pod, route, slice, upsert};
 
 fn index(texts: &[&str]) -> Index {
     let mut index = Index::default();
@@ -112,4 +112,45 @@ fn probes_reach_the_node_as_they_were_declared() {
     let expected =
         [(8080, v1::ProbeKind::Get, "/ready"), (81, v1::ProbeKind::Connection, ""), (82, v1::ProbeKind::Grpc, "")];
     assert_eq!(found, expected);
+}
+
+#[test]
+fn routes_come_with_the_port_that_they_are_attached_to() {
+    let canary = SERVICE.replace("name: web", "name: canary").replace("10.96.0.1", "10.96.0.2");
+    let of_canary = slice(&[("10.0.0.2", true)]).replace("web", "canary");
+    let backends = "  rules: [{backendRefs: [{name: canary, port: 80, weight: 3}, {name: gone, port: 80}, {name: canary, port: 81}, {kind: Pod, name: x}]}]";
+    let web = slice(&[("10.0.0.1", true)]);
+    let index =
+        index(&[SERVICE, &canary, &web, &of_canary, &route("web", "demo", backends), &route("own", "other", "")]);
+    let (found, slices) = destination(&index, "10.96.0.1:80".parse().unwrap());
+    assert_eq!(slices, [Name::new("demo", "canary-1"), Name::new("demo", "web-1")]);
+    let routes = service(found).http_routes;
+    let consumers: Vec<bool> = routes.iter().map(|route| route.is_consumer).collect();
+    assert_eq!(consumers, [false, true]);
+    assert!(matches!(routes[1].rules[0].destination, Some(v1::http_rule::Destination::Itself(_))));
+    let Some(v1::http_rule::Destination::Backends(backends)) = &routes[0].rules[0].destination else {
+        panic!("{routes:?}")
+    };
+    let shown: Vec<String> = backends
+        .backends
+        .iter()
+        .map(|backend| match backend.target.as_ref().unwrap() {
+            v1::http_backend::Target::Service(service) => format!("{} {:?}", backend.weight, service.endpoints),
+            v1::http_backend::Target::Invalid(reason) => reason.clone(),
+        })
+        .collect();
+    let expected = [
+        "3 [\"demo/canary-1\"]",
+        "Service demo/gone not found",
+        "Service demo/canary has no port 81",
+        "/Pod demo/x is no backend; Services are",
+    ];
+    assert_eq!(shown, expected);
+    for (parent, attached) in [("port: 8080", 0), ("port: 80", 1), ("sectionName: http", 1), ("sectionName: other", 0)]
+    {
+        let only = route("web", "demo", "").replace("namespace: demo}]", &format!("namespace: demo, {parent}}}]"));
+        let index = self::index(&[SERVICE, &only]);
+        let found = service(destination(&index, "10.96.0.1:80".parse().unwrap()).0);
+        assert_eq!(found.http_routes.len(), attached, "{parent}");
+    }
 }

@@ -18,6 +18,7 @@ pub mod load;
 
 pub mod inbound;
 pub mod outbound;
+pub mod route;
 
 pub mod classify;
 pub mod grpc;

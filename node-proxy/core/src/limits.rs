@@ -22,3 +22,13 @@ pub const PORT_RANGES: usize = 128;
 pub const PROBES_PER_POD: usize = 64;
 /// Trust anchors of one mesh: rotation needs two or three.
 pub const ANCHORS: usize = 32;
+/// Host name of a route (RFC 1035).
+pub const HOSTNAME_BYTES: usize = 253;
+/// Text of one regular expression: Gateway API's own bound for the value of a path or header.
+pub const PATTERN_BYTES: usize = 4096;
+/// Compiled form of one regular expression: repetitions of repetitions would take gigabytes.
+pub const PATTERN_PROGRAM_BYTES: usize = 1 << 20;
+/// Compiled form of all regular expressions for one host name of one service, and as much again for each worker's cache while it matches.
+pub const PATTERN_SET_BYTES: usize = 8 << 20;
+/// Matches of all routes of one port: some 150 routes of the greatest size that Gateway API allows.
+pub const ROUTE_MATCHES: usize = 20_000;

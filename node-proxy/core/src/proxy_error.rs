@@ -39,6 +39,12 @@ pub enum ProxyError {
     /// Policy forbids it.
     #[error("unauthorized request: {0}")]
     Unauthorized(Denial),
+    /// The service has routes, and none is for this request.
+    #[error("no route of the service is for this request")]
+    NoRoute,
+    /// The request's rule can be followed no further.
+    #[error("the route's backend is missing or invalid")]
+    BackendInvalid,
     /// The server is not who was required.
     #[error("the server's identity is not the required one")]
     IdentityRequired,
@@ -49,7 +55,7 @@ pub enum ProxyError {
 
 impl ProxyError {
     /// All of them, for tables and tests.
-    pub const ALL: [ProxyError; 11] = [
+    pub const ALL: [ProxyError; 13] = [
         ProxyError::FailFast,
         ProxyError::LoadShed,
         ProxyError::ConnectFailed,
@@ -59,6 +65,8 @@ impl ProxyError {
         ProxyError::Unauthorized(Denial::Nobody),
         ProxyError::Unauthorized(Denial::Unauthenticated),
         ProxyError::Unauthorized(Denial::OutsideCluster),
+        ProxyError::NoRoute,
+        ProxyError::BackendInvalid,
         ProxyError::IdentityRequired,
         ProxyError::Loop,
     ];
@@ -70,6 +78,8 @@ impl ProxyError {
             ProxyError::LoadShed | ProxyError::Unresolved => 503,
             ProxyError::ConnectFailed | ProxyError::UpstreamBroken | ProxyError::IdentityRequired => 502,
             ProxyError::Unauthorized(_) => 403,
+            ProxyError::NoRoute => 404,
+            ProxyError::BackendInvalid => 500,
             ProxyError::Loop => 508,
         }
     }
@@ -84,6 +94,8 @@ impl ProxyError {
             | ProxyError::UpstreamBroken
             | ProxyError::IdentityRequired => 14,
             ProxyError::Unauthorized(_) => 7,
+            ProxyError::NoRoute => 5,
+            ProxyError::BackendInvalid => 9,
             ProxyError::Loop => 10,
         }
     }
@@ -97,6 +109,8 @@ impl ProxyError {
             ProxyError::Unresolved => "unresolved",
             ProxyError::Timeout => "response timeout",
             ProxyError::Unauthorized(_) => "unauthorized",
+            ProxyError::NoRoute => "no route",
+            ProxyError::BackendInvalid => "invalid backend",
             ProxyError::IdentityRequired => "identity required",
             ProxyError::Loop => "gateway loop",
         }
@@ -105,20 +119,27 @@ impl ProxyError {
     /// Whose fault it is.
     pub fn blame(self) -> Blame {
         match self {
-            ProxyError::Unauthorized(_) => Blame::Downstream,
+            ProxyError::Unauthorized(_) | ProxyError::NoRoute => Blame::Downstream,
             ProxyError::FailFast
             | ProxyError::ConnectFailed
             | ProxyError::UpstreamBroken
             | ProxyError::Timeout
             | ProxyError::IdentityRequired => Blame::Upstream,
-            ProxyError::LoadShed | ProxyError::Unresolved | ProxyError::Loop => Blame::Local,
+            ProxyError::LoadShed | ProxyError::Unresolved | ProxyError::BackendInvalid | ProxyError::Loop => {
+                Blame::Local
+            }
         }
     }
 
     /// Whether the same request may be sent again without asking what it did.
     pub fn retry_is_safe(self) -> bool {
         match self {
-            ProxyError::FailFast | ProxyError::LoadShed | ProxyError::ConnectFailed | ProxyError::Unresolved => true,
+            ProxyError::FailFast
+            | ProxyError::LoadShed
+            | ProxyError::ConnectFailed
+            | ProxyError::Unresolved
+            | ProxyError::NoRoute
+            | ProxyError::BackendInvalid => true,
             ProxyError::UpstreamBroken
             | ProxyError::Timeout
             | ProxyError::Unauthorized(_)
@@ -140,6 +161,8 @@ mod tests {
             (ProxyError::Timeout, 504, 4),
             (ProxyError::ConnectFailed, 502, 14),
             (ProxyError::Unauthorized(Denial::Nobody), 403, 7),
+            (ProxyError::NoRoute, 404, 5),
+            (ProxyError::BackendInvalid, 500, 9),
             (ProxyError::Loop, 508, 10),
         ] {
             assert_eq!((error.http_status(), error.grpc_code()), (http, grpc), "{error}");

@@ -23,6 +23,7 @@ use crate::{
     inbound::InboundPolicy,
     load::Load,
     protocol::{PortProtocols, PortRange, Protocol},
+    route::Routes,
 };
 
 type Map<K, V> = HashMap<K, V, RandomState>;
@@ -137,6 +138,10 @@ pub struct ServiceTarget {
     pub protocol: Protocol,
     /// All endpoints, the ready ones first.
     pub endpoints: Vec<Arc<Endpoint>>,
+    /// What decides about each HTTP request; none: all of them go to the endpoints.
+    pub routes: Option<Arc<Routes>>,
+    /// Services that the routes send requests to, by their number there; without routes of their own.
+    pub backends: Vec<Arc<ServiceTarget>>,
     ready: usize,
 }
 
@@ -144,6 +149,11 @@ impl ServiceTarget {
     /// Endpoints that may get new requests.
     pub fn ready_endpoints(&self) -> &[Arc<Endpoint>] {
         &self.endpoints[..self.ready]
+    }
+
+    /// Whether `other` is the same port of the same service, whatever its endpoints are by now.
+    pub fn is_named_like(&self, other: &ServiceTarget) -> bool {
+        (&self.namespace, &self.name, self.port) == (&other.namespace, &other.name, other.port)
     }
 }
 

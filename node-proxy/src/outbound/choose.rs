@@ -14,6 +14,7 @@ use weir_core::{
 use crate::{
     outbound::Client,
     pool::{PoolKey, Via},
+    queues,
 };
 
 /// One way to one endpoint.
@@ -29,56 +30,88 @@ pub(super) struct Path {
     pub(super) key: Arc<PoolKey>,
 }
 
+/// Where a request or connection is to go.
+#[derive(Clone)]
+pub(super) struct Goal {
+    /// What was dialled.
+    pub(super) destination: Arc<Destination>,
+    /// The service that a route chose instead.
+    pub(super) backend: Option<Arc<ServiceTarget>>,
+}
+
+impl Goal {
+    /// What is balanced over, if it is a service.
+    pub(super) fn service(&self) -> Option<&ServiceTarget> {
+        self.backend.as_deref().or_else(|| self.destination.service())
+    }
+
+    fn queue(&self, dialled: SocketAddr) -> queues::Goal {
+        let named =
+            |service: &Arc<ServiceTarget>| (Arc::clone(&service.namespace), Arc::clone(&service.name), service.port);
+        queues::Goal { dialled, backend: self.backend.as_ref().map(named) }
+    }
+
+    /// The same in what is known by now. A backend that no route names any more is gone, with its endpoints.
+    fn in_present(&self, present: &Arc<Destination>) -> Goal {
+        let backend = self.backend.as_ref().map(|backend| {
+            let named = present.service().map(|service| &*service.backends).unwrap_or_default();
+            Arc::clone(named.iter().find(|one| one.is_named_like(backend)).unwrap_or(backend))
+        });
+        Goal { destination: Arc::clone(present), backend }
+    }
+}
+
 impl Client {
     /// The endpoint for the next request. Waits for a ready one within the failfast bound.
     pub(super) async fn choose(
         &self,
-        destination: &Arc<Destination>,
+        goal: &Goal,
         exclude: Option<&Endpoint>,
     ) -> Result<Option<Arc<Endpoint>>, ProxyError> {
-        match outbound::plan(&self.workload, self.target, destination) {
+        match outbound::plan(&self.workload, self.target, &goal.destination) {
             Plan::Forward => Ok(None),
             Plan::Endpoint(endpoint) => Ok(Some(endpoint)),
             Plan::Refuse(error) => Err(error),
             Plan::Balance => {
-                if let Some(endpoint) = self.pick(destination, exclude) {
+                if let Some(endpoint) = self.pick(goal, exclude) {
                     return Ok(Some(endpoint));
                 }
-                Box::pin(self.wait_for_endpoint(destination)).await.map(Some)
+                Box::pin(self.wait_for_endpoint(goal)).await.map(Some)
             }
         }
     }
 
-    fn pick(&self, destination: &Destination, exclude: Option<&Endpoint>) -> Option<Arc<Endpoint>> {
-        let service = destination.service()?;
+    fn pick(&self, goal: &Goal, exclude: Option<&Endpoint>) -> Option<Arc<Endpoint>> {
+        let service = goal.service()?;
         let now = self.worker.shared.now();
         let index = balance::pick(service.ready_endpoints(), now, fastrand::u64(..), exclude)?;
         service.endpoints.get(index).map(Arc::clone)
     }
 
-    async fn wait_for_endpoint(&self, destination: &Arc<Destination>) -> Result<Arc<Endpoint>, ProxyError> {
+    async fn wait_for_endpoint(&self, goal: &Goal) -> Result<Arc<Endpoint>, ProxyError> {
         let shared = &self.worker.shared;
-        let Some(_place) = shared.queues.join(self.target) else { return Err(ProxyError::LoadShed) };
-        let deadline = match shared.queues.deadline(self.target, shared.now()) {
+        let queue = goal.queue(self.target);
+        let Some(_place) = shared.queues.join(&queue) else { return Err(ProxyError::LoadShed) };
+        let deadline = match shared.queues.deadline(&queue, shared.now()) {
             Some(deadline) => tokio::time::Instant::from_std(shared.epoch + deadline),
             None => return Err(ProxyError::FailFast),
         };
         let mut changes = shared.store.subscribe();
-        let mut destination = Arc::clone(destination);
+        let mut goal = goal.clone();
         loop {
-            if let Some(endpoint) = self.pick(&destination, None) {
-                shared.queues.open(self.target);
+            if let Some(endpoint) = self.pick(&goal, None) {
+                shared.queues.open(&queue);
                 return Ok(endpoint);
             }
             match tokio::time::timeout_at(deadline, changes.changed()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) | Err(_) => {
-                    shared.queues.shut(self.target);
+                    shared.queues.shut(&queue);
                     return Err(ProxyError::FailFast);
                 }
             }
-            if let Some(current) = shared.store.snapshot().destination(&self.target) {
-                destination = Arc::clone(current);
+            if let Some(present) = shared.store.snapshot().destination(&self.target) {
+                goal = goal.in_present(present);
             }
         }
     }
@@ -116,7 +149,10 @@ impl Client {
     }
 }
 
-/// Name of the service dialled, for labels.
-pub(super) fn service_name(service: &ServiceTarget) -> (Arc<str>, Arc<str>) {
+/// Namespace and name.
+pub(super) type ServiceName = (Arc<str>, Arc<str>);
+
+/// Name of the service, for labels.
+pub(super) fn service_name(service: &ServiceTarget) -> ServiceName {
     (Arc::clone(&service.namespace), Arc::clone(&service.name))
 }

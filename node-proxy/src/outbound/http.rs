@@ -9,7 +9,13 @@ use std::{
 
 use ::http::{HeaderValue, Request, Response, header};
 use parking_lot::Mutex;
-use weir_core::{grpc, outbound::Transport, protocol::Protocol, proxy_error::ProxyError, snapshot::Destination};
+use weir_core::{
+    grpc,
+    outbound::Transport,
+    protocol::Protocol,
+    proxy_error::ProxyError,
+    snapshot::{Destination, ServiceTarget},
+};
 
 use crate::{
     body::{Body, Held, ResponseEnd},
@@ -19,7 +25,8 @@ use crate::{
     limits,
     outbound::{
         Client,
-        choose::{Path, service_name},
+        choose::{Goal, Path, ServiceName, service_name},
+        route::{Routing, routed},
     },
     respond,
     telemetry::{Direction, HttpLabels, HttpSeries, TcpLabels, TlsLabel},
@@ -58,10 +65,23 @@ struct Current {
 /// An endpoint as this connection reaches it: what would else be looked up per request.
 struct Route {
     path: Path,
+    /// Namespace, name: of the service that it was chosen from.
+    service: Option<ServiceName>,
     authority: Option<HeaderValue>,
     series: Arc<HttpSeries>,
     /// The receiving half, when the endpoint is on this node.
     local: Option<Arc<inbound::Server>>,
+}
+
+impl Route {
+    /// By address: a name that was built anew since is only looked up once more.
+    fn is_of(&self, service: Option<&ServiceTarget>) -> bool {
+        match (&self.service, service) {
+            (Some((_namespace, name)), Some(service)) => Arc::ptr_eq(name, &service.name),
+            (None, None) => true,
+            _other => false,
+        }
+    }
 }
 
 impl Handle for Outbound {
@@ -88,11 +108,35 @@ impl Outbound {
         grpc: bool,
     ) -> Result<Response<Body>, ProxyError> {
         let destination = self.destination();
+        let routing = routed(&self.client, &destination, &request)?;
+        let (goal, forward) = match routing {
+            Routing::Itself => (Goal { destination, backend: None }, None),
+            Routing::To(backend, forward) => {
+                forward.filter_request(&mut request);
+                (Goal { destination, backend }, Some(forward))
+            }
+            Routing::Answer(response) => return Ok(response),
+        };
+        let mut response = self.balance(&goal, request, started, grpc).await?;
+        if let Some(forward) = forward {
+            forward.filter_response(response.headers_mut());
+        }
+        Ok(response)
+    }
+
+    /// Sends it to one endpoint after the other, as long as that is safe.
+    async fn balance(
+        &self,
+        goal: &Goal,
+        mut request: Request<Body>,
+        started: Instant,
+        grpc: bool,
+    ) -> Result<Response<Body>, ProxyError> {
         let mut failed = None;
         for _ in 0..limits::POOL_RETRIES {
             let excluded = failed.as_ref().and_then(|route: &Arc<Route>| route.path.endpoint.as_deref());
-            let endpoint = self.client.choose(&destination, excluded).await?;
-            let route = self.route(endpoint.as_ref(), &request, &destination);
+            let endpoint = self.client.choose(goal, excluded).await?;
+            let route = self.route(endpoint.as_ref(), &request, goal);
             if let Some(endpoint) = &route.path.endpoint {
                 endpoint.load.start(self.client.worker.shared.now());
             }
@@ -183,19 +227,22 @@ impl Outbound {
         &self,
         endpoint: Option<&Arc<weir_core::snapshot::Endpoint>>,
         request: &Request<Body>,
-        destination: &Destination,
+        goal: &Goal,
     ) -> Arc<Route> {
         let authority = authority(request);
         let mut current = self.current.lock();
         let known = current.routes.iter().find(|route| {
             route.path.endpoint.as_ref().map(Arc::as_ptr) == endpoint.map(Arc::as_ptr)
                 && route.authority.as_ref().map(HeaderValue::as_bytes) == authority
+                // Two services may have the same endpoint.
+                && route.is_of(goal.service())
         });
         if let Some(route) = known {
             return Arc::clone(route);
         }
         let path = self.client.path(endpoint);
-        let labels = self.client.http_labels(&path, destination, authority);
+        let service = goal.service().map(service_name);
+        let labels = self.client.http_labels(&path, service.clone(), authority);
         let local = match &path.transport {
             Transport::Local { server } => Some(Arc::new(inbound::Server::bridged(&self.client, server, path.address))),
             _ => None,
@@ -204,6 +251,7 @@ impl Outbound {
             series: self.client.worker.shared.telemetry.http(&labels),
             authority: authority.and_then(|bytes| HeaderValue::from_bytes(bytes).ok()),
             path,
+            service,
             local,
         });
         if current.routes.len() >= limits::CONNECTION_SERIES {
@@ -225,7 +273,7 @@ impl Outbound {
     }
 
     fn tcp_labels(&self, route: &Route) -> TcpLabels {
-        self.client.tcp_labels(&route.path, &self.destination())
+        TcpLabels { service: route.service.clone(), ..self.client.tcp_labels(&route.path, None) }
     }
 }
 
@@ -238,7 +286,7 @@ fn refused(error: &SendError) -> ProxyError {
 }
 
 /// Host, or `:authority` of HTTP/2.
-fn authority(request: &Request<Body>) -> Option<&[u8]> {
+pub(super) fn authority(request: &Request<Body>) -> Option<&[u8]> {
     match request.uri().authority() {
         Some(authority) => Some(authority.as_str().as_bytes()),
         None => request.headers().get(header::HOST).map(HeaderValue::as_bytes),
@@ -246,7 +294,7 @@ fn authority(request: &Request<Body>) -> Option<&[u8]> {
 }
 
 impl Client {
-    fn http_labels(&self, path: &Path, destination: &Destination, authority: Option<&[u8]>) -> HttpLabels {
+    fn http_labels(&self, path: &Path, service: Option<ServiceName>, authority: Option<&[u8]>) -> HttpLabels {
         HttpLabels {
             direction: Direction::Outbound,
             workload: Arc::clone(&self.workload.pod),
@@ -256,12 +304,12 @@ impl Client {
             server_id: path.endpoint.as_ref().and_then(|endpoint| endpoint.identity.clone()),
             authority: authority.map(|bytes| Arc::from(String::from_utf8_lossy(bytes).as_ref())),
             target_addr: path.address,
-            service: destination.service().map(service_name),
+            service,
             policy: None,
         }
     }
 
-    pub(super) fn tcp_labels(&self, path: &Path, destination: &Destination) -> TcpLabels {
+    pub(super) fn tcp_labels(&self, path: &Path, service: Option<&ServiceTarget>) -> TcpLabels {
         TcpLabels {
             direction: Direction::Outbound,
             peer_is_src: false,
@@ -271,7 +319,7 @@ impl Client {
             client_id: Some(self.workload.identity.clone()),
             server_id: path.endpoint.as_ref().and_then(|endpoint| endpoint.identity.clone()),
             target_addr: path.address,
-            service: destination.service().map(service_name),
+            service: service.map(service_name),
             policy: None,
         }
     }

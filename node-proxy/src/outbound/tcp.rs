@@ -7,7 +7,10 @@ use std::{io, sync::Arc};
 use tokio::io::AsyncWriteExt as _;
 use weir_core::{detect::Detected, outbound::Transport as Way, proxy_error::ProxyError, snapshot::Destination};
 
-use super::{Client, choose::Path};
+use super::{
+    Client,
+    choose::{Goal, Path},
+};
 use crate::{
     copy,
     dial::{self, DialError},
@@ -99,7 +102,7 @@ impl Client {
         let telemetry = &self.worker.shared.telemetry;
         let mut meter = copy::Both::new(
             telemetry.tcp(&self.source_labels(destination)).open(),
-            telemetry.tcp(&self.tcp_labels(&upstream.path, destination)).open(),
+            telemetry.tcp(&self.tcp_labels(&upstream.path, destination.service())).open(),
         );
         if let Some(local) = &upstream.local {
             let (source, destination) = local.guards();
@@ -110,8 +113,9 @@ impl Client {
 
     async fn open(&self, destination: &Arc<Destination>, io: &Io) -> Result<Upstream, ProxyError> {
         let mut failed = None;
+        let goal = Goal { destination: Arc::clone(destination), backend: None };
         for _ in 0..limits::POOL_RETRIES {
-            let endpoint = self.choose(destination, failed.as_deref()).await?;
+            let endpoint = self.choose(&goal, failed.as_deref()).await?;
             let path = self.path(endpoint.as_ref());
             let began = self.worker.shared.now();
             if let Some(endpoint) = &endpoint {

@@ -144,6 +144,7 @@ pub(crate) fn service() -> Vec<v1::Resource> {
         protocol: v1::Protocol::Http1.into(),
         endpoints: vec!["shop/web-abc".to_owned()],
         local_only: false,
+        http_routes: Vec::new(),
     };
     let destination = v1::Destination { target: Some(v1::destination::Target::Service(service)) };
     vec![

@@ -62,6 +62,44 @@ fn control_rolled_and_scaled_changes_nothing() {
     shop.meshed(4, PATIENCE);
 }
 
+/// Of three replicas by `--ha` the one that leads is killed: another one leads and writes the status, nodes go on with those that are left.
+#[test]
+fn of_three_replicas_the_leader_is_lost() {
+    let shop = Shop::open("ha", 4);
+    shop.mesh(4);
+    let load = Load::begin(&shop);
+    shop.cluster.apply(&shop.cluster.weir(&["install", "--ha"]));
+    shop.cluster.rolled_out("weir", "deployment/weir-control");
+    shop.cluster.weir(&["check", "--wait", "90s"]);
+    let leader = || {
+        let lease = shop.cluster.get(&["-n", "weir", "lease", "weir-control"]);
+        let pods = shop.cluster.kubectl(&[
+            "-n",
+            "weir",
+            "get",
+            "pods",
+            "-l",
+            "app.kubernetes.io/name=weir-control",
+            "-o",
+            "name",
+        ]);
+        let held = lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned();
+        // One that ended gave it back, or will soon be seen to hold it no more.
+        pods.lines().any(|pod| pod == format!("pod/{held}")).then_some(held)
+    };
+    let first = wait::until("a leader", PATIENCE, leader);
+    assert_eq!(shop.cluster.get(&["-n", "weir", "deployment", "weir-control"])["status"]["readyReplicas"], 3);
+    shop.cluster.kubectl(&["-n", "weir", "delete", "pod", &first, "--grace-period=0", "--force"]);
+    let (_next, took) = timed(|| wait::until("another leader", PATIENCE, || leader().filter(|held| *held != first)));
+    figure("the leader of three replicas killed: another one leads after", format!("{took:?}"));
+    shop.opt(false);
+    shop.cluster.meshed(0, PATIENCE);
+    shop.mesh(4);
+    load.end().is_whole(Stream::Lives);
+    // One replica again, and none of what belongs to three.
+    shop.cluster.uninstall();
+}
+
 /// Capture outlives the holder; a pod that starts meanwhile waits for the next one.
 #[test]
 fn a_replaced_holder_is_not_noticed() {

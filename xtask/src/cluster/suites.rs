@@ -13,7 +13,7 @@ use crate::{
     cache::Cache,
     child::{self, Outcome},
     ebpf, images, programs,
-    tools::{self, kubernetes},
+    tools::{self, gateway_api, kubernetes},
 };
 
 /// The namespace of the mesh.
@@ -111,6 +111,7 @@ fn command(cache: &Cache, place: &Place, suites: &[Suite], filter: Option<&str>)
         .env("WEIR_KUBERNETES", &programs)
         .env("WEIR_KUBECTL", programs.join("kubectl"))
         .env("WEIR_HELM", programs.join("helm"))
+        .env("WEIR_GATEWAY_API", gateway_api::definitions(cache))
         .env("WEIR_KUBECONFIG", place.kubeconfig("admin"))
         // For power failures.
         .env("WEIR_XTASK", env::current_exe().unwrap_or_default())

@@ -132,7 +132,10 @@ fn linker_flags() -> String {
 }
 
 /// A Go that is new enough.
-fn go() -> Outcome<PathBuf> {
+///
+/// # Errors
+/// There is none.
+pub(super) fn go() -> Outcome<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let found = env::split_paths(&path).map(|folder| folder.join("go")).find(|go| go.is_file());
     let go = found.unwrap_or_else(|| USUAL_PLACE.into());

@@ -146,7 +146,7 @@ pub mod destination {
     }
 }
 /// A ClusterIP and port of a Service.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ServiceTarget {
     #[prost(string, tag = "1")]
     pub namespace: ::prost::alloc::string::String,
@@ -165,6 +165,208 @@ pub struct ServiceTarget {
     /// Only endpoints of the client's node (`internalTrafficPolicy: Local`).
     #[prost(bool, tag = "7")]
     pub local_only: bool,
+    /// Attached to this port: the oldest first, then by namespace and name. Never of a backend.
+    #[prost(message, repeated, tag = "8")]
+    pub http_routes: ::prost::alloc::vec::Vec<HttpRoute>,
+}
+/// Where something comes from, for metrics, logs and people.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ObjectRef {
+    /// Empty: core.
+    #[prost(string, tag = "1")]
+    pub group: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub kind: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub namespace: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub name: ::prost::alloc::string::String,
+}
+/// An HTTPRoute with a port of a Service as its parent.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HttpRoute {
+    #[prost(message, optional, tag = "1")]
+    pub object: ::core::option::Option<ObjectRef>,
+    /// For clients of the route's own namespace alone, which is not the Service's; there instead of the Service's own routes.
+    #[prost(bool, tag = "2")]
+    pub is_consumer: bool,
+    /// Empty: all.
+    #[prost(string, repeated, tag = "3")]
+    pub hostnames: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(message, repeated, tag = "4")]
+    pub rules: ::prost::alloc::vec::Vec<HttpRule>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HttpRule {
+    /// Empty when it has none.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Any of them; never empty.
+    #[prost(message, repeated, tag = "2")]
+    pub matches: ::prost::alloc::vec::Vec<HttpMatch>,
+    /// In this order.
+    #[prost(message, repeated, tag = "3")]
+    pub filters: ::prost::alloc::vec::Vec<HttpFilter>,
+    /// Where its requests go.
+    #[prost(oneof = "http_rule::Destination", tags = "4, 5")]
+    pub destination: ::core::option::Option<http_rule::Destination>,
+}
+/// Nested message and enum types in `HttpRule`.
+pub mod http_rule {
+    /// Where its requests go.
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Destination {
+        /// To the dialled Service itself.
+        #[prost(message, tag = "4")]
+        Itself(super::Itself),
+        #[prost(message, tag = "5")]
+        Backends(super::HttpBackends),
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Itself {}
+/// By weight. None, or none with a weight: each request is answered with 500.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HttpBackends {
+    #[prost(message, repeated, tag = "1")]
+    pub backends: ::prost::alloc::vec::Vec<HttpBackend>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HttpMatch {
+    /// Empty: any.
+    #[prost(string, tag = "4")]
+    pub method: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "5")]
+    pub headers: ::prost::alloc::vec::Vec<ValueMatch>,
+    #[prost(message, repeated, tag = "6")]
+    pub query_params: ::prost::alloc::vec::Vec<ValueMatch>,
+    #[prost(oneof = "http_match::Path", tags = "1, 2, 3")]
+    pub path: ::core::option::Option<http_match::Path>,
+}
+/// Nested message and enum types in `HttpMatch`.
+pub mod http_match {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Path {
+        #[prost(string, tag = "1")]
+        ExactPath(::prost::alloc::string::String),
+        #[prost(string, tag = "2")]
+        PathPrefix(::prost::alloc::string::String),
+        #[prost(string, tag = "3")]
+        PathPattern(::prost::alloc::string::String),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ValueMatch {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(oneof = "value_match::Value", tags = "2, 3")]
+    pub value: ::core::option::Option<value_match::Value>,
+}
+/// Nested message and enum types in `ValueMatch`.
+pub mod value_match {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Value {
+        #[prost(string, tag = "2")]
+        Exact(::prost::alloc::string::String),
+        #[prost(string, tag = "3")]
+        Pattern(::prost::alloc::string::String),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HttpFilter {
+    #[prost(oneof = "http_filter::Filter", tags = "1, 2, 3, 4")]
+    pub filter: ::core::option::Option<http_filter::Filter>,
+}
+/// Nested message and enum types in `HttpFilter`.
+pub mod http_filter {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Filter {
+        #[prost(message, tag = "1")]
+        RequestHeaders(super::HeaderModifier),
+        #[prost(message, tag = "2")]
+        ResponseHeaders(super::HeaderModifier),
+        #[prost(message, tag = "3")]
+        Redirect(super::RequestRedirect),
+        #[prost(message, tag = "4")]
+        Rewrite(super::UrlRewrite),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HeaderModifier {
+    #[prost(message, repeated, tag = "1")]
+    pub set: ::prost::alloc::vec::Vec<Header>,
+    #[prost(message, repeated, tag = "2")]
+    pub add: ::prost::alloc::vec::Vec<Header>,
+    #[prost(string, repeated, tag = "3")]
+    pub remove: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Header {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub value: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RequestRedirect {
+    /// `http` or `https`; empty: the request's.
+    #[prost(string, tag = "1")]
+    pub scheme: ::prost::alloc::string::String,
+    /// Empty: the request's.
+    #[prost(string, tag = "2")]
+    pub hostname: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "3")]
+    pub path: ::core::option::Option<PathModifier>,
+    /// 0: the scheme's when that is given, else the dialled one.
+    #[prost(uint32, tag = "4")]
+    pub port: u32,
+    /// 301, 302, 303, 307 or 308.
+    #[prost(uint32, tag = "5")]
+    pub status_code: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UrlRewrite {
+    /// Empty: the request's.
+    #[prost(string, tag = "1")]
+    pub hostname: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub path: ::core::option::Option<PathModifier>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PathModifier {
+    #[prost(oneof = "path_modifier::Path", tags = "1, 2")]
+    pub path: ::core::option::Option<path_modifier::Path>,
+}
+/// Nested message and enum types in `PathModifier`.
+pub mod path_modifier {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Path {
+        #[prost(string, tag = "1")]
+        ReplaceFullPath(::prost::alloc::string::String),
+        #[prost(string, tag = "2")]
+        ReplacePrefixMatch(::prost::alloc::string::String),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HttpBackend {
+    /// 0: gets nothing.
+    #[prost(uint32, tag = "1")]
+    pub weight: u32,
+    #[prost(message, repeated, tag = "2")]
+    pub filters: ::prost::alloc::vec::Vec<HttpFilter>,
+    #[prost(oneof = "http_backend::Target", tags = "3, 4")]
+    pub target: ::core::option::Option<http_backend::Target>,
+}
+/// Nested message and enum types in `HttpBackend`.
+pub mod http_backend {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Target {
+        #[prost(message, tag = "3")]
+        Service(super::ServiceTarget),
+        /// Why its share is answered with 500, for people.
+        #[prost(string, tag = "4")]
+        Invalid(::prost::alloc::string::String),
+    }
 }
 /// A pod's own address (headless Services, StatefulSets).
 #[derive(Clone, PartialEq, ::prost::Message)]

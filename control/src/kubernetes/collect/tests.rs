@@ -42,6 +42,7 @@ fn complete(pods: Vec<Item>) -> Collector {
     list(&mut collector, Kind::Namespace, vec![seen(NAMESPACE)]);
     list(&mut collector, Kind::Service, Vec::new());
     list(&mut collector, Kind::EndpointSlice, Vec::new());
+    list(&mut collector, Kind::HttpRoute, Vec::new());
     collector
 }
 
@@ -59,6 +60,7 @@ fn nothing_is_told_before_every_kind_was_listed_once() {
     list(&mut collector, Kind::Pod, vec![seen(&web())]);
     list(&mut collector, Kind::Namespace, vec![seen(NAMESPACE)]);
     list(&mut collector, Kind::Service, Vec::new());
+    list(&mut collector, Kind::HttpRoute, Vec::new());
     collector.take(item(Kind::EndpointSlice, News::Began));
     assert!(collector.scan().is_none());
     collector.take(item(Kind::EndpointSlice, News::Listed));

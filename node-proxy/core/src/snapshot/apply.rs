@@ -12,7 +12,12 @@ use super::{
     Destination, Endpoint, Map, ServiceTarget, Snapshot, Target, Versioned, Workload,
     convert::{self, Reason},
 };
-use crate::{limits, load::Load, protocol::Protocol};
+use crate::{
+    limits,
+    load::Load,
+    protocol::Protocol,
+    route::{self, Routes},
+};
 
 /// An update's outcome.
 #[derive(Debug)]
@@ -108,7 +113,7 @@ fn upsert(
         (v1::ResourceKind::Destination, Some(Body::Destination(destination))) => {
             let address = key.name.parse().map_err(|error| format!("name {:?}: {error}", key.name))?;
             // Converted once for its errors: a bad one must not replace a good one.
-            build(next, None, address, &destination)?;
+            build(next, None, None, address, &destination)?;
             next.destination_resources.insert(address, Versioned { version, value: Arc::new(destination) });
             stale.insert(address);
         }
@@ -180,7 +185,10 @@ fn by_address(next: &Snapshot, previous: &Snapshot) -> Map<IpAddr, Arc<Workload>
 
 fn refers_to(destination: &v1::Destination, slices: &HashSet<String>) -> bool {
     match &destination.target {
-        Some(v1::destination::Target::Service(service)) => service.endpoints.iter().any(|name| slices.contains(name)),
+        Some(v1::destination::Target::Service(service)) => {
+            let backends = route::services(&service.http_routes).flat_map(|backend| &backend.endpoints);
+            service.endpoints.iter().chain(backends).any(|name| slices.contains(name))
+        }
         _ => false,
     }
 }
@@ -190,7 +198,10 @@ fn rebuild(next: &mut Snapshot, previous: &Snapshot, address: SocketAddr, reject
         return;
     };
     let before = previous.destinations.get(&address);
-    match build(next, before.map(AsRef::as_ref), address, &resource) {
+    // Routes are compiled anew when they changed, not whenever an endpoint does.
+    let same = previous.destination_resources.get(&address).is_some_and(|held| Arc::ptr_eq(&held.value, &resource));
+    let routes = before.filter(|_| same).and_then(|before| before.service()?.routes.clone());
+    match build(next, before.map(AsRef::as_ref), routes, address, &resource) {
         Ok(built) => {
             let unchanged = before.filter(|before| is_same(before, &built));
             let destination = unchanged.map_or_else(|| Arc::new(built), Arc::clone);
@@ -207,25 +218,47 @@ fn is_same(before: &Destination, after: &Destination) -> bool {
     match (&before.target, &after.target) {
         (Target::Unknown, Target::Unknown) => true,
         (Target::Pod(before), Target::Pod(after)) => Arc::ptr_eq(before, after),
-        (Target::Service(before), Target::Service(after)) => {
-            before.namespace == after.namespace
-                && before.name == after.name
-                && before.protocol == after.protocol
-                && before.endpoints.len() == after.endpoints.len()
-                && before.endpoints.iter().zip(&after.endpoints).all(|(one, other)| Arc::ptr_eq(one, other))
-        }
+        (Target::Service(before), Target::Service(after)) => is_same_service(before, after),
         _ => false,
     }
 }
 
+fn is_same_service(before: &ServiceTarget, after: &ServiceTarget) -> bool {
+    before.is_named_like(after)
+        && before.protocol == after.protocol
+        && before.endpoints.len() == after.endpoints.len()
+        && before.endpoints.iter().zip(&after.endpoints).all(|(one, other)| Arc::ptr_eq(one, other))
+        && before.routes.as_ref().map(Arc::as_ptr) == after.routes.as_ref().map(Arc::as_ptr)
+        && before.backends.len() == after.backends.len()
+        && before.backends.iter().zip(&after.backends).all(|(one, other)| is_same_service(one, other))
+}
+
+/// Endpoints that a destination had, its own and those of backends: what is known of their load stays.
+type Held<'a> = Map<(SocketAddr, Arc<str>), &'a Arc<Endpoint>>;
+
+/// `routes`: already compiled from the very same resource.
 fn build(
     next: &Snapshot,
     before: Option<&Destination>,
+    routes: Option<Arc<Routes>>,
     address: SocketAddr,
     resource: &v1::Destination,
 ) -> Result<Destination, Reason> {
     let target = match &resource.target {
-        Some(v1::destination::Target::Service(service)) => Target::Service(build_service(next, before, service)?),
+        Some(v1::destination::Target::Service(service)) => {
+            let before = before.and_then(Destination::service);
+            let all = before.into_iter().flat_map(|before| {
+                before.endpoints.iter().chain(before.backends.iter().flat_map(|backend| &backend.endpoints))
+            });
+            let held: Held<'_> = all.map(|held| ((held.address, Arc::clone(&held.uid)), held)).collect();
+            let mut built = build_service(next, &held, service)?;
+            built.backends = build_backends(next, &held, service)?;
+            built.routes = match routes {
+                Some(routes) => Some(routes),
+                None => route::routes(&service.http_routes).map_err(|error| format!("service.{error}"))?.map(Arc::new),
+            };
+            Target::Service(built)
+        }
         Some(v1::destination::Target::Pod(pod)) => {
             let declared = protocol("pod.protocol", pod.protocol)?;
             let given = pod.endpoint.as_ref().ok_or("pod.endpoint: missing")?;
@@ -243,19 +276,34 @@ fn build(
     Ok(Destination { address, target })
 }
 
-fn build_service(
+/// In the order in which the routes number them; one that is named often is built once.
+fn build_backends(
     next: &Snapshot,
-    before: Option<&Destination>,
+    held: &Held<'_>,
     service: &v1::ServiceTarget,
-) -> Result<ServiceTarget, Reason> {
+) -> Result<Vec<Arc<ServiceTarget>>, Reason> {
+    let mut built: Map<(&str, &str, u32), Arc<ServiceTarget>> = Map::default();
+    let mut backends = Vec::new();
+    for backend in route::services(&service.http_routes) {
+        let name = (backend.namespace.as_str(), backend.name.as_str(), backend.port);
+        let target = match built.get(&name) {
+            Some(target) => Arc::clone(target),
+            None => {
+                let target = Arc::new(build_service(next, held, backend)?);
+                built.insert(name, Arc::clone(&target));
+                target
+            }
+        };
+        backends.push(target);
+    }
+    Ok(backends)
+}
+
+fn build_service(next: &Snapshot, held: &Held<'_>, service: &v1::ServiceTarget) -> Result<ServiceTarget, Reason> {
     let port = convert::port("service.port", service.port)?;
     let declared = match protocol("service.protocol", service.protocol)? {
         Protocol::Detect => crate::protocol::well_known(port),
         declared => declared,
-    };
-    let held: Map<(SocketAddr, Arc<str>), &Arc<Endpoint>> = match before.and_then(Destination::service) {
-        Some(before) => before.endpoints.iter().map(|held| ((held.address, Arc::clone(&held.uid)), held)).collect(),
-        None => Map::default(),
     };
     let mut endpoints = Vec::new();
     let slices = service.endpoints.iter().filter_map(|name| next.slices.get(name));
@@ -282,6 +330,8 @@ fn build_service(
         port,
         protocol: declared,
         endpoints,
+        routes: None,
+        backends: Vec::new(),
         ready,
     })
 }

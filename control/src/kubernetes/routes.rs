@@ -1,0 +1,256 @@
+//! What became of routes, in their status: conditions `Accepted` and `ResolvedRefs` of each parent that is a Service (Gateway API).
+//!
+//! Must never touch what other controllers say there, and never be written by a replica that does not lead.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use k8s_openapi::jiff::Timestamp;
+use kube::{
+    Api, Client,
+    api::{DynamicObject, Patch, PatchParams},
+};
+use serde_json::{Value, json};
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::{Failure, election::Leadership, watch, within};
+use crate::{
+    index::Index,
+    limits,
+    objects::{HttpRoute, Kind, Name, ParentRef},
+    plane::Plane,
+    snapshot,
+};
+
+/// `controllerName`: tells our entries from others'.
+const CONTROLLER: &str = "weir.mesh/control";
+
+/// One condition, but for when it began.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Condition {
+    kind: &'static str,
+    /// Empty reason of trouble: it is true.
+    trouble: Option<(&'static str, String)>,
+}
+
+impl Condition {
+    fn status(&self) -> &'static str {
+        if self.trouble.is_some() { "False" } else { "True" }
+    }
+
+    fn reason(&self) -> &'static str {
+        self.trouble.as_ref().map_or(self.kind, |(reason, _)| reason)
+    }
+
+    fn message(&self) -> &str {
+        self.trouble.as_ref().map_or("", |(_, message)| message)
+    }
+}
+
+/// What is to stand in the status of one route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Said {
+    /// About the object of this generation, one for each of its parents that is a Service.
+    Taken { generation: i64, conditions: Vec<[Condition; 2]> },
+    /// Refused as a whole, for this reason; its last good version may still be in force.
+    Refused(String),
+}
+
+/// Writes while this replica leads.
+pub(super) async fn follow(client: Client, plane: Arc<Plane>, mut leadership: Leadership) {
+    let mut changes = plane.changes();
+    let mut rescan = interval(limits::ROUTES_RESCAN);
+    rescan.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut written: HashMap<Name, Said> = HashMap::new();
+    loop {
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return },
+            () = leadership.changed() => {}
+            // Somebody may have changed what was written.
+            _tick = rescan.tick() => written.clear(),
+        }
+        changes.mark_unchanged();
+        if !plane.is_loaded() {
+            continue;
+        }
+        if !leadership.is_held() {
+            written.clear();
+            continue;
+        }
+        let wanted = wanted(&plane);
+        written.retain(|name, _| wanted.contains_key(name));
+        for (name, said) in wanted {
+            if written.get(&name) == Some(&said) || !leadership.is_held() {
+                continue;
+            }
+            match write(&client, &name, &said).await {
+                Ok(()) => {
+                    written.insert(name, said);
+                }
+                // Gone, or changed meanwhile: the watch says so, and it is looked at again.
+                Err(Failure::NotFound | Failure::Conflict) => {}
+                Err(error) => {
+                    tracing::warn!(%error, route = %name, "the route's status cannot be written; it is tried again")
+                }
+            }
+        }
+        tokio::time::sleep(limits::PODS_PAUSE).await;
+    }
+}
+
+fn wanted(plane: &Plane) -> BTreeMap<Name, Said> {
+    let mut all: BTreeMap<Name, Said> = {
+        let index = plane.index();
+        index.routes().map(|(name, route)| (name.clone(), taken(&index, route))).collect()
+    };
+    let prefix = format!("{} ", Kind::HttpRoute.as_str());
+    for finding in plane.findings() {
+        let named = finding.object.as_deref().and_then(|object| object.strip_prefix(&prefix)?.split_once('/'));
+        if let Some((namespace, name)) = named {
+            let text = format!("{}: {}", finding.field, finding.reason);
+            all.entry(Name::new(namespace, name))
+                .and_modify(|said| {
+                    if !matches!(said, Said::Refused(_)) {
+                        *said = Said::Refused(text.clone());
+                    }
+                })
+                .or_insert(Said::Refused(text.clone()));
+        }
+    }
+    all
+}
+
+fn taken(index: &Index, route: &HttpRoute) -> Said {
+    let conditions = route.parents.iter().map(|parent| [accepted(index, parent), resolved(index, route)]);
+    Said::Taken { generation: route.generation, conditions: conditions.collect() }
+}
+
+fn accepted(index: &Index, parent: &ParentRef) -> Condition {
+    let none = |message: String| Some(("NoMatchingParent", message));
+    let name = &parent.service;
+    let trouble = match index.service(name) {
+        None => none(format!("Service {name} not found")),
+        Some(service) if service.addresses.is_empty() => none(format!("Service {name} has no ClusterIP")),
+        Some(service) if !service.ports.iter().any(|port| parent.is_for(port)) => {
+            none(format!("Service {name} has no such port"))
+        }
+        Some(_) => None,
+    };
+    Condition { kind: "Accepted", trouble }
+}
+
+fn resolved(index: &Index, route: &HttpRoute) -> Condition {
+    let backends = route.rules.iter().flat_map(|rule| rule.backends.iter().flatten());
+    let trouble = backends.into_iter().find_map(|backend| match &backend.target {
+        Err(invalid) => Some((invalid.reason, invalid.message.clone())),
+        Ok((name, port)) => snapshot::resolved(index, name, *port).err().map(|message| ("BackendNotFound", message)),
+    });
+    Condition { kind: "ResolvedRefs", trouble }
+}
+
+async fn write(client: &Client, name: &Name, said: &Said) -> Result<(), Failure> {
+    let api: Api<DynamicObject> =
+        Api::namespaced_with(client.clone(), &name.namespace, &watch::resource(Kind::HttpRoute));
+    let object = within(api.get(&name.name)).await?;
+    let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let generation = object.metadata.generation.unwrap_or_default();
+    let Some(parents) = parents(&object.data, generation, said, &now) else { return Ok(()) };
+    let patch = json!({
+        "metadata": { "resourceVersion": object.metadata.resource_version },
+        "status": { "parents": parents },
+    });
+    within(api.patch_status(&name.name, &PatchParams::default(), &Patch::Merge(patch))).await.map(drop)
+}
+
+/// `status.parents` as it is to be; `None` when it is so already, or speaks of another generation than what was read.
+fn parents(object: &Value, generation: i64, said: &Said, now: &str) -> Option<Vec<Value>> {
+    let before = object["status"]["parents"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let (own, others): (Vec<&Value>, Vec<&Value>) =
+        before.iter().partition(|parent| parent["controllerName"] == CONTROLLER);
+    let written = object["spec"]["parentRefs"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let services: Vec<&Value> = written.iter().filter(|parent| is_service(parent)).collect();
+    let mut after: Vec<Value> = others.into_iter().cloned().collect();
+    for (at, reference) in services.iter().enumerate() {
+        let conditions = match said {
+            Said::Refused(reason) => {
+                let trouble = Some(("UnsupportedValue", reason.clone()));
+                vec![Condition { kind: "Accepted", trouble }]
+            }
+            Said::Taken { generation: read, conditions } => {
+                if *read != generation {
+                    return None;
+                }
+                conditions.get(at)?.to_vec()
+            }
+        };
+        let held = own.iter().find(|parent| parent["parentRef"] == **reference);
+        let conditions: Vec<Value> =
+            conditions.iter().map(|condition| as_json(condition, generation, held.copied(), now)).collect();
+        after.push(json!({ "parentRef": reference, "controllerName": CONTROLLER, "conditions": conditions }));
+    }
+    (after != before).then_some(after)
+}
+
+fn as_json(condition: &Condition, generation: i64, held: Option<&Value>, now: &str) -> Value {
+    let held = held.and_then(|held| held["conditions"].as_array()?.iter().find(|one| one["type"] == condition.kind));
+    let since =
+        held.filter(|held| held["status"] == condition.status()).and_then(|held| held["lastTransitionTime"].as_str());
+    json!({
+        "type": condition.kind,
+        "status": condition.status(),
+        "reason": condition.reason(),
+        "message": condition.message(),
+        "observedGeneration": generation,
+        "lastTransitionTime": since.unwrap_or(now),
+    })
+}
+
+fn is_service(parent: &Value) -> bool {
+    matches!(parent["group"].as_str(), Some("" | "core")) && parent["kind"] == "Service"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn object() -> Value {
+        json!({
+            "spec": { "parentRefs": [
+                { "group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "front" },
+                { "group": "", "kind": "Service", "name": "web", "port": 80 },
+            ] },
+            "status": { "parents": [{ "controllerName": "other.org/gateway", "parentRef": { "name": "front" } }] },
+        })
+    }
+
+    fn said(trouble: Option<(&'static str, String)>) -> Said {
+        let resolved = Condition { kind: "ResolvedRefs", trouble: None };
+        Said::Taken { generation: 3, conditions: vec![[Condition { kind: "Accepted", trouble }, resolved]] }
+    }
+
+    #[test]
+    fn others_entries_stay_and_time_only_moves_with_the_status() {
+        let mut object = object();
+        let first = parents(&object, 3, &said(None), "T1").unwrap();
+        assert_eq!(first[0]["controllerName"], "other.org/gateway");
+        assert_eq!(first[1]["parentRef"], object["spec"]["parentRefs"][1]);
+        assert_eq!(first[1]["conditions"][0]["reason"], "Accepted");
+        object["status"]["parents"] = Value::Array(first);
+        assert_eq!(parents(&object, 3, &said(None), "T2"), None, "nothing new is not written");
+        let bad = parents(&object, 3, &said(Some(("NoMatchingParent", "gone".into()))), "T2").unwrap();
+        let accepted = &bad[1]["conditions"][0];
+        assert_eq!((&accepted["status"], &accepted["lastTransitionTime"]), (&json!("False"), &json!("T2")));
+        assert_eq!(bad[1]["conditions"][1]["lastTransitionTime"], "T1");
+        assert_eq!(bad.len(), 2);
+    }
+
+    #[test]
+    fn another_generation_is_not_spoken_of() {
+        assert_eq!(parents(&object(), 4, &said(None), "T"), None);
+        let refused = parents(&object(), 4, &Said::Refused("spec.rules: no".into()), "T").unwrap();
+        assert_eq!(refused[1]["conditions"][0]["reason"], "UnsupportedValue");
+        assert_eq!(refused[1]["conditions"][0]["observedGeneration"], 4);
+    }
+}

@@ -1,0 +1,136 @@
+//! Fields of Gateway API's routes, and no others. Must never give a default that Gateway API does not.
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::Metadata;
+
+/// `gateway.networking.k8s.io/v1/HTTPRoute`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(in crate::parse) struct HttpRoute {
+    pub(in crate::parse) metadata: Metadata,
+    pub(in crate::parse) spec: HttpRouteSpec,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(in crate::parse) struct HttpRouteSpec {
+    pub(in crate::parse) parent_refs: Option<Vec<ParentRef>>,
+    pub(in crate::parse) hostnames: Option<Vec<String>>,
+    pub(in crate::parse) rules: Option<Vec<HttpRouteRule>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(in crate::parse) struct ParentRef {
+    pub(in crate::parse) group: Option<String>,
+    pub(in crate::parse) kind: Option<String>,
+    pub(in crate::parse) namespace: Option<String>,
+    pub(in crate::parse) name: String,
+    pub(in crate::parse) section_name: Option<String>,
+    pub(in crate::parse) port: Option<i32>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(in crate::parse) struct HttpRouteRule {
+    pub(in crate::parse) name: Option<String>,
+    pub(in crate::parse) matches: Option<Vec<HttpRouteMatch>>,
+    pub(in crate::parse) filters: Option<Vec<HttpRouteFilter>>,
+    pub(in crate::parse) backend_refs: Option<Vec<BackendRef>>,
+    pub(in crate::parse) timeouts: Option<IgnoredAny>,
+    pub(in crate::parse) retry: Option<IgnoredAny>,
+    pub(in crate::parse) session_persistence: Option<IgnoredAny>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(in crate::parse) struct HttpRouteMatch {
+    pub(in crate::parse) path: Option<PathMatch>,
+    pub(in crate::parse) headers: Option<Vec<ValueMatch>>,
+    pub(in crate::parse) query_params: Option<Vec<ValueMatch>>,
+    pub(in crate::parse) method: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(in crate::parse) struct PathMatch {
+    #[serde(rename = "type")]
+    pub(in crate::parse) kind: Option<String>,
+    pub(in crate::parse) value: Option<String>,
+}
+
+/// Of a header or of a query parameter.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(in crate::parse) struct ValueMatch {
+    #[serde(rename = "type")]
+    pub(in crate::parse) kind: Option<String>,
+    pub(in crate::parse) name: String,
+    pub(in crate::parse) value: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(in crate::parse) struct HttpRouteFilter {
+    #[serde(rename = "type")]
+    pub(in crate::parse) kind: String,
+    pub(in crate::parse) request_header_modifier: Option<HeaderModifier>,
+    pub(in crate::parse) response_header_modifier: Option<HeaderModifier>,
+    pub(in crate::parse) request_redirect: Option<RequestRedirect>,
+    pub(in crate::parse) url_rewrite: Option<UrlRewrite>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(in crate::parse) struct HeaderModifier {
+    pub(in crate::parse) set: Option<Vec<Header>>,
+    pub(in crate::parse) add: Option<Vec<Header>>,
+    pub(in crate::parse) remove: Option<Vec<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(in crate::parse) struct Header {
+    pub(in crate::parse) name: String,
+    pub(in crate::parse) value: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(in crate::parse) struct RequestRedirect {
+    pub(in crate::parse) scheme: Option<String>,
+    pub(in crate::parse) hostname: Option<String>,
+    pub(in crate::parse) path: Option<PathModifier>,
+    pub(in crate::parse) port: Option<i32>,
+    pub(in crate::parse) status_code: Option<i32>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(in crate::parse) struct UrlRewrite {
+    pub(in crate::parse) hostname: Option<String>,
+    pub(in crate::parse) path: Option<PathModifier>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(in crate::parse) struct PathModifier {
+    #[serde(rename = "type")]
+    pub(in crate::parse) kind: String,
+    pub(in crate::parse) replace_full_path: Option<String>,
+    pub(in crate::parse) replace_prefix_match: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(in crate::parse) struct BackendRef {
+    pub(in crate::parse) group: Option<String>,
+    pub(in crate::parse) kind: Option<String>,
+    pub(in crate::parse) namespace: Option<String>,
+    pub(in crate::parse) name: String,
+    pub(in crate::parse) port: Option<i32>,
+    pub(in crate::parse) weight: Option<i32>,
+    pub(in crate::parse) filters: Option<Vec<HttpRouteFilter>>,
+}

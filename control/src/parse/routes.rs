@@ -1,0 +1,282 @@
+//! HTTPRoutes. Must never drop a condition or filter of a rule: a route that cannot be followed as it is written is refused whole.
+
+use std::sync::Arc;
+
+use weir_api::v1::{self, http_filter::Filter, http_match, path_modifier, value_match};
+
+use super::{FieldError, convert::Outcome, fields, quoted};
+use crate::objects::{HttpRoute, Invalid, Name, Object, ParentRef, RouteBackend, RouteRule};
+
+/// Reads a route; `None` for one that has no Service as a parent.
+pub(super) fn http_route(given: &fields::HttpRoute) -> Outcome<FieldError> {
+    let namespace = given.metadata.namespace.as_deref().unwrap_or("default");
+    let spec = &given.spec;
+    let mut errors = Vec::new();
+    let mut parents = Vec::new();
+    for (at, parent) in spec.parent_refs.iter().flatten().enumerate() {
+        parents.extend(service_parent(namespace, &format!("spec.parentRefs[{at}]"), parent, &mut errors));
+    }
+    if parents.is_empty() && errors.is_empty() {
+        return Ok(None);
+    }
+    let rules = match &spec.rules {
+        Some(rules) => rules.iter().enumerate().map(|(at, given)| rule(namespace, at, given, &mut errors)).collect(),
+        // Gateway API's default: everything, to the parent itself.
+        None => vec![rule(namespace, 0, &fields::HttpRouteRule::default(), &mut errors)],
+    };
+    let route = HttpRoute {
+        created: Arc::from(given.metadata.creation_timestamp.as_deref().unwrap_or_default()),
+        generation: given.metadata.generation.unwrap_or_default(),
+        parents,
+        hostnames: spec.hostnames.clone().unwrap_or_default(),
+        rules,
+    };
+    if errors.is_empty() {
+        errors.extend(refused_by_nodes(&route));
+    }
+    if errors.is_empty() { Ok(Some((Object::HttpRoute(Arc::new(route)), Vec::new()))) } else { Err(errors) }
+}
+
+fn service_parent(
+    namespace: &str,
+    field: &str,
+    given: &fields::ParentRef,
+    errors: &mut Vec<FieldError>,
+) -> Option<ParentRef> {
+    // Gateway API's defaults are a Gateway's; GAMMA's Service has the group of core.
+    let group = given.group.as_deref().unwrap_or("gateway.networking.k8s.io");
+    if !matches!(group, "" | "core") || given.kind.as_deref() != Some("Service") {
+        return None;
+    }
+    let port = match given.port {
+        None => None,
+        Some(port) => match u16::try_from(port).ok().filter(|port| *port > 0) {
+            Some(port) => Some(port),
+            None => {
+                errors.push(FieldError::new(format!("{field}.port"), format!("{port} is no port (1 to 65535)")));
+                return None;
+            }
+        },
+    };
+    let section = given.section_name.as_deref().filter(|section| !section.is_empty()).map(Arc::from);
+    Some(ParentRef { service: Name::new(given.namespace.as_deref().unwrap_or(namespace), &given.name), port, section })
+}
+
+fn rule(namespace: &str, at: usize, given: &fields::HttpRouteRule, errors: &mut Vec<FieldError>) -> RouteRule {
+    let field = format!("spec.rules[{at}]");
+    for (name, is_set) in [
+        ("timeouts", given.timeouts.is_some()),
+        ("retry", given.retry.is_some()),
+        ("sessionPersistence", given.session_persistence.is_some()),
+    ] {
+        if is_set {
+            errors.push(FieldError::new(format!("{field}.{name}"), "is not supported yet; leave it out"));
+        }
+    }
+    let mut matches: Vec<v1::HttpMatch> = Vec::new();
+    for (at, given) in given.matches.iter().flatten().enumerate() {
+        matches.push(http_match(&format!("{field}.matches[{at}]"), given, errors));
+    }
+    if matches.is_empty() {
+        matches.push(http_match(&field, &fields::HttpRouteMatch::default(), errors));
+    }
+    let is_one_prefix = matches!(&*matches, [one] if matches!(one.path, Some(http_match::Path::PathPrefix(_))));
+    let filters = filters(&field, given.filters.as_deref(), is_one_prefix, errors);
+    let backends = given.backend_refs.as_ref().map(|backends| {
+        let each = backends.iter().enumerate();
+        each.map(|(at, given)| backend(namespace, &format!("{field}.backendRefs[{at}]"), given, is_one_prefix, errors))
+            .collect::<Vec<_>>()
+    });
+    let backends = backends.filter(|backends| !backends.is_empty());
+    RouteRule { name: given.name.clone().unwrap_or_default(), matches, filters, backends }
+}
+
+fn http_match(field: &str, given: &fields::HttpRouteMatch, errors: &mut Vec<FieldError>) -> v1::HttpMatch {
+    let path = given.path.as_ref();
+    let value = path.and_then(|path| path.value.clone()).unwrap_or_else(|| "/".to_owned());
+    let path = match path.and_then(|path| path.kind.as_deref()).unwrap_or("PathPrefix") {
+        "PathPrefix" => http_match::Path::PathPrefix(value),
+        "Exact" => http_match::Path::ExactPath(value),
+        "RegularExpression" => http_match::Path::PathPattern(value),
+        other => {
+            let reason = format!("{} is none of Exact, PathPrefix, RegularExpression", quoted(other));
+            errors.push(FieldError::new(format!("{field}.path.type"), reason));
+            http_match::Path::ExactPath(value)
+        }
+    };
+    if let http_match::Path::PathPrefix(value) | http_match::Path::ExactPath(value) = &path
+        && !value.starts_with('/')
+    {
+        let reason = format!("{} does not begin with a slash", quoted(value));
+        errors.push(FieldError::new(format!("{field}.path.value"), reason));
+    }
+    let mut values = |name: &str, given: Option<&[fields::ValueMatch]>, ignore_case: bool| {
+        let mut values: Vec<v1::ValueMatch> = Vec::new();
+        for (at, given) in given.unwrap_or_default().iter().enumerate() {
+            let value = match given.kind.as_deref().unwrap_or("Exact") {
+                "Exact" => value_match::Value::Exact(given.value.clone()),
+                "RegularExpression" => value_match::Value::Pattern(given.value.clone()),
+                other => {
+                    let reason = format!("{} is none of Exact, RegularExpression", quoted(other));
+                    errors.push(FieldError::new(format!("{field}.{name}[{at}].type"), reason));
+                    continue;
+                }
+            };
+            let same = |one: &v1::ValueMatch| {
+                if ignore_case { one.name.eq_ignore_ascii_case(&given.name) } else { one.name == given.name }
+            };
+            // Of equal names the first one counts (Gateway API).
+            if !values.iter().any(same) {
+                values.push(v1::ValueMatch { name: given.name.clone(), value: Some(value) });
+            }
+        }
+        values
+    };
+    let headers = values("headers", given.headers.as_deref(), true);
+    let query_params = values("queryParams", given.query_params.as_deref(), false);
+    v1::HttpMatch { path: Some(path), method: given.method.clone().unwrap_or_default(), headers, query_params }
+}
+
+fn filters(
+    field: &str,
+    given: Option<&[fields::HttpRouteFilter]>,
+    is_one_prefix: bool,
+    errors: &mut Vec<FieldError>,
+) -> Vec<v1::HttpFilter> {
+    let mut filters = Vec::new();
+    for (at, given) in given.unwrap_or_default().iter().enumerate() {
+        let field = format!("{field}.filters[{at}]");
+        match filter(&field, given, is_one_prefix) {
+            Ok(filter) => filters.push(v1::HttpFilter { filter: Some(filter) }),
+            Err(error) => errors.push(error),
+        }
+    }
+    filters
+}
+
+fn filter(field: &str, given: &fields::HttpRouteFilter, is_one_prefix: bool) -> Result<Filter, FieldError> {
+    let missing = |name: &str| FieldError::new(format!("{field}.{name}"), "missing: `type` asks for it");
+    match given.kind.as_str() {
+        "RequestHeaderModifier" => {
+            let given = given.request_header_modifier.as_ref().ok_or_else(|| missing("requestHeaderModifier"))?;
+            Ok(Filter::RequestHeaders(modifier(given)))
+        }
+        "ResponseHeaderModifier" => {
+            let given = given.response_header_modifier.as_ref().ok_or_else(|| missing("responseHeaderModifier"))?;
+            Ok(Filter::ResponseHeaders(modifier(given)))
+        }
+        "RequestRedirect" => {
+            let given = given.request_redirect.as_ref().ok_or_else(|| missing("requestRedirect"))?;
+            let port = given.port.unwrap_or_default();
+            let status = given.status_code.unwrap_or(302);
+            let number = |name: &str, number: i32| {
+                let reason = format!("{number} is out of range");
+                u32::try_from(number).map_err(|_negative| FieldError::new(format!("{field}.{name}"), reason))
+            };
+            Ok(Filter::Redirect(v1::RequestRedirect {
+                scheme: given.scheme.clone().unwrap_or_default(),
+                hostname: given.hostname.clone().unwrap_or_default(),
+                path: path(&format!("{field}.requestRedirect.path"), given.path.as_ref(), is_one_prefix)?,
+                port: number("requestRedirect.port", port)?,
+                status_code: number("requestRedirect.statusCode", status)?,
+            }))
+        }
+        "URLRewrite" => {
+            let given = given.url_rewrite.as_ref().ok_or_else(|| missing("urlRewrite"))?;
+            Ok(Filter::Rewrite(v1::UrlRewrite {
+                hostname: given.hostname.clone().unwrap_or_default(),
+                path: path(&format!("{field}.urlRewrite.path"), given.path.as_ref(), is_one_prefix)?,
+            }))
+        }
+        other => {
+            let reason = format!(
+                "{} is not supported; RequestHeaderModifier, ResponseHeaderModifier, RequestRedirect, URLRewrite are",
+                quoted(other)
+            );
+            Err(FieldError::new(format!("{field}.type"), reason))
+        }
+    }
+}
+
+fn modifier(given: &fields::HeaderModifier) -> v1::HeaderModifier {
+    let all = |headers: Option<&Vec<fields::Header>>| {
+        let headers = headers.into_iter().flatten();
+        headers.map(|header| v1::Header { name: header.name.clone(), value: header.value.clone() }).collect()
+    };
+    v1::HeaderModifier {
+        set: all(given.set.as_ref()),
+        add: all(given.add.as_ref()),
+        remove: given.remove.clone().unwrap_or_default(),
+    }
+}
+
+fn path(
+    field: &str,
+    given: Option<&fields::PathModifier>,
+    is_one_prefix: bool,
+) -> Result<Option<v1::PathModifier>, FieldError> {
+    let Some(given) = given else { return Ok(None) };
+    let path = match (given.kind.as_str(), &given.replace_full_path, &given.replace_prefix_match) {
+        ("ReplaceFullPath", Some(path), None) => path_modifier::Path::ReplaceFullPath(path.clone()),
+        ("ReplacePrefixMatch", None, Some(path)) if is_one_prefix => {
+            path_modifier::Path::ReplacePrefixMatch(path.clone())
+        }
+        ("ReplacePrefixMatch", None, Some(_)) => {
+            return Err(FieldError::new(field, "replacePrefixMatch needs a rule with one match, of type PathPrefix"));
+        }
+        (kind, ..) => {
+            let reason = format!("type {} does not fit the value beside it", quoted(kind));
+            return Err(FieldError::new(field, reason));
+        }
+    };
+    Ok(Some(v1::PathModifier { path: Some(path) }))
+}
+
+fn backend(
+    namespace: &str,
+    field: &str,
+    given: &fields::BackendRef,
+    is_one_prefix: bool,
+    errors: &mut Vec<FieldError>,
+) -> RouteBackend {
+    let weight = given.weight.unwrap_or(1);
+    let weight = u32::try_from(weight).ok().filter(|weight| *weight <= 1_000_000).unwrap_or_else(|| {
+        errors.push(FieldError::new(format!("{field}.weight"), format!("{weight} is no weight (0 to 1000000)")));
+        0
+    });
+    let (group, kind) = (given.group.as_deref().unwrap_or_default(), given.kind.as_deref().unwrap_or("Service"));
+    let name = Name::new(given.namespace.as_deref().unwrap_or(namespace), &given.name);
+    let target = if !matches!(group, "" | "core") || kind != "Service" {
+        Err(Invalid { reason: "InvalidKind", message: format!("{group}/{kind} {name} is no backend; Services are") })
+    } else {
+        match given.port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0) {
+            Some(port) => Ok((name, port)),
+            None => {
+                Err(Invalid { reason: "BackendNotFound", message: format!("Service {name} is named without a port") })
+            }
+        }
+    };
+    RouteBackend { weight, filters: filters(field, given.filters.as_deref(), is_one_prefix, errors), target }
+}
+
+/// What nodes would say: regular expressions, names, statuses.
+fn refused_by_nodes(route: &HttpRoute) -> Option<FieldError> {
+    let rules = route.rules.iter().map(|rule| {
+        let of_backends = rule.backends.iter().flatten().flat_map(|backend| &backend.filters);
+        v1::HttpRule {
+            name: rule.name.clone(),
+            matches: rule.matches.clone(),
+            filters: rule.filters.iter().chain(of_backends).cloned().collect(),
+            destination: Some(v1::http_rule::Destination::Itself(v1::Itself {})),
+        }
+    });
+    let given = v1::HttpRoute {
+        object: Some(v1::ObjectRef::default()),
+        is_consumer: false,
+        hostnames: route.hostnames.clone(),
+        rules: rules.collect(),
+    };
+    let invalid = weir_core::route::routes(&[given]).err()?;
+    let field = if invalid.field == "hostnames" { "spec.hostnames" } else { "spec.rules" };
+    Some(FieldError::new(field, invalid.to_string()))
+}

@@ -1,0 +1,81 @@
+//! The routes of a port, as nodes are told them. Must never leave a backend out: its share would go elsewhere.
+
+use std::collections::BTreeSet;
+
+use weir_api::v1::{self, http_backend, http_rule};
+
+use super::service_target;
+use crate::{
+    index::Index,
+    objects::{HttpRoute, Kind, Name, RouteBackend, RouteRule},
+};
+
+/// Routes attached to a port of a service, and all slices that the port then refers to: `own`, and those of backends.
+pub(super) fn attached(index: &Index, service: &Name, port: u16, own: Vec<Name>) -> (Vec<v1::HttpRoute>, Vec<Name>) {
+    let mut slices: BTreeSet<Name> = own.into_iter().collect();
+    let routes = index.routes_of(service).into_iter().filter(|(_, route)| is_attached(index, route, service, port));
+    let routes = routes.map(|(name, route)| http_route(index, service, name, route, &mut slices)).collect();
+    (routes, slices.into_iter().collect())
+}
+
+fn is_attached(index: &Index, route: &HttpRoute, service: &Name, port: u16) -> bool {
+    let declared = index.service(service).and_then(|service| service.ports.iter().find(|own| own.port == port));
+    let mut parents = route.parents.iter().filter(|parent| parent.service == *service);
+    declared.is_some_and(|declared| parents.any(|parent| parent.is_for(declared)))
+}
+
+fn http_route(
+    index: &Index,
+    service: &Name,
+    name: &Name,
+    route: &HttpRoute,
+    slices: &mut BTreeSet<Name>,
+) -> v1::HttpRoute {
+    v1::HttpRoute {
+        object: Some(v1::ObjectRef {
+            group: Kind::HttpRoute.group().to_owned(),
+            kind: Kind::HttpRoute.as_str().to_owned(),
+            namespace: name.namespace.to_string(),
+            name: name.name.to_string(),
+        }),
+        is_consumer: name.namespace != service.namespace,
+        hostnames: route.hostnames.clone(),
+        rules: route.rules.iter().map(|rule| http_rule(index, rule, slices)).collect(),
+    }
+}
+
+fn http_rule(index: &Index, rule: &RouteRule, slices: &mut BTreeSet<Name>) -> v1::HttpRule {
+    let destination = match &rule.backends {
+        None => http_rule::Destination::Itself(v1::Itself {}),
+        Some(backends) => {
+            let backends = backends.iter().map(|backend| http_backend(index, backend, slices)).collect();
+            http_rule::Destination::Backends(v1::HttpBackends { backends })
+        }
+    };
+    v1::HttpRule {
+        name: rule.name.clone(),
+        matches: rule.matches.clone(),
+        filters: rule.filters.clone(),
+        destination: Some(destination),
+    }
+}
+
+fn http_backend(index: &Index, backend: &RouteBackend, slices: &mut BTreeSet<Name>) -> v1::HttpBackend {
+    let target = match &backend.target {
+        Err(invalid) => http_backend::Target::Invalid(invalid.message.clone()),
+        Ok((name, port)) => match resolved(index, name, *port) {
+            Ok((target, own)) => {
+                slices.extend(own);
+                http_backend::Target::Service(target)
+            }
+            Err(reason) => http_backend::Target::Invalid(reason),
+        },
+    };
+    v1::HttpBackend { weight: backend.weight, filters: backend.filters.clone(), target: Some(target) }
+}
+
+/// The service that a backend names, with its slices; or why there is none, for people.
+pub(crate) fn resolved(index: &Index, name: &Name, port: u16) -> Result<(v1::ServiceTarget, Vec<Name>), String> {
+    let service = index.service(name).ok_or_else(|| format!("Service {name} not found"))?;
+    service_target(index, name, service, port).ok_or_else(|| format!("Service {name} has no port {port}"))
+}

@@ -1,0 +1,57 @@
+//! Which rule a request falls under: Gateway API's HTTPRoutes, compiled so that the cost of a request does not grow with their number.
+//!
+//! Must never choose by anything but the request and the precedence that Gateway API lays down: two nodes agree.
+
+mod convert;
+mod filter;
+mod hostname;
+mod matches;
+mod pattern;
+mod prefixes;
+mod rule;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use http::{HeaderMap, Method};
+
+pub use self::{
+    convert::{routes, services},
+    filter::{Filter, HeaderModifier, PathModifier, Redirect, Rewrite},
+    hostname::Hostname,
+    matches::{HeaderMatch, HttpMatch, PathMatch, QueryMatch, ValueMatch},
+    pattern::Pattern,
+    rule::{Backend, Forward, ObjectRef, Route, Routed, Routes, Rule, decide},
+    table::{HttpRules, Selected, Table},
+};
+
+/// What of a request can decide.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// `Host` or `:authority`, as it came; empty when the request has none.
+    pub authority: &'a str,
+    /// Method.
+    pub method: &'a Method,
+    /// Path, without the query.
+    pub path: &'a str,
+    /// What follows the question mark; empty without one.
+    pub query: &'a str,
+    /// Header fields.
+    pub headers: &'a HeaderMap,
+}
+
+/// A configured value that cannot be used: the field, below the object that the caller names, and why.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {reason}")]
+pub struct Invalid {
+    /// As in `path.value`.
+    pub field: &'static str,
+    /// What is wrong and what is expected.
+    pub reason: String,
+}
+
+impl Invalid {
+    fn new(field: &'static str, reason: impl Into<String>) -> Invalid {
+        Invalid { field, reason: reason.into() }
+    }
+}

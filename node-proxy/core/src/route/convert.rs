@@ -1,0 +1,224 @@
+//! Control's routes into tables. Must never take a part of a route: what is malformed rejects the destination that it belongs to, whose
+//! last good version stays.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use http::{HeaderName, Method, StatusCode, uri::Scheme};
+use weir_api::v1::{self, http_backend, http_filter, http_match, http_rule, path_modifier, value_match};
+
+use super::{
+    Hostname, HttpMatch, Invalid, PathMatch, Pattern, QueryMatch, Table, ValueMatch,
+    filter::{self, Filter, HeaderModifier, PathModifier, Redirect, Rewrite},
+    matches::HeaderMatch,
+    rule::{Backend, Backends, ObjectRef, Route, Routes, Rule},
+};
+use crate::limits;
+
+/// Compiles the routes of one port. Backends' services are numbered in the order of [`services`].
+///
+/// # Errors
+/// The first field that cannot be used.
+pub fn routes(given: &[v1::HttpRoute]) -> Result<Option<Routes>, Invalid> {
+    if given.is_empty() {
+        return Ok(None);
+    }
+    let matches: usize = given.iter().flat_map(|route| &route.rules).map(|rule| rule.matches.len()).sum();
+    if matches > limits::ROUTE_MATCHES {
+        let reason = format!("{matches} matches, at most {} are taken", limits::ROUTE_MATCHES);
+        return Err(Invalid::new("http_routes.rules.matches", reason));
+    }
+    let mut next = 0;
+    let mut producer = Vec::new();
+    let mut consumers: BTreeMap<Arc<str>, Vec<Route>> = BTreeMap::new();
+    for given in given {
+        let converted = route(given, &mut next)?;
+        if given.is_consumer {
+            consumers.entry(Arc::clone(&converted.object.namespace)).or_default().push(converted);
+        } else {
+            producer.push(converted);
+        }
+    }
+    let producer = if producer.is_empty() { None } else { Some(Table::new(producer)?) };
+    let consumers = consumers.into_iter().map(|(namespace, routes)| Ok((namespace, Table::new(routes)?)));
+    Ok(Some(Routes { producer, consumers: consumers.collect::<Result<_, Invalid>>()? }))
+}
+
+/// The services that backends name, each as often as it is named.
+pub fn services(given: &[v1::HttpRoute]) -> impl Iterator<Item = &v1::ServiceTarget> {
+    let rules = given.iter().flat_map(|route| &route.rules);
+    let backends = rules.flat_map(|rule| match &rule.destination {
+        Some(http_rule::Destination::Backends(backends)) => &*backends.backends,
+        Some(http_rule::Destination::Itself(_)) | None => &[],
+    });
+    backends.filter_map(|backend| match &backend.target {
+        Some(http_backend::Target::Service(service)) => Some(service),
+        Some(http_backend::Target::Invalid(_)) | None => None,
+    })
+}
+
+fn route(given: &v1::HttpRoute, next: &mut usize) -> Result<Route, Invalid> {
+    let object = given.object.as_ref().ok_or_else(|| Invalid::new("http_routes.object", "missing"))?;
+    let object = Arc::new(ObjectRef {
+        group: Arc::from(object.group.as_str()),
+        kind: Arc::from(object.kind.as_str()),
+        namespace: Arc::from(object.namespace.as_str()),
+        name: Arc::from(object.name.as_str()),
+    });
+    let hostnames = given.hostnames.iter().map(|name| Hostname::new(name)).collect::<Result<_, _>>()?;
+    let rules = given.rules.iter().map(|rule| converted_rule(rule, next).map(Arc::new)).collect::<Result<_, _>>()?;
+    Ok(Route { object, hostnames, rules })
+}
+
+fn converted_rule(given: &v1::HttpRule, next: &mut usize) -> Result<Rule, Invalid> {
+    let backends = match &given.destination {
+        Some(http_rule::Destination::Itself(_)) => None,
+        Some(http_rule::Destination::Backends(backends)) => {
+            let all = backends.backends.iter().map(|given| backend(given, next)).collect::<Result<_, _>>()?;
+            Some(Backends::new(all))
+        }
+        // Not the Service itself: what is missing must not turn into where the traffic was to be taken from.
+        None => return Err(Invalid::new("rules.destination", "missing")),
+    };
+    if given.matches.is_empty() {
+        return Err(Invalid::new("rules.matches", "missing"));
+    }
+    Ok(Rule {
+        name: Arc::from(given.name.as_str()),
+        filters: given.filters.iter().map(converted_filter).collect::<Result<_, _>>()?,
+        matches: given.matches.iter().map(converted_match).collect::<Result<_, _>>()?,
+        backends,
+    })
+}
+
+fn backend(given: &v1::HttpBackend, next: &mut usize) -> Result<Backend, Invalid> {
+    let target = match &given.target {
+        Some(http_backend::Target::Service(_)) => {
+            *next += 1;
+            Ok(*next - 1)
+        }
+        Some(http_backend::Target::Invalid(reason)) => Err(Arc::from(reason.as_str())),
+        None => return Err(Invalid::new("rules.backends.target", "missing")),
+    };
+    let filters = given.filters.iter().map(converted_filter).collect::<Result<_, _>>()?;
+    Ok(Backend { filters, target, weight: given.weight })
+}
+
+fn converted_match(given: &v1::HttpMatch) -> Result<HttpMatch, Invalid> {
+    let path = match &given.path {
+        Some(http_match::Path::ExactPath(path)) => PathMatch::Exact(path.as_str().into()),
+        Some(http_match::Path::PathPrefix(path)) => PathMatch::prefix(path),
+        Some(http_match::Path::PathPattern(pattern)) => {
+            PathMatch::Pattern(Pattern::new("matches.path.value", pattern)?)
+        }
+        None => return Err(Invalid::new("matches.path", "missing")),
+    };
+    let method = match given.method.as_str() {
+        "" => None,
+        method => Some(
+            Method::from_bytes(method.as_bytes())
+                .map_err(|_not| Invalid::new("matches.method", format!("{method:?} is no method")))?,
+        ),
+    };
+    let headers = given.headers.iter().map(|given| {
+        let name = HeaderName::try_from(given.name.as_str()).map_err(|_not| {
+            Invalid::new("matches.headers.name", format!("{:?} is no name of a header field", given.name))
+        })?;
+        Ok(HeaderMatch { name, value: value("matches.headers.value", given)? })
+    });
+    let query = given.query_params.iter().map(|given| {
+        Ok(QueryMatch { name: given.name.as_str().into(), value: value("matches.queryParams.value", given)? })
+    });
+    Ok(HttpMatch {
+        path,
+        method,
+        headers: headers.collect::<Result<_, Invalid>>()?,
+        query: query.collect::<Result<_, Invalid>>()?,
+    })
+}
+
+fn value(field: &'static str, given: &v1::ValueMatch) -> Result<ValueMatch, Invalid> {
+    match &given.value {
+        Some(value_match::Value::Exact(exact)) => Ok(ValueMatch::Exact(exact.as_str().into())),
+        Some(value_match::Value::Pattern(pattern)) => Ok(ValueMatch::Pattern(Pattern::new(field, pattern)?)),
+        None => Err(Invalid::new(field, "missing")),
+    }
+}
+
+fn converted_filter(given: &v1::HttpFilter) -> Result<Filter, Invalid> {
+    Ok(match &given.filter {
+        Some(http_filter::Filter::RequestHeaders(given)) => Filter::RequestHeaders(modifier(given)?),
+        Some(http_filter::Filter::ResponseHeaders(given)) => Filter::ResponseHeaders(modifier(given)?),
+        Some(http_filter::Filter::Redirect(given)) => Filter::Redirect(redirect(given)?),
+        Some(http_filter::Filter::Rewrite(given)) => Filter::Rewrite(rewrite(given)?),
+        // One that this node does not know: to leave it out could open what it was to close.
+        None => return Err(Invalid::new("filters", "not known here; is this node older than control?")),
+    })
+}
+
+fn modifier(given: &v1::HeaderModifier) -> Result<HeaderModifier, Invalid> {
+    let pair = |header: &v1::Header| {
+        let name = filter::header_name("headerModifier.name", &header.name)?;
+        Ok((name, filter::header_value("headerModifier.value", &header.value)?))
+    };
+    Ok(HeaderModifier {
+        set: given.set.iter().map(pair).collect::<Result<_, Invalid>>()?,
+        add: given.add.iter().map(pair).collect::<Result<_, Invalid>>()?,
+        remove: given
+            .remove
+            .iter()
+            .map(|name| filter::header_name("headerModifier.remove", name))
+            .collect::<Result<_, _>>()?,
+    })
+}
+
+fn path(field: &'static str, given: Option<&v1::PathModifier>) -> Result<Option<PathModifier>, Invalid> {
+    let Some(given) = given else { return Ok(None) };
+    let modifier = match &given.path {
+        Some(path_modifier::Path::ReplaceFullPath(path)) => PathModifier::Full(path.as_str().into()),
+        Some(path_modifier::Path::ReplacePrefixMatch(path)) => PathModifier::Prefix(path.as_str().into()),
+        None => return Err(Invalid::new(field, "missing")),
+    };
+    modifier.checked(field).map(Some)
+}
+
+fn redirect(given: &v1::RequestRedirect) -> Result<Redirect, Invalid> {
+    let status = u16::try_from(given.status_code).ok().filter(|code| matches!(code, 301 | 302 | 303 | 307 | 308));
+    let status = status.and_then(|code| StatusCode::from_u16(code).ok()).ok_or_else(|| {
+        Invalid::new("requestRedirect.statusCode", format!("{} is none of 301, 302, 303, 307, 308", given.status_code))
+    })?;
+    let port = match given.port {
+        0 => None,
+        port => Some(
+            u16::try_from(port).map_err(|_large| Invalid::new("requestRedirect.port", format!("{port} is no port")))?,
+        ),
+    };
+    let scheme = match given.scheme.as_str() {
+        "" => None,
+        "http" => Some(Scheme::HTTP),
+        "https" => Some(Scheme::HTTPS),
+        other => return Err(Invalid::new("requestRedirect.scheme", format!("{other:?} is neither http nor https"))),
+    };
+    let hostname = exact("requestRedirect.hostname", &given.hostname)?;
+    Ok(Redirect { scheme, hostname, path: path("requestRedirect.path", given.path.as_ref())?, port, status })
+}
+
+fn rewrite(given: &v1::UrlRewrite) -> Result<Rewrite, Invalid> {
+    let hostname = exact("urlRewrite.hostname", &given.hostname)?;
+    let hostname = hostname.map(|name| {
+        let no_name = |_not| Invalid::new("urlRewrite.hostname", format!("{name:?} is no host name"));
+        name.parse().map_err(no_name)
+    });
+    Ok(Rewrite { hostname: hostname.transpose()?, path: path("urlRewrite.path", given.path.as_ref())? })
+}
+
+/// A name without a wildcard; none when it is empty.
+fn exact(field: &'static str, name: &str) -> Result<Option<Box<str>>, Invalid> {
+    if name.is_empty() {
+        return Ok(None);
+    }
+    match Hostname::new(name) {
+        Ok(Hostname::Exact(name)) => Ok(Some(name)),
+        Ok(Hostname::Suffix(_)) => Err(Invalid::new(field, format!("{name:?} is no whole host name"))),
+        Err(Invalid { reason, .. }) => Err(Invalid { field, reason }),
+    }
+}

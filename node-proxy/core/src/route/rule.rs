@@ -1,0 +1,334 @@
+//! Routes of one port of a Service, and the decision for one request. Must never fall back to the Service itself where a rule
+//! names other backends.
+
+use std::{collections::HashMap, sync::Arc};
+
+use foldhash::fast::RandomState;
+use http::{HeaderValue, StatusCode};
+
+use super::{Facts, Filter, Hostname, HttpMatch, HttpRules, PathMatch, Table};
+
+/// The object that something came from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ObjectRef {
+    /// Empty: core.
+    pub group: Arc<str>,
+    /// Kind.
+    pub kind: Arc<str>,
+    /// Namespace.
+    pub namespace: Arc<str>,
+    /// Name.
+    pub name: Arc<str>,
+}
+
+impl std::fmt::Display for ObjectRef {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// An HTTPRoute.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Which.
+    pub object: Arc<ObjectRef>,
+    pub(super) hostnames: Vec<Hostname>,
+    pub(super) rules: Vec<Arc<Rule>>,
+}
+
+impl HttpRules for Route {
+    fn hostnames(&self) -> &[Hostname] {
+        &self.hostnames
+    }
+
+    fn rules(&self) -> usize {
+        self.rules.len()
+    }
+
+    fn matches(&self, rule: usize) -> &[HttpMatch] {
+        self.rules.get(rule).map(|rule| &*rule.matches).unwrap_or_default()
+    }
+}
+
+/// One rule of a route.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// Empty when it has none.
+    pub name: Arc<str>,
+    /// What is done to its requests and responses, in this order.
+    pub filters: Vec<Filter>,
+    pub(super) matches: Vec<HttpMatch>,
+    pub(super) backends: Option<Backends>,
+}
+
+/// Backends by weight.
+#[derive(Clone, Debug)]
+pub(super) struct Backends {
+    pub(super) all: Vec<Backend>,
+    /// Sum of the weights.
+    pub(super) total: u64,
+}
+
+/// Where a share of a rule's requests goes.
+#[derive(Clone, Debug)]
+pub struct Backend {
+    /// What is done to its requests and responses, after what the rule does.
+    pub filters: Vec<Filter>,
+    /// Index among the services that the routes of this port name; or why there is none.
+    pub target: Result<usize, Arc<str>>,
+    pub(super) weight: u32,
+}
+
+/// All routes of one port of a Service.
+#[derive(Clone, Debug, Default)]
+pub struct Routes {
+    /// Of the Service's own namespace.
+    pub(super) producer: Option<Table<Route>>,
+    /// By namespace of their clients.
+    pub(super) consumers: HashMap<Arc<str>, Table<Route>, RandomState>,
+}
+
+/// What to do with a request.
+#[derive(Clone, Debug)]
+pub enum Routed {
+    /// There are routes, and none is for it.
+    NoRoute,
+    /// Answered at once.
+    Redirect(StatusCode, HeaderValue),
+    /// It has a rule, which can be followed no further; for people.
+    Broken(Arc<str>),
+    /// To be sent on.
+    Forward(Forward),
+}
+
+/// How a request goes on.
+#[derive(Clone, Debug)]
+pub struct Forward {
+    /// Of the rule.
+    pub route: Arc<ObjectRef>,
+    /// What it falls under.
+    pub rule: Arc<Rule>,
+    /// Of the rule's matches the one that holds.
+    matched: usize,
+    /// Of the rule's backends; none for the dialled Service itself.
+    backend: Option<usize>,
+}
+
+impl Routes {
+    /// The routes that hold for clients of a namespace; none when there are none for them.
+    pub fn of_client(&self, namespace: &str) -> Option<&Table<Route>> {
+        self.consumers.get(namespace).or(self.producer.as_ref())
+    }
+
+    /// Where they come from.
+    pub fn objects(&self) -> impl Iterator<Item = &ObjectRef> {
+        let tables = self.producer.iter().chain(self.consumers.values());
+        tables.flat_map(Table::routes).map(|route| &*route.object)
+    }
+}
+
+/// Decides about a request to `port`. `random` picks the backend; `is_ready` says which services have an endpoint at this moment.
+pub fn decide(
+    table: &Table<Route>,
+    facts: &Facts<'_>,
+    port: u16,
+    random: u64,
+    is_ready: impl Fn(usize) -> bool,
+) -> Routed {
+    let Some(selected) = table.select(facts) else { return Routed::NoRoute };
+    let Some(route) = table.routes().get(selected.route) else { return Routed::NoRoute };
+    let Some(rule) = route.rules.get(selected.rule) else { return Routed::NoRoute };
+    let Some(matched) = rule.matches.get(selected.matched) else { return Routed::NoRoute };
+    if let Some(redirected) = redirected(&rule.filters, facts, port, &matched.path) {
+        return redirected;
+    }
+    let backend = match &rule.backends {
+        None => None,
+        Some(backends) => match backends.pick(random, is_ready) {
+            None => return Routed::Broken(Arc::from("no backend of the rule has a weight")),
+            Some(index) => match backends.all.get(index).map(|backend| (&backend.target, &backend.filters)) {
+                Some((Err(reason), _)) => return Routed::Broken(Arc::clone(reason)),
+                Some((Ok(_), filters)) => {
+                    if let Some(redirected) = redirected(filters, facts, port, &matched.path) {
+                        return redirected;
+                    }
+                    Some(index)
+                }
+                None => return Routed::NoRoute,
+            },
+        },
+    };
+    let (route, rule) = (Arc::clone(&route.object), Arc::clone(rule));
+    Routed::Forward(Forward { route, rule, matched: selected.matched, backend })
+}
+
+fn redirected(filters: &[Filter], facts: &Facts<'_>, port: u16, matched: &PathMatch) -> Option<Routed> {
+    let redirect = filters.iter().find_map(|filter| match filter {
+        Filter::Redirect(redirect) => Some(redirect),
+        _other => None,
+    })?;
+    Some(match redirect.location(facts, port, matched) {
+        Some(location) => Routed::Redirect(redirect.status, location),
+        None => Routed::Broken(Arc::from("the request names no host to redirect it to")),
+    })
+}
+
+impl Forward {
+    /// Index of the service to balance over; none for the dialled one.
+    pub fn service(&self) -> Option<usize> {
+        self.of_backend().and_then(|backend| backend.target.as_ref().ok().copied())
+    }
+
+    fn of_backend(&self) -> Option<&Backend> {
+        self.rule.backends.as_ref()?.all.get(self.backend?)
+    }
+
+    fn filters(&self) -> impl Iterator<Item = &Filter> {
+        let of_backend = self.of_backend().map(|backend| &*backend.filters).unwrap_or_default();
+        self.rule.filters.iter().chain(of_backend)
+    }
+
+    /// Does to the request what rule and backend say.
+    pub fn filter_request<B>(&self, request: &mut http::Request<B>) {
+        let Some(matched) = self.rule.matches.get(self.matched) else { return };
+        for filter in self.filters() {
+            match filter {
+                Filter::RequestHeaders(modifier) => modifier.apply_to_request(request),
+                Filter::Rewrite(rewrite) => rewrite.apply(request, &matched.path),
+                Filter::ResponseHeaders(_) | Filter::Redirect(_) => {}
+            }
+        }
+    }
+
+    /// Does to the header of the response what rule and backend say.
+    pub fn filter_response(&self, headers: &mut http::HeaderMap) {
+        for filter in self.filters() {
+            if let Filter::ResponseHeaders(modifier) = filter {
+                modifier.apply(headers);
+            }
+        }
+    }
+}
+
+impl Backends {
+    pub(super) fn new(all: Vec<Backend>) -> Backends {
+        let total = all.iter().map(|backend| u64::from(backend.weight)).sum();
+        Backends { all, total }
+    }
+
+    /// By weight. A service that has no ready endpoint leaves its share to those that have one; an invalid backend keeps its own.
+    fn pick(&self, random: u64, is_ready: impl Fn(usize) -> bool) -> Option<usize> {
+        let first = self.at(below(random, self.total), |_backend| true)?;
+        let serves = |backend: &Backend| backend.target.as_ref().is_ok_and(|service| is_ready(*service));
+        let chosen = self.all.get(first)?;
+        if chosen.target.is_err() || serves(chosen) {
+            return Some(first);
+        }
+        let total: u64 =
+            self.all.iter().filter(|backend| serves(backend)).map(|backend| u64::from(backend.weight)).sum();
+        self.at(below(random.rotate_left(32), total), serves).or(Some(first))
+    }
+
+    /// The one that holds the given share of those that are `counted`.
+    fn at(&self, mut share: u64, counted: impl Fn(&Backend) -> bool) -> Option<usize> {
+        self.all.iter().position(|backend| {
+            if !counted(backend) {
+                return false;
+            }
+            match share.checked_sub(backend.weight.into()) {
+                Some(left) => {
+                    share = left;
+                    false
+                }
+                None => true,
+            }
+        })
+    }
+}
+
+/// A number below `bound` from 64 random bits, by multiplication (Lemire 2016); 0 for 0.
+fn below(random: u64, bound: u64) -> u64 {
+    ((u128::from(random) * u128::from(bound)) >> 64) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, Method};
+
+    use super::*;
+
+    fn backend(weight: u32, target: Result<usize, &str>) -> Backend {
+        Backend { filters: Vec::new(), target: target.map_err(Arc::from), weight }
+    }
+
+    fn shares(backends: Vec<Backend>, ready: &[usize]) -> Vec<u32> {
+        let count = backends.len();
+        let backends = Backends::new(backends);
+        let mut hits = vec![0; count];
+        let mut random = 1_u64;
+        for _ in 0..100_000 {
+            // A linear congruential generator's upper bits are good enough (Knuth, MMIX).
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            if let Some(index) = backends.pick(random, |service| ready.contains(&service)) {
+                hits[index] += 1;
+            }
+        }
+        hits
+    }
+
+    #[test]
+    fn shares_are_the_weights() {
+        let hits = shares(vec![backend(1, Ok(0)), backend(0, Ok(1)), backend(9, Ok(2))], &[0, 1, 2]);
+        assert!((9_500..10_500).contains(&hits[0]) && hits[1] == 0 && hits[0] + hits[2] == 100_000, "{hits:?}");
+        assert_eq!(shares(vec![backend(0, Ok(0))], &[0]), [0]);
+        assert_eq!(shares(Vec::new(), &[]), Vec::<u32>::new());
+    }
+
+    #[test]
+    fn who_cannot_serve_leaves_its_share_and_who_is_invalid_keeps_it() {
+        let hits = shares(vec![backend(1, Ok(0)), backend(1, Ok(1)), backend(2, Ok(2))], &[1, 2]);
+        assert!(hits[0] == 0 && (32_000..34_700).contains(&hits[1]), "{hits:?}");
+        let hits = shares(vec![backend(1, Err("gone")), backend(1, Ok(1))], &[1]);
+        assert!((49_000..51_000).contains(&hits[0]), "{hits:?}");
+        assert_eq!(shares(vec![backend(1, Ok(0))], &[]), [100_000], "it waits there, as without routes");
+    }
+
+    #[test]
+    fn decisions() {
+        let rule = |path: &str, backends: Option<Vec<Backend>>, filters: Vec<Filter>| {
+            let matches = vec![HttpMatch { path: PathMatch::prefix(path), ..HttpMatch::default() }];
+            Arc::new(Rule { name: Arc::from(""), filters, matches, backends: backends.map(Backends::new) })
+        };
+        let to = super::super::filter::Redirect {
+            scheme: None,
+            hostname: Some("x".into()),
+            path: None,
+            port: None,
+            status: StatusCode::FOUND,
+        };
+        let rules = vec![
+            rule("/self", None, Vec::new()),
+            rule("/two", Some(vec![backend(1, Ok(2))]), Vec::new()),
+            rule("/none", Some(Vec::new()), Vec::new()),
+            rule("/bad", Some(vec![backend(1, Err("gone"))]), Vec::new()),
+            rule("/to", None, vec![Filter::Redirect(to)]),
+        ];
+        let table = Table::new(vec![Route { object: Arc::default(), hostnames: Vec::new(), rules }]).unwrap();
+        let headers = HeaderMap::new();
+        let decided = |path: &str| {
+            let facts = Facts { authority: "web", method: &Method::GET, path, query: "", headers: &headers };
+            match decide(&table, &facts, 80, 7, |_| true) {
+                Routed::NoRoute => "none".to_owned(),
+                Routed::Redirect(status, location) => format!("{} {}", status.as_u16(), location.to_str().unwrap()),
+                Routed::Broken(reason) => reason.to_string(),
+                Routed::Forward(forward) => format!("{:?}", forward.service()),
+            }
+        };
+        assert_eq!(decided("/self"), "None");
+        assert_eq!(decided("/two/x"), "Some(2)");
+        assert_eq!(decided("/none"), "no backend of the rule has a weight");
+        assert_eq!(decided("/bad"), "gone");
+        assert_eq!(decided("/to"), "302 http://x/to");
+        assert_eq!(decided("/"), "none");
+    }
+}

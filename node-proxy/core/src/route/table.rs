@@ -1,0 +1,191 @@
+//! All rules of one service, compiled. Must never walk all of them for one request.
+
+use std::collections::HashMap;
+
+use foldhash::fast::RandomState;
+use regex::bytes::{RegexSet, RegexSetBuilder};
+
+use super::{
+    Facts, Hostname, HttpMatch, Invalid, PathMatch, hostname::of_authority, pattern::anchored, prefixes::Prefixes,
+};
+use crate::limits;
+
+type Map<K, V> = HashMap<K, V, RandomState>;
+
+/// What of a route the table needs.
+pub trait HttpRules {
+    /// Names that it is for; all of them when it has none.
+    fn hostnames(&self) -> &[Hostname];
+    /// How many rules it has.
+    fn rules(&self) -> usize;
+    /// What one of them, counted from 0, is for; a request falls under it by any of these.
+    fn matches(&self, rule: usize) -> &[HttpMatch];
+}
+
+/// The winner: indices into what the table was built from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Selected {
+    /// The route.
+    pub route: usize,
+    /// Its rule.
+    pub rule: usize,
+    /// The rule's match.
+    pub matched: usize,
+}
+
+/// Rules by host, then by path, in order of precedence.
+#[derive(Clone, Debug)]
+pub struct Table<R> {
+    routes: Vec<R>,
+    exact: Map<Box<str>, Paths>,
+    suffixes: Map<Box<str>, Paths>,
+    any: Paths,
+}
+
+/// Rules of one host name.
+#[derive(Clone, Debug, Default)]
+struct Paths {
+    exact: Map<Box<str>, Vec<Candidate>>,
+    patterns: Patterns,
+    prefixes: Prefixes<Vec<Candidate>>,
+}
+
+/// Regular expressions, all tried in one walk over the path.
+#[derive(Clone, Debug, Default)]
+struct Patterns {
+    candidates: Vec<Candidate>,
+    set: Option<RegexSet>,
+}
+
+/// One match, and what it has beside its path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Candidate {
+    weight: (bool, usize, usize),
+    at: Selected,
+}
+
+impl Candidate {
+    /// First is best.
+    fn order(&self) -> impl Ord + use<> {
+        (std::cmp::Reverse(self.weight), self.at)
+    }
+}
+
+impl<R: HttpRules> Table<R> {
+    /// `routes` in the order that breaks ties: the oldest first, then by namespace and name.
+    ///
+    /// # Errors
+    /// Too many regular expressions, or too large ones, to be tried in one walk.
+    pub fn new(routes: Vec<R>) -> Result<Table<R>, Invalid> {
+        let (mut exact, mut suffixes, mut any) = (Map::default(), Map::default(), Paths::default());
+        for (route_index, route) in routes.iter().enumerate() {
+            for rule in 0..route.rules() {
+                for (matched, http_match) in route.matches(rule).iter().enumerate() {
+                    let at = Selected { route: route_index, rule, matched };
+                    let candidate = Candidate { weight: http_match.weight(), at };
+                    for name in route.hostnames() {
+                        let paths: &mut Paths = match name {
+                            Hostname::Exact(name) => exact.entry(name.clone()).or_default(),
+                            Hostname::Suffix(suffix) => suffixes.entry(suffix.clone()).or_default(),
+                        };
+                        paths.add(&http_match.path, candidate);
+                    }
+                    if route.hostnames().is_empty() {
+                        any.add(&http_match.path, candidate);
+                    }
+                }
+            }
+        }
+        let mut table = Table { routes, exact, suffixes, any };
+        let all = table.exact.values_mut().chain(table.suffixes.values_mut()).chain([&mut table.any]);
+        for paths in all {
+            paths.finish(&table.routes)?;
+        }
+        Ok(table)
+    }
+
+    /// The routes that it was built from.
+    pub fn routes(&self) -> &[R] {
+        &self.routes
+    }
+
+    /// The rule that a request falls under; `None`: none of them, which Gateway API answers with 404.
+    pub fn select(&self, facts: &Facts<'_>) -> Option<Selected> {
+        let by_name = || {
+            if self.exact.is_empty() && self.suffixes.is_empty() {
+                return None;
+            }
+            let host = of_authority(facts.authority)?;
+            let whole = self.exact.get(host.as_str()).and_then(|paths| paths.select(facts, &self.routes));
+            // From the left: the longest suffix first; not the host itself.
+            let mut dots = host.bytes().enumerate().filter(|(at, byte)| *at > 0 && *byte == b'.');
+            whole.or_else(|| dots.find_map(|(at, _dot)| self.suffixes.get(&host[at..])?.select(facts, &self.routes)))
+        };
+        by_name().or_else(|| self.any.select(facts, &self.routes))
+    }
+}
+
+fn match_at<R: HttpRules>(routes: &[R], at: Selected) -> Option<&HttpMatch> {
+    routes.get(at.route)?.matches(at.rule).get(at.matched)
+}
+
+impl Paths {
+    fn add(&mut self, path: &PathMatch, candidate: Candidate) {
+        match path {
+            PathMatch::Exact(path) => self.exact.entry(path.clone()).or_default().push(candidate),
+            PathMatch::Pattern(_) => self.patterns.candidates.push(candidate),
+            PathMatch::Prefix(prefix) => self.prefixes.entry(prefix).push(candidate),
+        }
+    }
+
+    fn finish<R: HttpRules>(&mut self, routes: &[R]) -> Result<(), Invalid> {
+        for candidates in self.exact.values_mut() {
+            candidates.sort_by_key(Candidate::order);
+        }
+        self.prefixes.for_each(|candidates| candidates.sort_by_key(Candidate::order));
+        self.patterns.finish(routes)
+    }
+
+    fn select<R: HttpRules>(&self, facts: &Facts<'_>, routes: &[R]) -> Option<Selected> {
+        let first = |candidates: &Vec<Candidate>| {
+            let holds = |at: Selected| match_at(routes, at).is_some_and(|one| one.holds_beside_path(facts));
+            candidates.iter().map(|candidate| candidate.at).find(|at| holds(*at))
+        };
+        let exact = self.exact.get(facts.path).and_then(first);
+        exact.or_else(|| self.patterns.select(facts, routes)).or_else(|| self.prefixes.longest(facts.path, first))
+    }
+}
+
+impl Patterns {
+    fn finish<R: HttpRules>(&mut self, routes: &[R]) -> Result<(), Invalid> {
+        self.candidates.sort_by_key(Candidate::order);
+        let texts: Vec<String> = self
+            .candidates
+            .iter()
+            .filter_map(|candidate| match &match_at(routes, candidate.at)?.path {
+                PathMatch::Pattern(pattern) => Some(anchored(pattern.as_str())),
+                PathMatch::Exact(_) | PathMatch::Prefix(_) => None,
+            })
+            .collect();
+        if texts.is_empty() {
+            return Ok(());
+        }
+        let built = RegexSetBuilder::new(&texts)
+            .unicode(false)
+            .size_limit(limits::PATTERN_SET_BYTES)
+            .dfa_size_limit(limits::PATTERN_SET_BYTES)
+            .build();
+        let set = built.map_err(|_too_large| {
+            Invalid::new("matches.path", format!("{} regular expressions are too large together", texts.len()))
+        })?;
+        self.set = Some(set);
+        Ok(())
+    }
+
+    fn select<R: HttpRules>(&self, facts: &Facts<'_>, routes: &[R]) -> Option<Selected> {
+        let matched = self.set.as_ref()?.matches(facts.path.as_bytes());
+        let mut candidates = matched.iter().filter_map(|index| self.candidates.get(index));
+        let holds = |at: Selected| match_at(routes, at).is_some_and(|one| one.holds_beside_path(facts));
+        candidates.find(|candidate| holds(candidate.at)).map(|candidate| candidate.at)
+    }
+}

@@ -1,0 +1,68 @@
+//! What a Service's routes say about one request. Must never let a request past them that they do not name.
+
+use std::sync::Arc;
+
+use ::http::{HeaderValue, Request, Response, header};
+use weir_core::{
+    proxy_error::ProxyError,
+    route::{self, Facts, Forward, Routed},
+    snapshot::{Destination, ServiceTarget},
+};
+
+use super::{Client, http::authority};
+use crate::body::Body;
+
+/// What becomes of a request.
+pub(super) enum Routing {
+    /// No routes: it goes to what was dialled.
+    Itself,
+    /// To the backend; to what was dialled where there is none.
+    To(Option<Arc<ServiceTarget>>, Forward),
+    /// This is its answer.
+    Answer(Response<Body>),
+}
+
+/// Asks the routes that hold for this client.
+///
+/// # Errors
+/// None of them is for the request, or its backend is none.
+pub(super) fn routed(
+    client: &Client,
+    destination: &Destination,
+    request: &Request<Body>,
+) -> Result<Routing, ProxyError> {
+    let Some(service) = destination.service() else { return Ok(Routing::Itself) };
+    let Some(routes) = &service.routes else { return Ok(Routing::Itself) };
+    let Some(table) = routes.of_client(&client.workload.pod.namespace) else { return Ok(Routing::Itself) };
+    let authority = authority(request).and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or_default();
+    let facts = Facts {
+        authority,
+        method: request.method(),
+        path: request.uri().path(),
+        query: request.uri().query().unwrap_or_default(),
+        headers: request.headers(),
+    };
+    let is_ready =
+        |backend: usize| service.backends.get(backend).is_some_and(|backend| !backend.ready_endpoints().is_empty());
+    match route::decide(table, &facts, service.port, fastrand::u64(..), is_ready) {
+        Routed::NoRoute => Err(ProxyError::NoRoute),
+        Routed::Broken(reason) => {
+            tracing::debug!(%reason, service = %service.name, "a route has no backend for a request");
+            Err(ProxyError::BackendInvalid)
+        }
+        Routed::Redirect(status, location) => {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = status;
+            response.headers_mut().insert(header::LOCATION, location);
+            response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+            Ok(Routing::Answer(response))
+        }
+        Routed::Forward(forward) => {
+            let backend = match forward.service() {
+                Some(index) => Some(service.backends.get(index).ok_or(ProxyError::BackendInvalid)?),
+                None => None,
+            };
+            Ok(Routing::To(backend.map(Arc::clone), forward))
+        }
+    }
+}

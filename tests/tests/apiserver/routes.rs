@@ -1,0 +1,111 @@
+//! HTTPRoutes on an API server: Gateway API's own definitions, which may come late and go again; status; what nodes hear.
+
+use std::{collections::BTreeMap, fs, path::PathBuf};
+
+use weir_api::v1::{self, http_backend, http_rule, resource::Body};
+
+use crate::{
+    connect, populated,
+    stage::{SOON, Stage},
+};
+
+const DESTINATION: &str = "DESTINATION 10.96.0.80:80";
+const ROUTE: &str = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: web, namespace: shop}
+spec:
+  parentRefs:
+  - {group: gateway.networking.k8s.io, kind: Gateway, name: front}
+  - {group: \"\", kind: Service, name: web, sectionName: http}
+  - {group: \"\", kind: Service, name: web, sectionName: other}
+  rules: [{matches: [{path: {value: /x}}], backendRefs: [{name: canary, port: 80}]}]
+";
+const CANARY: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: canary, namespace: shop}
+spec: {clusterIP: 10.96.0.81, ports: [{port: 80}]}
+";
+const ENTRY: &str = r#"[{"op": "add", "path": "/status/parents/0", "value": {
+    "controllerName": "other.org/gateway", "parentRef": {"name": "front"},
+    "conditions": [{"type": "Accepted", "status": "True", "reason": "Accepted", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]
+}}]"#;
+const OTHER_PORT: &str = r#"[{"op": "replace", "path": "/spec/rules/0/backendRefs/0/port", "value": 8080}]"#;
+
+/// Gateway API's own file.
+fn definition() -> PathBuf {
+    let folder = std::env::var_os("WEIR_GATEWAY_API").map(PathBuf::from);
+    let folder = folder.expect(
+        "WEIR_GATEWAY_API names the folder with Gateway API's definitions: run `cargo xtask cluster test apiserver`",
+    );
+    folder.join("gateway.networking.k8s.io_httproutes.yaml")
+}
+
+/// The backends of the only rule, as the node was told them: the Service, or why there is none.
+fn backends(held: &BTreeMap<String, v1::Resource>) -> Option<Vec<String>> {
+    let Some(Body::Destination(v1::Destination { target: Some(v1::destination::Target::Service(service)) })) =
+        &held.get(DESTINATION)?.body
+    else {
+        return None;
+    };
+    let rule = service.http_routes.first()?.rules.first()?;
+    let Some(http_rule::Destination::Backends(backends)) = &rule.destination else { return None };
+    let shown = backends.backends.iter().map(|backend| match &backend.target {
+        Some(http_backend::Target::Service(service)) => format!("{}:{}", service.name, service.port),
+        Some(http_backend::Target::Invalid(reason)) => reason.clone(),
+        None => String::new(),
+    });
+    Some(shown.collect())
+}
+
+/// Waits until one of a route's parents says this, in our name.
+fn says(stage: &Stage, route: &str, parent: usize, wanted: &[&str]) {
+    let path = format!(
+        "jsonpath={{range .status.parents[{parent}].conditions[*]}}{{.type}}={{.status}}/{{.reason}} {{end}}{{.status.parents[{parent}].controllerName}}"
+    );
+    stage.until(&format!("{route} says {wanted:?}"), &["-n", "shop", "get", "httproute", route, "-o", &path], |said| {
+        let words: Vec<&str> = said.split_whitespace().collect();
+        words.iter().copied().eq(wanted.iter().copied().chain(["weir.mesh/control"]))
+    });
+}
+
+/// Seen to fail without the right to change `httproutes/status`, and with a kind that is waited for although the API server has none.
+#[tokio::test(flavor = "multi_thread")]
+async fn routes_reach_nodes_and_say_what_became_of_them() {
+    let stage = populated();
+    // Nothing of Gateway API is there: control serves all the same.
+    let mut control = stage.control("control-0").until_ready();
+    let mut node = connect(&control, &stage, "node-a").await;
+    assert_eq!(backends(&node.held), None);
+    stage.apply(&fs::read_to_string(definition()).unwrap());
+    let established = ["crd/httproutes.gateway.networking.k8s.io", "--for=condition=Established", "--timeout=30s"];
+    stage.kubectl(&[&["wait"], &established[..]].concat());
+    stage.until("the kind is served", &["get", "httproutes", "-A"], |said| !said.contains("error"));
+    stage.apply(ROUTE);
+    let missing = Some(vec!["Service shop/canary not found".to_owned()]);
+    node.until("the route", |held| backends(held) == missing).await.unwrap();
+    says(&stage, "web", 0, &["Accepted=True/Accepted", "ResolvedRefs=False/BackendNotFound"]);
+    says(&stage, "web", 1, &["Accepted=False/NoMatchingParent", "ResolvedRefs=False/BackendNotFound"]);
+
+    stage.apply(CANARY);
+    node.until("the backend", |held| backends(held) == Some(vec!["canary:80".to_owned()])).await.unwrap();
+    says(&stage, "web", 0, &["Accepted=True/Accepted", "ResolvedRefs=True/ResolvedRefs"]);
+
+    // Somebody else's entry stays, and ours beside it.
+    let patch = |arguments: &[&str]| stage.kubectl(&[&["-n", "shop", "patch", "httproute", "web"], arguments].concat());
+    patch(&["--subresource=status", "--type=json", "-p", ENTRY]);
+    patch(&["--type=json", "-p", OTHER_PORT]);
+    says(&stage, "web", 1, &["Accepted=True/Accepted", "ResolvedRefs=False/BackendNotFound"]);
+    let names = ["-n", "shop", "get", "httproute", "web", "-o", "jsonpath={.status.parents[*].controllerName}"];
+    assert_eq!(stage.kubectl(&names), "other.org/gateway weir.mesh/control weir.mesh/control");
+
+    let mirror = "filters: [{type: RequestMirror, requestMirror: {backendRef: {name: canary, port: 80}}}]";
+    let later = ROUTE.replace("{name: web, namespace", "{name: later, namespace");
+    stage.apply(&later.replace("backendRefs: [{name: canary, port: 80}]", mirror));
+    says(&stage, "later", 0, &["Accepted=False/UnsupportedValue"]);
+    control.daemon.wait_for("RequestMirror", SOON);
+
+    stage.kubectl(&["delete", "crd", "httproutes.gateway.networking.k8s.io"]);
+    node.until("no route", |held| backends(held).is_none()).await.unwrap();
+}

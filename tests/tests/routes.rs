@@ -1,0 +1,10 @@
+//! HTTPRoutes from YAML to bytes: which rule a request falls under, what is done to it, and where it goes.
+
+#[path = "routes/filters.rs"]
+mod filters;
+#[path = "routes/matching.rs"]
+mod matching;
+#[path = "routes/shifting.rs"]
+mod shifting;
+#[path = "routes/stage.rs"]
+mod stage;
