@@ -106,7 +106,6 @@ fn a_mark_from_before_an_opt_out_says_nothing_about_the_time_after() {
     assert!(is_serving(&other), "a new mark is news, wherever it was made");
 }
 
-/// Seen to fail with such a mark that is taken for one that somebody lost.
 #[test]
 fn a_mark_that_is_taken_off_is_an_opt_out_whichever_is_seen_first() {
     let taken_off = marked("gone").replace("\"True\"", "\"False\", reason: OptedOut");

@@ -204,7 +204,6 @@ fn news(kind: Kind, event: Event<DynamicObject>, options: &Options) -> News {
 mod tests {
     use super::*;
 
-    /// Seen to fail with a kind that is not optional.
     #[tokio::test]
     async fn a_kind_that_the_api_server_does_not_know_has_no_objects() {
         let begin = || {

@@ -70,7 +70,8 @@ fn says(stage: &Stage, route: &str, parent: usize, wanted: &[&str]) {
     });
 }
 
-/// Seen to fail without the right to change `httproutes/status`, and with a kind that is waited for although the API server has none.
+/// A control that waited for a kind which the API server does not know would never be ready; one without the right to change
+/// `httproutes/status` would never say anything.
 #[tokio::test(flavor = "multi_thread")]
 async fn routes_reach_nodes_and_say_what_became_of_them() {
     let stage = populated();

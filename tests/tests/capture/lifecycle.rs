@@ -169,7 +169,8 @@ fn captured_connections_outlive_enrolment() {
     assert!(SWITCHES.iter().all(|name| sysctl(&pod.netns, name) == "0"));
 }
 
-// Seen to fail when a pod that drains is asked for and waits: nothing new is captured for as long as the old connection is open.
+// Seen on a cluster while a pod that drains had to wait when it was asked for: for as long as an old connection was open, nothing new
+// was captured (tests/cluster/change.rs, three replicas under load).
 #[test]
 fn a_pod_that_is_wanted_again_is_captured_although_connections_from_before_are_open() {
     let mut stage = Stage::new();

@@ -143,6 +143,9 @@ fn a_drained_node_fails_no_request() {
     let to_a = r#"{"spec":{"template":{"spec":{"nodeName":"node-a"}}}}"#;
     shop.cluster.kubectl(&["-n", &shop.namespace, "patch", "deployment/redis", "-p", to_a]);
     shop.cluster.rolled_out(&shop.namespace, "deployment/redis");
+    // Nor the only server of names: new connections could not even be tried meanwhile.
+    shop.cluster.kubectl(&["-n", "kube-system", "patch", "deployment/coredns", "-p", to_a]);
+    shop.cluster.rolled_out("kube-system", "deployment/coredns");
     let anywhere = r#"{"spec":{"template":{"spec":{"topologySpreadConstraints":null}}}}"#;
     shop.cluster.kubectl(&["-n", &shop.namespace, "patch", "deployment/web", "-p", anywhere]);
     shop.cluster.rolled_out(&shop.namespace, "deployment/web");

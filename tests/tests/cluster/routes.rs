@@ -52,7 +52,7 @@ impl Drop for Definition<'_> {
 }
 
 /// A canary from nothing to all, under load: no request fails, each step is in force soon, the status says so, and without the route all
-/// is as before. Seen to fail with a ClusterRole without `httproutes`.
+/// is as before.
 #[test]
 fn a_canary_by_an_http_route_fails_no_request() {
     let shop = Shop::open("routes", 4);

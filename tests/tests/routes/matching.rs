@@ -27,7 +27,7 @@ const RULES: &str = r#"  rules:
   - matches: [{path: {value: /itself}}]"#;
 
 /// Paths, headers, queries, methods, precedence; what no rule names is 404, what has no backend is 500. On HTTP/1 and HTTP/2.
-/// Seen to fail with a proxy that ignores routes, and with one that sends what no rule names to the Service.
+/// Seen to fail while the route is not in force yet: every path is answered then, by either server.
 #[test]
 fn rules_send_requests_where_they_say() {
     let stage = Stage::start();
