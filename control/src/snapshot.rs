@@ -23,7 +23,7 @@ mod routes;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use self::routes::resolved;
+pub(crate) use self::routes::{in_force, resolved};
 
 // Fixed for ever: versions must be equal over restarts, or every node would be sent everything again.
 const VERSION_SEED: u64 = 0x7765_6972;

@@ -103,7 +103,7 @@ pub(super) async fn follow(client: Client, plane: Arc<Plane>, mut leadership: Le
 fn wanted(plane: &Plane) -> BTreeMap<Name, Said> {
     let mut all: BTreeMap<Name, Said> = {
         let index = plane.index();
-        index.routes().map(|(name, route)| (name.clone(), taken(&index, route))).collect()
+        index.routes().map(|(name, route)| (name.clone(), taken(&index, name, route))).collect()
     };
     let prefix = format!("{} ", Kind::HttpRoute.as_str());
     for finding in plane.findings() {
@@ -122,12 +122,12 @@ fn wanted(plane: &Plane) -> BTreeMap<Name, Said> {
     all
 }
 
-fn taken(index: &Index, route: &HttpRoute) -> Said {
-    let conditions = route.parents.iter().map(|parent| [accepted(index, parent), resolved(index, route)]);
+fn taken(index: &Index, name: &Name, route: &HttpRoute) -> Said {
+    let conditions = route.parents.iter().map(|parent| [accepted(index, name, parent), resolved(index, route)]);
     Said::Taken { generation: route.generation, conditions: conditions.collect() }
 }
 
-fn accepted(index: &Index, parent: &ParentRef) -> Condition {
+fn accepted(index: &Index, route: &Name, parent: &ParentRef) -> Condition {
     let none = |message: String| Some(("NoMatchingParent", message));
     let name = &parent.service;
     let trouble = match index.service(name) {
@@ -135,6 +135,10 @@ fn accepted(index: &Index, parent: &ParentRef) -> Condition {
         Some(service) if service.addresses.is_empty() => none(format!("Service {name} has no ClusterIP")),
         Some(service) if !service.ports.iter().any(|port| parent.is_for(port)) => {
             none(format!("Service {name} has no such port"))
+        }
+        Some(_) if !snapshot::in_force(index, name).iter().any(|(own, _)| *own == route) => {
+            let message = "older routes of this namespace have as many matches or regular expressions as nodes take for one Service";
+            Some(("TooManyMatches", message.to_owned()))
         }
         Some(_) => None,
     };

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use weir_api::v1;
+use weir_core::route::Size;
 
 use super::{Name, ServicePort};
 
@@ -35,8 +36,6 @@ pub struct ParentRef {
 /// One rule.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RouteRule {
-    /// Empty when it has none.
-    pub name: String,
     /// Never empty.
     pub matches: Vec<v1::HttpMatch>,
     /// In order.
@@ -73,6 +72,11 @@ impl ParentRef {
 }
 
 impl HttpRoute {
+    /// What it costs those who compile it.
+    pub fn size(&self) -> Size {
+        Size::of(self.rules.iter().flat_map(|rule| &rule.matches))
+    }
+
     /// Services that its rules send requests to.
     pub fn backends(&self) -> impl Iterator<Item = &Name> {
         let all = self.rules.iter().flat_map(|rule| rule.backends.iter().flatten());

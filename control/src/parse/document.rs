@@ -245,7 +245,13 @@ where
             typed::<fields::Plain, D>(source()).map_err(one)?;
             Ok(Some((Object::ServiceAccount, Vec::new())))
         }
-        Kind::HttpRoute => routes::http_route(&typed::<fields::HttpRoute, D>(source()).map_err(one)?),
+        Kind::HttpRoute => {
+            let parents = typed::<fields::RouteParents, D>(source()).map_err(one)?;
+            if !routes::is_ours(&parents) {
+                return Ok(None);
+            }
+            routes::http_route(&typed::<fields::HttpRoute, D>(source()).map_err(one)?)
+        }
     };
     let failures = |errors: Vec<FieldError>| errors.into_iter().map(Failure::of).collect();
     converted.map(|read| read.map(|(object, flaws)| (object, failures(flaws)))).map_err(failures)

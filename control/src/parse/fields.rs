@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 pub(super) use self::routes::{
     BackendRef, Header, HeaderModifier, HttpRoute, HttpRouteFilter, HttpRouteMatch, HttpRouteRule, ParentRef,
-    PathModifier, ValueMatch,
+    PathModifier, RouteParents, ValueMatch,
 };
 
 /// Metadata of any kind.

@@ -7,7 +7,17 @@ use weir_api::v1::{self, http_filter::Filter, http_match, path_modifier, value_m
 use super::{FieldError, convert::Outcome, fields, quoted};
 use crate::objects::{HttpRoute, Invalid, Name, Object, ParentRef, RouteBackend, RouteRule};
 
-/// Reads a route; `None` for one that has no Service as a parent.
+/// Whether a route has a Service as a parent: all others are somebody else's.
+pub(super) fn is_ours(route: &fields::RouteParents) -> bool {
+    route.spec.parent_refs.iter().flatten().any(is_service)
+}
+
+/// Gateway API's defaults are a Gateway's; GAMMA's Service has the group of core.
+fn is_service(parent: &fields::ParentRef) -> bool {
+    matches!(parent.group.as_deref(), Some("" | "core")) && parent.kind.as_deref() == Some("Service")
+}
+
+/// Reads a route that is ours.
 pub(super) fn http_route(given: &fields::HttpRoute) -> Outcome<FieldError> {
     let namespace = given.metadata.namespace.as_deref().unwrap_or("default");
     let spec = &given.spec;
@@ -16,10 +26,7 @@ pub(super) fn http_route(given: &fields::HttpRoute) -> Outcome<FieldError> {
     for (at, parent) in spec.parent_refs.iter().flatten().enumerate() {
         parents.extend(service_parent(namespace, &format!("spec.parentRefs[{at}]"), parent, &mut errors));
     }
-    if parents.is_empty() && errors.is_empty() {
-        return Ok(None);
-    }
-    let rules = match &spec.rules {
+    let rules = match spec.rules.as_ref().filter(|rules| !rules.is_empty()) {
         Some(rules) => rules.iter().enumerate().map(|(at, given)| rule(namespace, at, given, &mut errors)).collect(),
         // Gateway API's default: everything, to the parent itself.
         None => vec![rule(namespace, 0, &fields::HttpRouteRule::default(), &mut errors)],
@@ -43,9 +50,7 @@ fn service_parent(
     given: &fields::ParentRef,
     errors: &mut Vec<FieldError>,
 ) -> Option<ParentRef> {
-    // Gateway API's defaults are a Gateway's; GAMMA's Service has the group of core.
-    let group = given.group.as_deref().unwrap_or("gateway.networking.k8s.io");
-    if !matches!(group, "" | "core") || given.kind.as_deref() != Some("Service") {
+    if !is_service(given) {
         return None;
     }
     let port = match given.port {
@@ -88,7 +93,7 @@ fn rule(namespace: &str, at: usize, given: &fields::HttpRouteRule, errors: &mut 
             .collect::<Vec<_>>()
     });
     let backends = backends.filter(|backends| !backends.is_empty());
-    RouteRule { name: given.name.clone().unwrap_or_default(), matches, filters, backends }
+    RouteRule { matches, filters, backends }
 }
 
 fn http_match(field: &str, given: &fields::HttpRouteMatch, errors: &mut Vec<FieldError>) -> v1::HttpMatch {
@@ -264,7 +269,6 @@ fn refused_by_nodes(route: &HttpRoute) -> Option<FieldError> {
     let rules = route.rules.iter().map(|rule| {
         let of_backends = rule.backends.iter().flatten().flat_map(|backend| &backend.filters);
         v1::HttpRule {
-            name: rule.name.clone(),
             matches: rule.matches.clone(),
             filters: rule.filters.iter().chain(of_backends).cloned().collect(),
             destination: Some(v1::http_rule::Destination::Itself(v1::Itself {})),

@@ -197,6 +197,8 @@ fn a_route_that_cannot_be_followed_as_it_is_written_is_refused_whole() {
             "spec.rules[0].backendRefs[0].filters[0].type",
             "CORS",
         ),
+        ("mathces: [{path: {value: /a}}]", "spec.rules[0].mathces", "unknown field"),
+        ("matches: [{path: {vlaue: /a}}]", "spec.rules[0].matches[0].path.vlaue", "unknown field"),
         ("timeouts: {request: 1s}", "spec.rules[0].timeouts", "not supported"),
         ("retry: {attempts: 1}", "spec.rules[0].retry", "not supported"),
     ] {
@@ -212,7 +214,21 @@ fn a_route_that_cannot_be_followed_as_it_is_written_is_refused_whole() {
 
 #[test]
 fn a_route_without_a_service_as_parent_is_somebody_elses() {
-    let other = route("web", "demo", "  rules: [{filters: [{type: CORS}]}]").replace("kind: Service", "kind: Gateway");
-    let parsed = parse(&other);
-    assert!(parsed.objects.is_empty() && parsed.findings.is_empty() && parsed.refused.is_empty());
+    for rule in ["filters: [{type: CORS}]", "unheard: of", "matches: 3"] {
+        let other = route("web", "demo", &format!("  rules: [{{{rule}}}]")).replace("kind: Service", "kind: Gateway");
+        let parsed = parse(&other);
+        assert!(parsed.objects.is_empty() && parsed.findings.is_empty() && parsed.refused.is_empty(), "{rule}");
+    }
+}
+
+/// Gateway API's defaults: everything, to the Service itself.
+#[test]
+fn a_route_without_rules_is_for_everything() {
+    for rules in ["", "  rules:", "  rules: []", "  rules: [{}]", "  rules: [{matches: [], backendRefs: []}]"] {
+        let parsed = parse(&route("web", "demo", rules));
+        let [parsed] = &*parsed.objects else { panic!("{rules}: {:?}", parsed.findings) };
+        let Object::HttpRoute(route) = &parsed.1 else { panic!("{rules}") };
+        let [rule] = &*route.rules else { panic!("{rules}: {route:?}") };
+        assert_eq!((rule.matches.len(), &rule.backends), (1, &None), "{rules}");
+    }
 }

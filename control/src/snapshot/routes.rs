@@ -1,8 +1,12 @@
 //! The routes of a port, as nodes are told them. Must never leave a backend out: its share would go elsewhere.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use weir_api::v1::{self, http_backend, http_rule};
+use weir_core::route::Size;
 
 use super::service_target;
 use crate::{
@@ -13,9 +17,25 @@ use crate::{
 /// Routes attached to a port of a service, and all slices that the port then refers to: `own`, and those of backends.
 pub(super) fn attached(index: &Index, service: &Name, port: u16, own: Vec<Name>) -> (Vec<v1::HttpRoute>, Vec<Name>) {
     let mut slices: BTreeSet<Name> = own.into_iter().collect();
-    let routes = index.routes_of(service).into_iter().filter(|(_, route)| is_attached(index, route, service, port));
+    let routes = in_force(index, service).into_iter().filter(|(_, route)| is_attached(index, route, service, port));
     let routes = routes.map(|(name, route)| http_route(index, service, name, route, &mut slices)).collect();
     (routes, slices.into_iter().collect())
+}
+
+/// Routes of a service that nodes are told: of each namespace the oldest, as many as are compiled for the clients that they hold for. One
+/// namespace must not be able to make nodes refuse what another one says.
+pub(crate) fn in_force<'a>(index: &'a Index, service: &Name) -> Vec<(&'a Name, &'a Arc<HttpRoute>)> {
+    let mut sizes: HashMap<&str, Size> = HashMap::new();
+    let mut routes = index.routes_of(service);
+    routes.retain(|(name, route)| {
+        let held = sizes.entry(&name.namespace).or_default();
+        let size = held.and(route.size());
+        if size.fits() {
+            *held = size;
+        }
+        size.fits()
+    });
+    routes
 }
 
 fn is_attached(index: &Index, route: &HttpRoute, service: &Name, port: u16) -> bool {
@@ -52,12 +72,7 @@ fn http_rule(index: &Index, rule: &RouteRule, slices: &mut BTreeSet<Name>) -> v1
             http_rule::Destination::Backends(v1::HttpBackends { backends })
         }
     };
-    v1::HttpRule {
-        name: rule.name.clone(),
-        matches: rule.matches.clone(),
-        filters: rule.filters.clone(),
-        destination: Some(destination),
-    }
+    v1::HttpRule { matches: rule.matches.clone(), filters: rule.filters.clone(), destination: Some(destination) }
 }
 
 fn http_backend(index: &Index, backend: &RouteBackend, slices: &mut BTreeSet<Name>) -> v1::HttpBackend {

@@ -154,3 +154,26 @@ fn routes_come_with_the_port_that_they_are_attached_to() {
         assert_eq!(found.http_routes.len(), attached, "{parent}");
     }
 }
+
+#[test]
+fn one_namespace_cannot_crowd_out_anothers_routes() {
+    let rules = |patterns: usize| {
+        let one = "{path: {type: RegularExpression, value: \"/a+\"}}";
+        format!("  rules: [{{matches: [{}]}}]", vec![one; patterns].join(", "))
+    };
+    let created = |text: String, day: usize| {
+        text.replace("metadata: {", &format!("metadata: {{creationTimestamp: \"2026-01-0{day}T00:00:00Z\", "))
+    };
+    let all = weir_core::limits::ROUTE_PATTERNS;
+    let index = index(&[
+        SERVICE,
+        &created(route("full", "other", &rules(all)), 1),
+        &created(route("too-much", "other", &rules(1)), 2),
+        &created(route("plain", "other", ""), 3),
+        &created(route("web", "demo", &rules(all)), 4),
+    ]);
+    let told = service(destination(&index, "10.96.0.1:80".parse().unwrap()).0).http_routes;
+    let names: Vec<&str> = told.iter().filter_map(|route| Some(route.object.as_ref()?.name.as_str())).collect();
+    assert_eq!(names, ["full", "plain", "web"]);
+    assert!(weir_core::route::routes(&told).is_ok());
+}

@@ -16,13 +16,13 @@ mod tests;
 use http::{HeaderMap, Method};
 
 pub use self::{
-    convert::{routes, services},
+    convert::{Size, routes, services},
     filter::{Filter, HeaderModifier, PathModifier, Redirect, Rewrite},
     hostname::Hostname,
     matches::{HeaderMatch, HttpMatch, PathMatch, QueryMatch, ValueMatch},
     pattern::Pattern,
     rule::{Backend, Forward, ObjectRef, Route, Routed, Routes, Rule, decide},
-    table::{HttpRules, Selected, Table},
+    table::{Selected, Table},
 };
 
 /// What of a request can decide.

@@ -5,7 +5,6 @@ use std::{
     net::TcpStream,
     sync::atomic::{AtomicBool, AtomicU32, Ordering},
     thread,
-    time::Duration,
 };
 
 use weir_tests::wait;
@@ -65,13 +64,16 @@ fn a_canary_fails_no_request() {
             .collect();
         for share in [5, 25, 50, 100] {
             stage.write_route("main", "demo", &weights(100 - share, share));
-            // Long enough for the step to be seen in the shares: until as many answers of v2 as it takes.
+            // Among each 200 answers, until it is seen there.
+            let (mut all, mut part) = (count.load(Ordering::Relaxed), second.load(Ordering::Relaxed));
             wait::until(&format!("{share} % are seen"), PATIENCE, || {
-                let (before, before_second) = (count.load(Ordering::Relaxed), second.load(Ordering::Relaxed));
-                thread::sleep(Duration::from_millis(300));
-                let all = f64::from(count.load(Ordering::Relaxed) - before);
-                let part = f64::from(second.load(Ordering::Relaxed) - before_second);
-                (all > 100.0 && (part / all - f64::from(share) / 100.0).abs() < 0.1).then_some(())
+                let (now, now_part) = (count.load(Ordering::Relaxed), second.load(Ordering::Relaxed));
+                if now - all < 200 {
+                    return None;
+                }
+                let seen = f64::from(now_part - part) / f64::from(now - all);
+                (all, part) = (now, now_part);
+                ((seen - f64::from(share) / 100.0).abs() < 0.1).then_some(())
             });
             assert!(!clients.iter().any(thread::ScopedJoinHandle::is_finished), "a client gave up");
         }

@@ -198,17 +198,14 @@ pub struct HttpRoute {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct HttpRule {
-    /// Empty when it has none.
-    #[prost(string, tag = "1")]
-    pub name: ::prost::alloc::string::String,
     /// Any of them; never empty.
-    #[prost(message, repeated, tag = "2")]
+    #[prost(message, repeated, tag = "1")]
     pub matches: ::prost::alloc::vec::Vec<HttpMatch>,
     /// In this order.
-    #[prost(message, repeated, tag = "3")]
+    #[prost(message, repeated, tag = "2")]
     pub filters: ::prost::alloc::vec::Vec<HttpFilter>,
     /// Where its requests go.
-    #[prost(oneof = "http_rule::Destination", tags = "4, 5")]
+    #[prost(oneof = "http_rule::Destination", tags = "3, 4")]
     pub destination: ::core::option::Option<http_rule::Destination>,
 }
 /// Nested message and enum types in `HttpRule`.
@@ -217,9 +214,9 @@ pub mod http_rule {
     #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Destination {
         /// To the dialled Service itself.
-        #[prost(message, tag = "4")]
+        #[prost(message, tag = "3")]
         Itself(super::Itself),
-        #[prost(message, tag = "5")]
+        #[prost(message, tag = "4")]
         Backends(super::HttpBackends),
     }
 }

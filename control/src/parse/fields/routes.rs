@@ -5,7 +5,20 @@ use serde::de::IgnoredAny;
 
 use super::Metadata;
 
-/// `gateway.networking.k8s.io/v1/HTTPRoute`
+/// Of any route, what tells whose it is: nothing else is looked at of other people's.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(in crate::parse) struct RouteParents {
+    pub(in crate::parse) spec: ParentsSpec,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(in crate::parse) struct ParentsSpec {
+    pub(in crate::parse) parent_refs: Option<Vec<ParentRef>>,
+}
+
+/// `gateway.networking.k8s.io/v1/HTTPRoute`. A field of a rule that is not here refuses the route: without it the rule would be another one.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(in crate::parse) struct HttpRoute {
@@ -33,9 +46,10 @@ pub(in crate::parse) struct ParentRef {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 pub(in crate::parse) struct HttpRouteRule {
-    pub(in crate::parse) name: Option<String>,
+    /// For people, and for policies that name a rule.
+    pub(in crate::parse) name: Option<IgnoredAny>,
     pub(in crate::parse) matches: Option<Vec<HttpRouteMatch>>,
     pub(in crate::parse) filters: Option<Vec<HttpRouteFilter>>,
     pub(in crate::parse) backend_refs: Option<Vec<BackendRef>>,
@@ -45,7 +59,7 @@ pub(in crate::parse) struct HttpRouteRule {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 pub(in crate::parse) struct HttpRouteMatch {
     pub(in crate::parse) path: Option<PathMatch>,
     pub(in crate::parse) headers: Option<Vec<ValueMatch>>,
@@ -54,7 +68,7 @@ pub(in crate::parse) struct HttpRouteMatch {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub(in crate::parse) struct PathMatch {
     #[serde(rename = "type")]
     pub(in crate::parse) kind: Option<String>,
@@ -63,7 +77,7 @@ pub(in crate::parse) struct PathMatch {
 
 /// Of a header or of a query parameter.
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub(in crate::parse) struct ValueMatch {
     #[serde(rename = "type")]
     pub(in crate::parse) kind: Option<String>,
@@ -83,7 +97,7 @@ pub(in crate::parse) struct HttpRouteFilter {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub(in crate::parse) struct HeaderModifier {
     pub(in crate::parse) set: Option<Vec<Header>>,
     pub(in crate::parse) add: Option<Vec<Header>>,
@@ -91,14 +105,14 @@ pub(in crate::parse) struct HeaderModifier {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub(in crate::parse) struct Header {
     pub(in crate::parse) name: String,
     pub(in crate::parse) value: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 pub(in crate::parse) struct RequestRedirect {
     pub(in crate::parse) scheme: Option<String>,
     pub(in crate::parse) hostname: Option<String>,
@@ -108,14 +122,14 @@ pub(in crate::parse) struct RequestRedirect {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub(in crate::parse) struct UrlRewrite {
     pub(in crate::parse) hostname: Option<String>,
     pub(in crate::parse) path: Option<PathModifier>,
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 pub(in crate::parse) struct PathModifier {
     #[serde(rename = "type")]
     pub(in crate::parse) kind: String,
@@ -124,7 +138,7 @@ pub(in crate::parse) struct PathModifier {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub(in crate::parse) struct BackendRef {
     pub(in crate::parse) group: Option<String>,
     pub(in crate::parse) kind: Option<String>,

@@ -22,11 +22,7 @@ pub fn routes(given: &[v1::HttpRoute]) -> Result<Option<Routes>, Invalid> {
     if given.is_empty() {
         return Ok(None);
     }
-    let matches: usize = given.iter().flat_map(|route| &route.rules).map(|rule| rule.matches.len()).sum();
-    if matches > limits::ROUTE_MATCHES {
-        let reason = format!("{matches} matches, at most {} are taken", limits::ROUTE_MATCHES);
-        return Err(Invalid::new("http_routes.rules.matches", reason));
-    }
+    within_limits(given)?;
     let mut next = 0;
     let mut producer = Vec::new();
     let mut consumers: BTreeMap<Arc<str>, Vec<Route>> = BTreeMap::new();
@@ -41,6 +37,57 @@ pub fn routes(given: &[v1::HttpRoute]) -> Result<Option<Routes>, Invalid> {
     let producer = if producer.is_empty() { None } else { Some(Table::new(producer)?) };
     let consumers = consumers.into_iter().map(|(namespace, routes)| Ok((namespace, Table::new(routes)?)));
     Ok(Some(Routes { producer, consumers: consumers.collect::<Result<_, Invalid>>()? }))
+}
+
+/// What routes cost those who compile them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Size {
+    /// Matches of all rules.
+    pub matches: usize,
+    /// Regular expressions in them.
+    pub patterns: usize,
+}
+
+impl Size {
+    /// Of some rules.
+    pub fn of<'a>(matches: impl IntoIterator<Item = &'a v1::HttpMatch>) -> Size {
+        matches.into_iter().fold(Size::default(), |size, one| {
+            let values = one.headers.iter().chain(&one.query_params);
+            let patterns = values.filter(|value| matches!(value.value, Some(value_match::Value::Pattern(_)))).count();
+            let of_path = usize::from(matches!(one.path, Some(http_match::Path::PathPattern(_))));
+            Size { matches: size.matches + 1, patterns: size.patterns + patterns + of_path }
+        })
+    }
+
+    /// Of both.
+    #[must_use]
+    pub fn and(self, other: Size) -> Size {
+        Size { matches: self.matches + other.matches, patterns: self.patterns + other.patterns }
+    }
+
+    /// Whether nodes compile as much for the clients of one namespace.
+    pub fn fits(self) -> bool {
+        self.matches <= limits::ROUTE_MATCHES && self.patterns <= limits::ROUTE_PATTERNS
+    }
+}
+
+/// Those for everybody, and those for each namespace of clients, have a bound of their own.
+fn within_limits(given: &[v1::HttpRoute]) -> Result<(), Invalid> {
+    let mut sizes: BTreeMap<Option<&str>, Size> = BTreeMap::new();
+    for route in given {
+        let own = route.object.as_ref().map(|object| object.namespace.as_str()).filter(|_| route.is_consumer);
+        let size = sizes.entry(own).or_default();
+        *size = size.and(Size::of(route.rules.iter().flat_map(|rule| &rule.matches)));
+        if !size.fits() {
+            let (matches, patterns) = (limits::ROUTE_MATCHES, limits::ROUTE_PATTERNS);
+            let reason = format!(
+                "{} matches with {} regular expressions, at most {matches} and {patterns} are taken",
+                size.matches, size.patterns
+            );
+            return Err(Invalid::new("http_routes.rules.matches", reason));
+        }
+    }
+    Ok(())
 }
 
 /// The services that backends name, each as often as it is named.
@@ -83,7 +130,6 @@ fn converted_rule(given: &v1::HttpRule, next: &mut usize) -> Result<Rule, Invali
         return Err(Invalid::new("rules.matches", "missing"));
     }
     Ok(Rule {
-        name: Arc::from(given.name.as_str()),
         filters: given.filters.iter().map(converted_filter).collect::<Result<_, _>>()?,
         matches: given.matches.iter().map(converted_match).collect::<Result<_, _>>()?,
         backends,

@@ -184,7 +184,8 @@ impl Rewrite {
                 request.headers_mut().insert(header::HOST, value);
             }
         }
-        let Some(path) = &self.path else { return };
+        // What is no path (`*`, and CONNECT's nothing) has none to rewrite.
+        let Some(path) = self.path.as_ref().filter(|_| request.uri().path().starts_with('/')) else { return };
         let path = path.apply(request.uri().path(), matched);
         let whole = match request.uri().query() {
             Some(query) => format!("{path}?{query}"),

@@ -6,7 +6,7 @@ use std::{collections::HashMap, sync::Arc};
 use foldhash::fast::RandomState;
 use http::{HeaderValue, StatusCode};
 
-use super::{Facts, Filter, Hostname, HttpMatch, HttpRules, PathMatch, Table};
+use super::{Facts, Filter, Hostname, HttpMatch, PathMatch, Table};
 
 /// The object that something came from.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -36,25 +36,9 @@ pub struct Route {
     pub(super) rules: Vec<Arc<Rule>>,
 }
 
-impl HttpRules for Route {
-    fn hostnames(&self) -> &[Hostname] {
-        &self.hostnames
-    }
-
-    fn rules(&self) -> usize {
-        self.rules.len()
-    }
-
-    fn matches(&self, rule: usize) -> &[HttpMatch] {
-        self.rules.get(rule).map(|rule| &*rule.matches).unwrap_or_default()
-    }
-}
-
 /// One rule of a route.
 #[derive(Clone, Debug)]
 pub struct Rule {
-    /// Empty when it has none.
-    pub name: Arc<str>,
     /// What is done to its requests and responses, in this order.
     pub filters: Vec<Filter>,
     pub(super) matches: Vec<HttpMatch>,
@@ -83,9 +67,9 @@ pub struct Backend {
 #[derive(Clone, Debug, Default)]
 pub struct Routes {
     /// Of the Service's own namespace.
-    pub(super) producer: Option<Table<Route>>,
+    pub(super) producer: Option<Table>,
     /// By namespace of their clients.
-    pub(super) consumers: HashMap<Arc<str>, Table<Route>, RandomState>,
+    pub(super) consumers: HashMap<Arc<str>, Table, RandomState>,
 }
 
 /// What to do with a request.
@@ -104,10 +88,8 @@ pub enum Routed {
 /// How a request goes on.
 #[derive(Clone, Debug)]
 pub struct Forward {
-    /// Of the rule.
-    pub route: Arc<ObjectRef>,
     /// What it falls under.
-    pub rule: Arc<Rule>,
+    rule: Arc<Rule>,
     /// Of the rule's matches the one that holds.
     matched: usize,
     /// Of the rule's backends; none for the dialled Service itself.
@@ -116,7 +98,7 @@ pub struct Forward {
 
 impl Routes {
     /// The routes that hold for clients of a namespace; none when there are none for them.
-    pub fn of_client(&self, namespace: &str) -> Option<&Table<Route>> {
+    pub fn of_client(&self, namespace: &str) -> Option<&Table> {
         self.consumers.get(namespace).or(self.producer.as_ref())
     }
 
@@ -128,13 +110,7 @@ impl Routes {
 }
 
 /// Decides about a request to `port`. `random` picks the backend; `is_ready` says which services have an endpoint at this moment.
-pub fn decide(
-    table: &Table<Route>,
-    facts: &Facts<'_>,
-    port: u16,
-    random: u64,
-    is_ready: impl Fn(usize) -> bool,
-) -> Routed {
+pub fn decide(table: &Table, facts: &Facts<'_>, port: u16, random: u64, is_ready: impl Fn(usize) -> bool) -> Routed {
     let Some(selected) = table.select(facts) else { return Routed::NoRoute };
     let Some(route) = table.routes().get(selected.route) else { return Routed::NoRoute };
     let Some(rule) = route.rules.get(selected.rule) else { return Routed::NoRoute };
@@ -158,8 +134,7 @@ pub fn decide(
             },
         },
     };
-    let (route, rule) = (Arc::clone(&route.object), Arc::clone(rule));
-    Routed::Forward(Forward { route, rule, matched: selected.matched, backend })
+    Routed::Forward(Forward { rule: Arc::clone(rule), matched: selected.matched, backend })
 }
 
 fn redirected(filters: &[Filter], facts: &Facts<'_>, port: u16, matched: &PathMatch) -> Option<Routed> {
@@ -297,7 +272,7 @@ mod tests {
     fn decisions() {
         let rule = |path: &str, backends: Option<Vec<Backend>>, filters: Vec<Filter>| {
             let matches = vec![HttpMatch { path: PathMatch::prefix(path), ..HttpMatch::default() }];
-            Arc::new(Rule { name: Arc::from(""), filters, matches, backends: backends.map(Backends::new) })
+            Arc::new(Rule { filters, matches, backends: backends.map(Backends::new) })
         };
         let to = super::super::filter::Redirect {
             scheme: None,

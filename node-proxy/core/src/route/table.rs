@@ -7,20 +7,11 @@ use regex::bytes::{RegexSet, RegexSetBuilder};
 
 use super::{
     Facts, Hostname, HttpMatch, Invalid, PathMatch, hostname::of_authority, pattern::anchored, prefixes::Prefixes,
+    rule::Route,
 };
 use crate::limits;
 
 type Map<K, V> = HashMap<K, V, RandomState>;
-
-/// What of a route the table needs.
-pub trait HttpRules {
-    /// Names that it is for; all of them when it has none.
-    fn hostnames(&self) -> &[Hostname];
-    /// How many rules it has.
-    fn rules(&self) -> usize;
-    /// What one of them, counted from 0, is for; a request falls under it by any of these.
-    fn matches(&self, rule: usize) -> &[HttpMatch];
-}
 
 /// The winner: indices into what the table was built from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,8 +26,8 @@ pub struct Selected {
 
 /// Rules by host, then by path, in order of precedence.
 #[derive(Clone, Debug)]
-pub struct Table<R> {
-    routes: Vec<R>,
+pub struct Table {
+    routes: Vec<Route>,
     exact: Map<Box<str>, Paths>,
     suffixes: Map<Box<str>, Paths>,
     any: Paths,
@@ -71,26 +62,26 @@ impl Candidate {
     }
 }
 
-impl<R: HttpRules> Table<R> {
+impl Table {
     /// `routes` in the order that breaks ties: the oldest first, then by namespace and name.
     ///
     /// # Errors
     /// Too many regular expressions, or too large ones, to be tried in one walk.
-    pub fn new(routes: Vec<R>) -> Result<Table<R>, Invalid> {
+    pub(super) fn new(routes: Vec<Route>) -> Result<Table, Invalid> {
         let (mut exact, mut suffixes, mut any) = (Map::default(), Map::default(), Paths::default());
         for (route_index, route) in routes.iter().enumerate() {
-            for rule in 0..route.rules() {
-                for (matched, http_match) in route.matches(rule).iter().enumerate() {
-                    let at = Selected { route: route_index, rule, matched };
+            for (rule_index, rule) in route.rules.iter().enumerate() {
+                for (matched, http_match) in rule.matches.iter().enumerate() {
+                    let at = Selected { route: route_index, rule: rule_index, matched };
                     let candidate = Candidate { weight: http_match.weight(), at };
-                    for name in route.hostnames() {
+                    for name in &route.hostnames {
                         let paths: &mut Paths = match name {
                             Hostname::Exact(name) => exact.entry(name.clone()).or_default(),
                             Hostname::Suffix(suffix) => suffixes.entry(suffix.clone()).or_default(),
                         };
                         paths.add(&http_match.path, candidate);
                     }
-                    if route.hostnames().is_empty() {
+                    if route.hostnames.is_empty() {
                         any.add(&http_match.path, candidate);
                     }
                 }
@@ -105,7 +96,7 @@ impl<R: HttpRules> Table<R> {
     }
 
     /// The routes that it was built from.
-    pub fn routes(&self) -> &[R] {
+    pub fn routes(&self) -> &[Route] {
         &self.routes
     }
 
@@ -125,8 +116,8 @@ impl<R: HttpRules> Table<R> {
     }
 }
 
-fn match_at<R: HttpRules>(routes: &[R], at: Selected) -> Option<&HttpMatch> {
-    routes.get(at.route)?.matches(at.rule).get(at.matched)
+fn match_at(routes: &[Route], at: Selected) -> Option<&HttpMatch> {
+    routes.get(at.route)?.rules.get(at.rule)?.matches.get(at.matched)
 }
 
 impl Paths {
@@ -138,7 +129,7 @@ impl Paths {
         }
     }
 
-    fn finish<R: HttpRules>(&mut self, routes: &[R]) -> Result<(), Invalid> {
+    fn finish(&mut self, routes: &[Route]) -> Result<(), Invalid> {
         for candidates in self.exact.values_mut() {
             candidates.sort_by_key(Candidate::order);
         }
@@ -146,7 +137,7 @@ impl Paths {
         self.patterns.finish(routes)
     }
 
-    fn select<R: HttpRules>(&self, facts: &Facts<'_>, routes: &[R]) -> Option<Selected> {
+    fn select(&self, facts: &Facts<'_>, routes: &[Route]) -> Option<Selected> {
         let first = |candidates: &Vec<Candidate>| {
             let holds = |at: Selected| match_at(routes, at).is_some_and(|one| one.holds_beside_path(facts));
             candidates.iter().map(|candidate| candidate.at).find(|at| holds(*at))
@@ -157,7 +148,7 @@ impl Paths {
 }
 
 impl Patterns {
-    fn finish<R: HttpRules>(&mut self, routes: &[R]) -> Result<(), Invalid> {
+    fn finish(&mut self, routes: &[Route]) -> Result<(), Invalid> {
         self.candidates.sort_by_key(Candidate::order);
         let texts: Vec<String> = self
             .candidates
@@ -173,7 +164,7 @@ impl Patterns {
         let built = RegexSetBuilder::new(&texts)
             .unicode(false)
             .size_limit(limits::PATTERN_SET_BYTES)
-            .dfa_size_limit(limits::PATTERN_SET_BYTES)
+            .dfa_size_limit(limits::PATTERN_CACHE_BYTES)
             .build();
         let set = built.map_err(|_too_large| {
             Invalid::new("matches.path", format!("{} regular expressions are too large together", texts.len()))
@@ -182,7 +173,7 @@ impl Patterns {
         Ok(())
     }
 
-    fn select<R: HttpRules>(&self, facts: &Facts<'_>, routes: &[R]) -> Option<Selected> {
+    fn select(&self, facts: &Facts<'_>, routes: &[Route]) -> Option<Selected> {
         let matched = self.set.as_ref()?.matches(facts.path.as_bytes());
         let mut candidates = matched.iter().filter_map(|index| self.candidates.get(index));
         let holds = |at: Selected| match_at(routes, at).is_some_and(|one| one.holds_beside_path(facts));

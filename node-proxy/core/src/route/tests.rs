@@ -1,29 +1,9 @@
-use std::cmp::Reverse;
+use std::{cmp::Reverse, sync::Arc};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use proptest::{collection::vec, prelude::*, sample::select};
 
 use super::*;
-
-#[derive(Clone, Debug)]
-struct Route {
-    hostnames: Vec<Hostname>,
-    rules: Vec<Vec<HttpMatch>>,
-}
-
-impl HttpRules for Route {
-    fn hostnames(&self) -> &[Hostname] {
-        &self.hostnames
-    }
-
-    fn rules(&self) -> usize {
-        self.rules.len()
-    }
-
-    fn matches(&self, rule: usize) -> &[HttpMatch] {
-        &self.rules[rule]
-    }
-}
 
 /// A whole path, then a regular expression, then the longest prefix.
 fn weight(path: &PathMatch) -> (u8, usize) {
@@ -44,8 +24,8 @@ fn naive(routes: &[Route], facts: &Facts<'_>) -> Option<Selected> {
         if specificity.is_none() && !of_route.hostnames.is_empty() {
             continue;
         }
-        for (rule, matches) in of_route.rules.iter().enumerate() {
-            for (matched, one) in matches.iter().enumerate() {
+        for (rule, of_rule) in of_route.rules.iter().enumerate() {
+            for (matched, one) in of_rule.matches.iter().enumerate() {
                 if one.path.holds(facts.path) && one.holds_beside_path(facts) {
                     let at = Selected { route, rule, matched };
                     let key = (specificity, weight(&one.path), one.weight(), Reverse(at));
@@ -90,10 +70,15 @@ fn a_match() -> impl Strategy<Value = HttpMatch> {
     })
 }
 
+fn route(hostnames: Vec<Hostname>, rules: Vec<Vec<HttpMatch>>) -> Route {
+    let rule = |matches| Arc::new(Rule { filters: Vec::new(), matches, backends: None });
+    Route { object: Arc::default(), hostnames, rules: rules.into_iter().map(rule).collect() }
+}
+
 fn a_route() -> impl Strategy<Value = Route> {
     let name = select(&["web", "web.shop", "*.shop", "*.web.shop", "a.web.shop"][..])
         .prop_map(|name| Hostname::new(name).unwrap());
-    (vec(name, 0..3), vec(vec(a_match(), 1..3), 1..3)).prop_map(|(hostnames, rules)| Route { hostnames, rules })
+    (vec(name, 0..3), vec(vec(a_match(), 1..3), 1..3)).prop_map(|(hostnames, rules)| route(hostnames, rules))
 }
 
 #[derive(Clone, Debug)]
@@ -146,10 +131,34 @@ proptest! {
 
 #[test]
 fn ties_go_to_the_older_route_then_to_the_first_rule() {
-    let same = |rules: usize| Route { hostnames: Vec::new(), rules: vec![vec![HttpMatch::default()]; rules] };
+    let same = |rules: usize| route(Vec::new(), vec![vec![HttpMatch::default()]; rules]);
     let table = Table::new(vec![same(2), same(1)]).unwrap();
     let headers = HeaderMap::new();
     let facts = Facts { authority: "web", method: &Method::GET, path: "/x", query: "", headers: &headers };
     assert_eq!(table.select(&facts), Some(Selected { route: 0, rule: 0, matched: 0 }));
-    assert_eq!(Table::<Route>::new(Vec::new()).unwrap().select(&facts), None);
+    assert_eq!(Table::new(Vec::new()).unwrap().select(&facts), None);
+}
+
+#[test]
+fn one_namespaces_routes_have_a_bound_and_take_nothing_from_anothers() {
+    use weir_api::v1;
+    let of = |namespace: &str, is_consumer: bool, patterns: usize| v1::HttpRoute {
+        object: Some(v1::ObjectRef { namespace: namespace.into(), ..v1::ObjectRef::default() }),
+        is_consumer,
+        hostnames: Vec::new(),
+        rules: vec![v1::HttpRule {
+            matches: (0..patterns)
+                .map(|index| v1::HttpMatch {
+                    path: Some(v1::http_match::Path::PathPattern(format!("/{index}"))),
+                    ..v1::HttpMatch::default()
+                })
+                .collect(),
+            filters: Vec::new(),
+            destination: Some(v1::http_rule::Destination::Itself(v1::Itself {})),
+        }],
+    };
+    let most = crate::limits::ROUTE_PATTERNS;
+    assert!(routes(&[of("shop", false, most), of("a", true, most), of("b", true, most)]).is_ok());
+    let error = routes(&[of("a", true, most), of("a", true, 1)]).unwrap_err();
+    assert!(error.reason.contains("513 regular expressions"), "{error}");
 }
