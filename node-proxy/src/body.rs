@@ -1,8 +1,9 @@
 //! Message bodies on their way through, and what is counted when a response ends.
 //!
-//! Must never buffer: a frame that comes in goes out.
+//! Must never buffer: a frame that comes in goes out, or nowhere, where its request was answered without it.
 
 use std::{
+    future::poll_fn,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -21,6 +22,7 @@ use weir_core::{
 use crate::{
     access_log::AccessEntry,
     http::Open,
+    limits,
     pool::{PoolKey, StreamGuard},
     proxy::Worker,
     telemetry::HttpSeries,
@@ -37,18 +39,24 @@ pub struct Body {
     // Two at most: the client's half and, on one node, the server's.
     ends: Vec<ResponseEnd>,
     open: Option<Open>,
+    /// Of a request: what nobody wanted is read away ([`discard`]).
+    is_discarded: bool,
 }
 
 impl From<Incoming> for Body {
     fn from(incoming: Incoming) -> Body {
-        Body { kind: Kind::Incoming(incoming), ends: Vec::new(), open: None }
+        Body::new(Kind::Incoming(incoming))
     }
 }
 
 impl Body {
-    /// A request body; its connection is busy for as long as it lives.
-    pub fn incoming(incoming: Incoming, open: Open) -> Body {
-        Body { kind: Kind::Incoming(incoming), ends: Vec::new(), open: Some(open) }
+    fn new(kind: Kind) -> Body {
+        Body { kind, ends: Vec::new(), open: None, is_discarded: false }
+    }
+
+    /// A request body; its connection is busy for as long as it lives. `is_coming`: its client sends it without being asked to.
+    pub fn incoming(incoming: Incoming, open: Open, is_coming: bool) -> Body {
+        Body { kind: Kind::Incoming(incoming), ends: Vec::new(), open: Some(open), is_discarded: is_coming }
     }
 
     /// The connection that this body is sent over is busy for as long as it lives.
@@ -59,12 +67,12 @@ impl Body {
 
     /// No bytes.
     pub fn empty() -> Body {
-        Body { kind: Kind::Full(None), ends: Vec::new(), open: None }
+        Body::new(Kind::Full(None))
     }
 
     /// These bytes.
     pub fn full(bytes: Bytes) -> Body {
-        Body { kind: Kind::Full(Some(bytes)), ends: Vec::new(), open: None }
+        Body::new(Kind::Full(Some(bytes)))
     }
 
     /// What happens when this response body ends, breaks off or is dropped.
@@ -75,6 +83,38 @@ impl Body {
         self.ends.push(end);
         self
     }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        if !self.is_discarded {
+            return;
+        }
+        let Kind::Incoming(incoming) = &self.kind else { return };
+        // Nothing runs tasks any more when the process leaves.
+        if !incoming.is_end_stream()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+            && let Kind::Incoming(incoming) = std::mem::replace(&mut self.kind, Kind::Full(None))
+        {
+            runtime.spawn(discard(incoming, self.open.take()));
+        }
+    }
+}
+
+/// Reads what is left of a request that was answered without it: a reset, or a closed connection, can make the client lose the answer
+/// (RFC 9112 9.6; over HTTP/2 curl before 8.0 takes even `NO_ERROR` for a failure).
+async fn discard(mut incoming: Incoming, _open: Option<Open>) {
+    let mut left = limits::DISCARDED_BYTES;
+    let reading = async {
+        while let Some(Ok(frame)) = poll_fn(|cx| Pin::new(&mut incoming).poll_frame(cx)).await {
+            let bytes = frame.data_ref().map_or(0, Bytes::len);
+            match left.checked_sub(bytes) {
+                Some(rest) => left = rest,
+                None => return,
+            }
+        }
+    };
+    let _late = tokio::time::timeout(limits::DISCARD, reading).await;
 }
 
 impl HttpBody for Body {
@@ -93,6 +133,7 @@ impl HttpBody for Body {
         };
         let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
         let over = incoming.is_end_stream();
+        this.is_discarded &= matches!(frame, Some(Ok(_)));
         for end in &mut this.ends {
             match &frame {
                 Some(Ok(frame)) => {

@@ -74,7 +74,8 @@ impl<H: Handle> Counted<H> {
         hyper::service::service_fn(move |request: Request<Incoming>| {
             activity.requests.fetch_add(1, Ordering::Relaxed);
             // Both bodies count: a connection whose upload or download still runs is not idle.
-            let mut request = request.map(|incoming| Body::incoming(incoming, Open::new(&activity)));
+            let is_coming = !request.headers().contains_key(header::EXPECT);
+            let mut request = request.map(|incoming| Body::incoming(incoming, Open::new(&activity), is_coming));
             let (handler, open) = (Arc::clone(&handler), Open::new(&activity));
             let ambiguous = has_two_hosts(request.headers());
             let drain = drain.clone().filter(|_| request.method() != Method::CONNECT);

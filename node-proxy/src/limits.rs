@@ -99,6 +99,10 @@ pub const HTTP2_PING: Duration = Duration::from_secs(10);
 pub const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(3);
 /// An HTTP connection without a request gives its buffers back after this long and waits as a bare socket.
 pub const HTTP_PARK: Duration = Duration::from_secs(1);
+/// For so long the rest of a request that was answered without it is read away: a client that sends on meanwhile has the answer.
+pub const DISCARD: Duration = Duration::from_secs(5);
+/// Bytes of such a rest at most; nothing of it is kept. Beyond it the stream or connection is closed.
+pub const DISCARDED_BYTES: usize = 16 << 20;
 /// Tries of one request over pooled connections that turn out to be closed before anything was sent on them.
 pub const POOL_RETRIES: usize = 3;
 /// Series handles remembered per HTTP connection: clients rarely talk to more endpoints over one connection.

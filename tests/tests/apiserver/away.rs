@@ -40,16 +40,19 @@ async fn a_watch_that_began_too_far_back_lists_anew_and_nothing_is_sent_again() 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_api_server_that_falls_silent_is_noticed_and_followed_again() {
     let stage = populated();
-    let mut control = stage.control("control-0").until_ready();
+    let control = stage.control("control-0").until_ready();
     let mut node = connect(&control, &stage, "node-a").await;
     stage.signal_api(Signal::STOP);
-    control.daemon.wait_for("cannot be watched", Duration::from_secs(60));
+    // All of them fail, each after a time of its own: it is about the pods'.
+    let fails = || control.daemon.log().lines().any(|line| line.contains("cannot be watched") && line.contains("Pod"));
+    wait::until("the pods' watch fails", Duration::from_secs(60), || fails().then_some(()));
     stage.signal_api(Signal::CONT);
     stage.pod("shop", "later", "node-a", "web");
     let later = format!("WORKLOAD {}", stage.uid("shop", "later"));
     node.until("the new pod", |held| held.contains_key(&later)).await.unwrap();
     // Said with the first news: a watch that has none is quiet, not known to be well.
-    control.daemon.wait_for("watched again", SOON);
+    let again = || control.daemon.log().lines().any(|line| line.contains("watched again") && line.contains("Pod"));
+    wait::until("the pods are watched again", SOON, || again().then_some(()));
 }
 
 /// Fails when leading does not end (`Leadership::is_held` always true): the first one writes its own view over the second's.

@@ -69,12 +69,13 @@ impl Shop {
         secret["data"]["tls.crt"].as_str().unwrap().to_owned()
     }
 
-    /// The servers' addresses on one node.
+    /// The servers' addresses on one node, without those that leave: nobody may listen there any more.
     pub(crate) fn addresses(&self, node: &str) -> Vec<String> {
         let node = format!("spec.nodeName={node}");
         let pods = self.cluster.get(&["-n", &self.namespace, "pods", "-l", "app=web", "--field-selector", &node]);
         let items = pods["items"].as_array().cloned().unwrap_or_default();
-        items.iter().filter_map(|pod| pod["status"]["podIP"].as_str().map(str::to_owned)).collect()
+        let staying = items.iter().filter(|pod| pod["metadata"]["deletionTimestamp"].is_null());
+        staying.filter_map(|pod| pod["status"]["podIP"].as_str().map(str::to_owned)).collect()
     }
 }
 

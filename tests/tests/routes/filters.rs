@@ -62,14 +62,37 @@ fn filters_change_what_they_say_and_nothing_else() {
             assert_eq!((asked("uri"), asked("host")), (uri, host), "{protocol} {path} {answer:?}");
         }
         let moved = get(&stage, "/moved/x?a=b", &["-H", "Host: old.example:1"]);
-        assert_eq!(
-            (moved.status, moved.headers["location"].as_str()),
-            (301, "https://new.example/to/x?a=b"),
-            "{protocol}"
-        );
+        let location = moved.headers.get("location").map(String::as_str);
+        assert_eq!((moved.status, location), (301, Some("https://new.example/to/x?a=b")), "{protocol} {moved:?}");
         let elsewhere = get(&stage, "/elsewhere", &["-H", "Host: old.example", "--data", "a body that nobody reads"]);
         let expected = "http://old.example:8888/elsewhere";
-        assert_eq!((elsewhere.status, elsewhere.headers["location"].as_str()), (302, expected), "{protocol}");
+        let location = elsewhere.headers.get("location").map(String::as_str);
+        assert_eq!((elsewhere.status, location), (302, Some(expected)), "{protocol} {elsewhere:?}");
     }
-    assert_eq!(stage.get("/moved", &[]).headers["location"], "https://".to_owned() + "new.example/to");
+    let moved = stage.get("/moved", &[]);
+    let location = moved.headers.get("location").map(String::as_str);
+    assert_eq!(location, Some("https://new.example/to"), "{moved:?}");
+}
+
+/// A client that still sends its body when the answer comes gets it, every time. Seen to fail before what nobody wants was read away: over
+/// HTTP/2 curl 7.88 lost answers (it takes a reset with `NO_ERROR` for a failure).
+#[test]
+fn an_answer_is_not_lost_on_a_client_that_still_sends() {
+    let stage = Stage::start();
+    stage.route(RULES);
+    let body = stage.mesh.path("").join("body");
+    std::fs::write(&body, vec![b'x'; 3 << 20]).unwrap();
+    let large = format!("@{}", body.display());
+    for data in ["a body that nobody reads", &large] {
+        let more = ["-H", "Expect:", "--data-binary", data];
+        for number in 0..30 {
+            // A connection each: this curl breaks one off when its upload is not wanted.
+            for (protocol, get) in
+                [("HTTP/1", Stage::get as fn(&Stage, &str, &[&str]) -> _), ("HTTP/2", Stage::get_http2)]
+            {
+                let answer = get(&stage, "/elsewhere", &more);
+                assert_eq!(answer.status, 302, "{protocol} {data:.8} {number}: {answer:?}");
+            }
+        }
+    }
 }
