@@ -9,6 +9,7 @@ use weir_api::v1;
 use weir_core::{
     identity::Identity,
     inbound::{DefaultPolicy, Probe},
+    timeouts::Timeouts,
 };
 
 pub use self::route::{HttpRoute, Invalid, ParentRef, RouteBackend, RouteRule};
@@ -249,6 +250,8 @@ pub struct Service {
     pub local_only: bool,
     /// Annotations; only the opaque ports apply.
     pub settings: Settings,
+    /// Annotations; zero lifts a limit.
+    pub timeouts: Option<Timeouts>,
 }
 
 /// One TCP port of a service.

@@ -13,6 +13,7 @@ mod routes;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod timeouts;
 
 use std::fmt;
 

@@ -12,6 +12,7 @@ use weir_api::v1::{self, resource::Body};
 use weir_core::{
     inbound::{Probe, ProbeKind},
     protocol::well_known,
+    timeouts::Timeouts,
 };
 
 use crate::{
@@ -22,6 +23,7 @@ use crate::{
 mod routes;
 #[cfg(test)]
 mod tests;
+mod timeouts;
 
 pub(crate) use self::routes::{in_force, resolved};
 
@@ -236,6 +238,7 @@ fn service_target(index: &Index, name: &Name, service: &Service, port: u16) -> O
         endpoints: slices.iter().map(Name::to_string).collect(),
         local_only: service.local_only,
         http_routes: Vec::new(),
+        timeouts: timeouts::in_force(service.timeouts, None, Timeouts::default()),
     };
     Some((target, slices))
 }

@@ -16,15 +16,19 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::{body::Incoming, client::conn::http1};
 use weir_core::{
     classify::{self, Classification},
+    proxy_error::ProxyError,
     snapshot::Endpoint,
+    timeouts::Limit,
 };
 
 use crate::{
     access_log::AccessEntry,
+    deadline::{Deadline, Progress},
     http::Open,
     limits,
     pool::{PoolKey, StreamGuard},
     proxy::Worker,
+    respond,
     telemetry::HttpSeries,
 };
 
@@ -41,6 +45,35 @@ pub struct Body {
     open: Option<Open>,
     /// Of a request: what nobody wanted is read away ([`discard`]).
     is_discarded: bool,
+    watch: Option<Watch>,
+}
+
+/// Who is to know how far a body is.
+enum Watch {
+    /// Of a request: those who wait for its response.
+    Request(Arc<Progress>),
+    /// Of a response: its own limits.
+    Response(Box<Deadline>),
+}
+
+impl Watch {
+    fn progress(&self) -> &Progress {
+        match self {
+            Watch::Request(progress) => progress,
+            Watch::Response(deadline) => deadline.progress(),
+        }
+    }
+}
+
+/// Why a body does not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The connection that it comes over broke, or said so.
+    #[error(transparent)]
+    Broken(#[from] hyper::Error),
+    /// A limit of its request ran out.
+    #[error("{0}")]
+    TimedOut(Limit),
 }
 
 impl From<Incoming> for Body {
@@ -51,12 +84,13 @@ impl From<Incoming> for Body {
 
 impl Body {
     fn new(kind: Kind) -> Body {
-        Body { kind, ends: Vec::new(), open: None, is_discarded: false }
+        Body { kind, ends: Vec::new(), open: None, is_discarded: false, watch: None }
     }
 
     /// A request body; its connection is busy for as long as it lives. `is_coming`: its client sends it without being asked to.
     pub fn incoming(incoming: Incoming, open: Open, is_coming: bool) -> Body {
-        Body { kind: Kind::Incoming(incoming), ends: Vec::new(), open: Some(open), is_discarded: is_coming }
+        let (kind, open) = (Kind::Incoming(incoming), Some(open));
+        Body { kind, ends: Vec::new(), open, is_discarded: is_coming, watch: None }
     }
 
     /// The connection that this body is sent over is busy for as long as it lives.
@@ -73,6 +107,43 @@ impl Body {
     /// These bytes.
     pub fn full(bytes: Bytes) -> Body {
         Body::new(Kind::Full(Some(bytes)))
+    }
+
+    /// A request body whose progress is told.
+    pub fn told(mut self, progress: &Arc<Progress>) -> Body {
+        if self.is_end_stream() {
+            progress.sent();
+        } else {
+            self.watch = Some(Watch::Request(Arc::clone(progress)));
+        }
+        self
+    }
+
+    /// A response body that has to be whole in time.
+    pub fn limited(mut self, deadline: Box<Deadline>) -> Body {
+        deadline.progress().sent();
+        deadline.progress().moved();
+        if !self.is_end_stream() {
+            self.watch = Some(Watch::Response(deadline));
+        }
+        self
+    }
+
+    /// A gRPC client is told by trailers, whatever came before them; another one by an end that is none.
+    fn time_out(&mut self, limit: Limit) -> Result<Frame<Bytes>, BodyError> {
+        self.kind = Kind::Full(None);
+        self.watch = None;
+        let is_grpc = self.ends.iter().any(|end| end.grpc);
+        for end in &mut self.ends {
+            end.grpc_status = Some(ProxyError::Timeout(limit).grpc_code());
+            end.error = Some(limit.as_str());
+            end.fail();
+        }
+        if is_grpc {
+            Ok(Frame::trailers(respond::grpc_status(&ProxyError::Timeout(limit))))
+        } else {
+            Err(BodyError::TimedOut(limit))
+        }
     }
 
     /// What happens when this response body ends, breaks off or is dropped.
@@ -119,10 +190,15 @@ async fn discard(mut incoming: Incoming, _open: Option<Open>) {
 
 impl HttpBody for Body {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
+        if let Some(Watch::Response(deadline)) = &mut this.watch
+            && let Poll::Ready(limit) = deadline.poll(cx)
+        {
+            return Poll::Ready(Some(this.time_out(limit)));
+        }
         let incoming = match &mut this.kind {
             Kind::Incoming(incoming) => incoming,
             Kind::Full(bytes) => {
@@ -133,6 +209,13 @@ impl HttpBody for Body {
         };
         let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
         let over = incoming.is_end_stream();
+        if let Some(watch) = &this.watch {
+            let progress = watch.progress();
+            progress.moved();
+            if over || !matches!(frame, Some(Ok(_))) {
+                progress.sent();
+            }
+        }
         this.is_discarded &= matches!(frame, Some(Ok(_)));
         for end in &mut this.ends {
             match &frame {
@@ -148,7 +231,7 @@ impl HttpBody for Body {
                 None => end.finish(None),
             }
         }
-        Poll::Ready(frame)
+        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -26,6 +26,7 @@ pub mod upgrade;
 pub mod upstream;
 
 pub mod copy;
+pub mod deadline;
 pub mod dial;
 pub mod drain;
 pub mod fair;

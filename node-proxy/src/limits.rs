@@ -103,6 +103,8 @@ pub const HTTP_PARK: Duration = Duration::from_secs(1);
 pub const DISCARD: Duration = Duration::from_secs(5);
 /// Bytes of such a rest at most; nothing of it is kept. Beyond it the stream or connection is closed.
 pub const DISCARDED_BYTES: usize = 16 << 20;
+/// What an endpoint that failed counts as having taken, for the balancer: it is the last to be picked for a while.
+pub const FAILURE_COST: Duration = Duration::from_secs(5);
 /// Tries of one request over pooled connections that turn out to be closed before anything was sent on them.
 pub const POOL_RETRIES: usize = 3;
 /// Series handles remembered per HTTP connection: clients rarely talk to more endpoints over one connection.

@@ -3,6 +3,7 @@
 //!
 //! Must never send plain what the snapshot says is meshed, and never guess about a destination that control did not name.
 
+mod attempt;
 mod choose;
 mod http;
 mod route;

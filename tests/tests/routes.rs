@@ -1,5 +1,7 @@
 //! HTTPRoutes from YAML to bytes: which rule a request falls under, what is done to it, and where it goes.
 
+#![expect(clippy::expect_used, reason = "a failed step of a test is a panic")]
+
 #[path = "routes/filters.rs"]
 mod filters;
 #[path = "routes/matching.rs"]
@@ -8,3 +10,5 @@ mod matching;
 mod shifting;
 #[path = "routes/stage.rs"]
 mod stage;
+#[path = "routes/timeouts.rs"]
+mod timeouts;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use weir_api::v1;
-use weir_core::route::Size;
+use weir_core::{route::Size, timeouts::Timeouts};
 
 use super::{Name, ServicePort};
 
@@ -20,6 +20,8 @@ pub struct HttpRoute {
     pub hostnames: Vec<String>,
     /// In the order of the object.
     pub rules: Vec<RouteRule>,
+    /// Annotations; any of them replaces all of the Service's.
+    pub timeouts: Option<Timeouts>,
 }
 
 /// A Service, or one port of it.
@@ -42,6 +44,8 @@ pub struct RouteRule {
     pub filters: Vec<v1::HttpFilter>,
     /// None for the parent itself.
     pub backends: Option<Vec<RouteBackend>>,
+    /// `timeouts`; zero lifts a limit.
+    pub timeouts: Timeouts,
 }
 
 /// One backend of a rule.

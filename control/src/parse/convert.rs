@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 use weir_api::v1;
 use weir_core::identity::Identity;
 
-use super::{FieldError, Options, fields, probes, quoted, settings};
+use super::{FieldError, Options, fields, probes, quoted, settings, timeouts};
 use crate::objects::{
     MESHED, Name, Namespace, OPTED_OUT, Object, Pod, Service, ServicePort, Settings, Slice, SliceEndpoint, Unfit,
 };
@@ -183,7 +183,12 @@ pub(super) fn is_tcp(protocol: Option<&str>) -> bool {
 
 pub(super) fn service(service: &fields::Service) -> Outcome<FieldError> {
     let (mut flaws, mut errors) = (Vec::new(), Vec::new());
-    let settings = settings::settings(service.metadata.annotations.as_ref(), &mut flaws);
+    let annotations = service.metadata.annotations.as_ref();
+    let settings = settings::settings(annotations, &mut flaws);
+    let mut unread = Vec::new();
+    let timeouts = timeouts::annotated(annotations, &mut unread);
+    let unlimited = "there is no such limit";
+    flaws.extend(unread.into_iter().map(|flaw| settings::meanwhile(flaw.field, &flaw.reason, unlimited)));
     let Some(spec) = &service.spec else {
         return Err(vec![FieldError::new("spec", "missing")]);
     };
@@ -209,7 +214,7 @@ pub(super) fn service(service: &fields::Service) -> Outcome<FieldError> {
         });
     }
     let local_only = spec.internal_traffic_policy.as_deref() == Some("Local");
-    checked(Object::Service(Arc::new(Service { addresses, ports, local_only, settings })), flaws, errors)
+    checked(Object::Service(Arc::new(Service { addresses, ports, local_only, settings, timeouts })), flaws, errors)
 }
 
 /// Linkerd's reading (2.18): what is declared and not known is not touched.

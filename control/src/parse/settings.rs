@@ -57,7 +57,8 @@ fn meshed(field: String, reason: &str) -> FieldError {
     meanwhile(field, reason, "it counts as opted in")
 }
 
-fn meanwhile(field: String, reason: &str, what: &str) -> FieldError {
+/// What is in force in the place of what is not understood.
+pub(super) fn meanwhile(field: String, reason: &str, what: &str) -> FieldError {
     FieldError::new(field, format!("{reason}; until it is corrected, {what}"))
 }
 

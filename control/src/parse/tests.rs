@@ -1,5 +1,7 @@
+use std::time::Duration;
+
 use weir_api::v1;
-use weir_core::inbound::DefaultPolicy;
+use weir_core::{inbound::DefaultPolicy, timeouts::Timeouts};
 
 use crate::{
     fixtures::{NAMESPACE, SERVICE, objects, options, pod, route, slice},
@@ -199,7 +201,9 @@ fn a_route_that_cannot_be_followed_as_it_is_written_is_refused_whole() {
         ),
         ("mathces: [{path: {value: /a}}]", "spec.rules[0].mathces", "unknown field"),
         ("matches: [{path: {vlaue: /a}}]", "spec.rules[0].matches[0].path.vlaue", "unknown field"),
-        ("timeouts: {request: 1s}", "spec.rules[0].timeouts", "not supported"),
+        ("timeouts: {request: 1d}", "spec.rules[0].timeouts.request", "no duration"),
+        ("timeouts: {request: 1s, backendRequest: 2s}", "spec.rules[0].timeouts.backendRequest", "longer"),
+        ("timeouts: {reqest: 1s}", "spec.rules[0].timeouts.reqest", "unknown field"),
         ("retry: {attempts: 1}", "spec.rules[0].retry", "not supported"),
     ] {
         let parsed = parse(&route("web", "demo", &format!("  rules: [{{{rule}}}]")));
@@ -219,6 +223,19 @@ fn a_route_without_a_service_as_parent_is_somebody_elses() {
         let parsed = parse(&other);
         assert!(parsed.objects.is_empty() && parsed.findings.is_empty() && parsed.refused.is_empty(), "{rule}");
     }
+}
+
+#[test]
+fn limits_of_a_service_that_are_not_understood_are_none_and_a_route_with_such_is_refused() {
+    let annotated = "metadata: {annotations: {timeout.linkerd.io/request: 1.5s, timeout.linkerd.io/idle: 2s}, ";
+    let parsed = parse(&SERVICE.replacen("metadata: {", annotated, 1));
+    let Object::Service(service) = &parsed.objects[0].1 else { panic!("no Service") };
+    let idle = Some(Timeouts { idle: Some(Duration::from_secs(2)), ..Timeouts::default() });
+    assert_eq!(service.timeouts, idle);
+    assert_eq!(parsed.findings[0].field, "metadata.annotations.timeout.linkerd.io/request");
+    let parsed = parse(&route("web", "demo", "").replacen("metadata: {", annotated, 1));
+    assert_eq!((parsed.objects.len(), parsed.refused.len()), (0, 1));
+    assert_eq!(parsed.findings[0].field, "metadata.annotations.timeout.linkerd.io/request");
 }
 
 /// Gateway API's defaults: everything, to the Service itself.

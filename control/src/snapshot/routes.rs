@@ -8,7 +8,7 @@ use std::{
 use weir_api::v1::{self, http_backend, http_rule};
 use weir_core::route::Size;
 
-use super::service_target;
+use super::{service_target, timeouts};
 use crate::{
     index::Index,
     objects::{HttpRoute, Kind, Name, RouteBackend, RouteRule},
@@ -60,11 +60,17 @@ fn http_route(
         }),
         is_consumer: name.namespace != service.namespace,
         hostnames: route.hostnames.clone(),
-        rules: route.rules.iter().map(|rule| http_rule(index, rule, slices)).collect(),
+        rules: route.rules.iter().map(|rule| http_rule(index, service, route, rule, slices)).collect(),
     }
 }
 
-fn http_rule(index: &Index, rule: &RouteRule, slices: &mut BTreeSet<Name>) -> v1::HttpRule {
+fn http_rule(
+    index: &Index,
+    service: &Name,
+    route: &HttpRoute,
+    rule: &RouteRule,
+    slices: &mut BTreeSet<Name>,
+) -> v1::HttpRule {
     let destination = match &rule.backends {
         None => http_rule::Destination::Itself(v1::Itself {}),
         Some(backends) => {
@@ -72,7 +78,13 @@ fn http_rule(index: &Index, rule: &RouteRule, slices: &mut BTreeSet<Name>) -> v1
             http_rule::Destination::Backends(v1::HttpBackends { backends })
         }
     };
-    v1::HttpRule { matches: rule.matches.clone(), filters: rule.filters.clone(), destination: Some(destination) }
+    let of_service = index.service(service).and_then(|service| service.timeouts);
+    v1::HttpRule {
+        matches: rule.matches.clone(),
+        filters: rule.filters.clone(),
+        destination: Some(destination),
+        timeouts: timeouts::in_force(of_service, route.timeouts, rule.timeouts),
+    }
 }
 
 fn http_backend(index: &Index, backend: &RouteBackend, slices: &mut BTreeSet<Name>) -> v1::HttpBackend {

@@ -19,6 +19,7 @@ pub mod load;
 pub mod inbound;
 pub mod outbound;
 pub mod route;
+pub mod timeouts;
 
 pub mod classify;
 pub mod grpc;

@@ -2,7 +2,7 @@
 //!
 //! Must never have a catch-all: a new error needs its own line in each column.
 
-use crate::inbound::Denial;
+use crate::{inbound::Denial, timeouts::Limit};
 
 /// Whose fault it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,8 +34,8 @@ pub enum ProxyError {
     #[error("destination unknown and the control plane does not answer")]
     Unresolved,
     /// A time limit ran out.
-    #[error("timed out")]
-    Timeout,
+    #[error("{0}")]
+    Timeout(Limit),
     /// Policy forbids it.
     #[error("unauthorized request: {0}")]
     Unauthorized(Denial),
@@ -55,13 +55,16 @@ pub enum ProxyError {
 
 impl ProxyError {
     /// All of them, for tables and tests.
-    pub const ALL: [ProxyError; 13] = [
+    pub const ALL: [ProxyError; 16] = [
         ProxyError::FailFast,
         ProxyError::LoadShed,
         ProxyError::ConnectFailed,
         ProxyError::UpstreamBroken,
         ProxyError::Unresolved,
-        ProxyError::Timeout,
+        ProxyError::Timeout(Limit::Request),
+        ProxyError::Timeout(Limit::BackendRequest),
+        ProxyError::Timeout(Limit::Response),
+        ProxyError::Timeout(Limit::Idle),
         ProxyError::Unauthorized(Denial::Nobody),
         ProxyError::Unauthorized(Denial::Unauthenticated),
         ProxyError::Unauthorized(Denial::OutsideCluster),
@@ -74,7 +77,7 @@ impl ProxyError {
     /// Status of the response.
     pub fn http_status(self) -> u16 {
         match self {
-            ProxyError::FailFast | ProxyError::Timeout => 504,
+            ProxyError::FailFast | ProxyError::Timeout(_) => 504,
             ProxyError::LoadShed | ProxyError::Unresolved => 503,
             ProxyError::ConnectFailed | ProxyError::UpstreamBroken | ProxyError::IdentityRequired => 502,
             ProxyError::Unauthorized(_) => 403,
@@ -87,7 +90,7 @@ impl ProxyError {
     /// gRPC status code of the response.
     pub fn grpc_code(self) -> u32 {
         match self {
-            ProxyError::FailFast | ProxyError::Timeout => 4,
+            ProxyError::FailFast | ProxyError::Timeout(_) => 4,
             ProxyError::LoadShed
             | ProxyError::Unresolved
             | ProxyError::ConnectFailed
@@ -107,7 +110,7 @@ impl ProxyError {
             ProxyError::LoadShed => "loadshed",
             ProxyError::ConnectFailed | ProxyError::UpstreamBroken => "i/o",
             ProxyError::Unresolved => "unresolved",
-            ProxyError::Timeout => "response timeout",
+            ProxyError::Timeout(limit) => limit.as_str(),
             ProxyError::Unauthorized(_) => "unauthorized",
             ProxyError::NoRoute => "no route",
             ProxyError::BackendInvalid => "invalid backend",
@@ -123,7 +126,7 @@ impl ProxyError {
             ProxyError::FailFast
             | ProxyError::ConnectFailed
             | ProxyError::UpstreamBroken
-            | ProxyError::Timeout
+            | ProxyError::Timeout(_)
             | ProxyError::IdentityRequired => Blame::Upstream,
             ProxyError::LoadShed | ProxyError::Unresolved | ProxyError::BackendInvalid | ProxyError::Loop => {
                 Blame::Local
@@ -141,7 +144,7 @@ impl ProxyError {
             | ProxyError::NoRoute
             | ProxyError::BackendInvalid => true,
             ProxyError::UpstreamBroken
-            | ProxyError::Timeout
+            | ProxyError::Timeout(_)
             | ProxyError::Unauthorized(_)
             | ProxyError::IdentityRequired
             | ProxyError::Loop => false,
@@ -158,7 +161,7 @@ mod tests {
         for (error, http, grpc) in [
             (ProxyError::FailFast, 504, 4),
             (ProxyError::LoadShed, 503, 14),
-            (ProxyError::Timeout, 504, 4),
+            (ProxyError::Timeout(Limit::Idle), 504, 4),
             (ProxyError::ConnectFailed, 502, 14),
             (ProxyError::Unauthorized(Denial::Nobody), 403, 7),
             (ProxyError::NoRoute, 404, 5),

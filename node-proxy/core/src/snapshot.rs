@@ -24,6 +24,7 @@ use crate::{
     load::Load,
     protocol::{PortProtocols, PortRange, Protocol},
     route::Routes,
+    timeouts::Timeouts,
 };
 
 type Map<K, V> = HashMap<K, V, RandomState>;
@@ -142,6 +143,8 @@ pub struct ServiceTarget {
     pub routes: Option<Arc<Routes>>,
     /// Services that the routes send requests to, by their number there; without routes of their own.
     pub backends: Vec<Arc<ServiceTarget>>,
+    /// Of requests that no route decides about.
+    pub timeouts: Timeouts,
     ready: usize,
 }
 

@@ -2,10 +2,7 @@
 //!
 //! Must never send a request on whose bytes may have been acted upon a second time.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
 use ::http::{HeaderValue, Request, Response, header};
 use parking_lot::Mutex;
@@ -14,17 +11,20 @@ use weir_core::{
     outbound::Transport,
     protocol::Protocol,
     proxy_error::ProxyError,
+    route::Forward,
     snapshot::{Destination, ServiceTarget},
 };
 
 use crate::{
     body::{Body, Held, ResponseEnd},
+    deadline::{Deadline, within},
     http::{self as server, Handle},
     inbound,
     io::Io,
     limits,
     outbound::{
         Client,
+        attempt::Attempt,
         choose::{Goal, Path, ServiceName, service_name},
         route::{Routing, routed},
     },
@@ -63,12 +63,12 @@ struct Current {
 }
 
 /// An endpoint as this connection reaches it: what would else be looked up per request.
-struct Route {
-    path: Path,
+pub(super) struct Route {
+    pub(super) path: Path,
     /// Namespace, name: of the service that it was chosen from.
     service: Option<ServiceName>,
     authority: Option<HeaderValue>,
-    series: Arc<HttpSeries>,
+    pub(super) series: Arc<HttpSeries>,
     /// The receiving half, when the endpoint is on this node.
     local: Option<Arc<inbound::Server>>,
 }
@@ -117,7 +117,14 @@ impl Outbound {
             }
             Routing::Answer(response) => return Ok(response),
         };
-        let mut response = self.balance(&goal, request, started, grpc).await?;
+        let mut deadline = deadline(&goal, forward.as_ref(), &mut request, started, grpc);
+        if let Some(deadline) = &deadline {
+            request = request.map(|body| body.told(deadline.progress()));
+        }
+        let mut response = self.balance(&goal, request, started, grpc, deadline.as_deref_mut()).await?;
+        if let Some(deadline) = deadline {
+            response = response.map(|body| body.limited(deadline));
+        }
         if let Some(forward) = forward {
             forward.filter_response(response.headers_mut());
         }
@@ -131,25 +138,34 @@ impl Outbound {
         mut request: Request<Body>,
         started: Instant,
         grpc: bool,
+        mut deadline: Option<&mut Deadline>,
     ) -> Result<Response<Body>, ProxyError> {
         let mut failed = None;
         for _ in 0..limits::POOL_RETRIES {
             let excluded = failed.as_ref().and_then(|route: &Arc<Route>| route.path.endpoint.as_deref());
-            let endpoint = self.client.choose(goal, excluded).await?;
+            let chosen = within(deadline.as_deref_mut(), self.client.choose(goal, excluded)).await;
+            let endpoint = chosen.map_err(ProxyError::Timeout)??;
             let route = self.route(endpoint.as_ref(), &request, goal);
-            if let Some(endpoint) = &route.path.endpoint {
-                endpoint.load.start(self.client.worker.shared.now());
+            if let Some(deadline) = &mut deadline {
+                deadline.begin_attempt();
             }
-            route.series.request();
-            match self.send(&route, request, started, grpc).await {
-                Ok(response) => return Ok(response),
-                Err(Unsent { error, request: unsent }) => {
-                    self.penalise(&route, &error);
+            let attempt = Attempt::begin(&self.client, &route);
+            match within(deadline.as_deref_mut(), self.send(&route, request, started, grpc)).await {
+                Ok(Ok(response)) => {
+                    attempt.answered();
+                    return Ok(response);
+                }
+                Ok(Err(Unsent { error, request: unsent })) => {
+                    attempt.failed(&error);
                     match unsent {
                         Some(unsent) => request = unsent,
                         None => return Err(refused(&error)),
                     }
                     failed = Some(route);
+                }
+                Err(limit) => {
+                    attempt.timed_out(limit);
+                    return Err(ProxyError::Timeout(limit));
                 }
             }
         }
@@ -261,24 +277,38 @@ impl Outbound {
         route
     }
 
-    /// A failed endpoint is the last to be picked for a while.
-    fn penalise(&self, route: &Route, error: &SendError) {
-        let shared = &self.client.worker.shared;
-        tracing::debug!(%error, pod = %self.client.workload.pod.name, "request not answered");
-        if let Some(endpoint) = &route.path.endpoint {
-            endpoint.load.finish(shared.now(), Duration::from_secs(5));
-        }
-        let label = refused(error).label();
-        route.series.response(502, weir_core::classify::Classification::Failure, None, Some(label), Duration::ZERO);
-    }
-
     fn tcp_labels(&self, route: &Route) -> TcpLabels {
         TcpLabels { service: route.service.clone(), ..self.client.tcp_labels(&route.path, None) }
     }
 }
 
+/// The limits of a request, if it has any: its route's, else its Service's, and its client's own (`grpc-timeout`), which is told what is
+/// left of a shorter one.
+fn deadline(
+    goal: &Goal,
+    forward: Option<&Forward>,
+    request: &mut Request<Body>,
+    started: Instant,
+    grpc: bool,
+) -> Option<Box<Deadline>> {
+    let of_service = || goal.destination.service().map(|service| service.timeouts).unwrap_or_default();
+    let own = forward.map_or_else(of_service, Forward::timeouts);
+    let clients = if grpc { grpc::timeout(request.headers()) } else { None };
+    let limits = own.within(clients);
+    if limits.is_none() {
+        return None;
+    }
+    if clients.is_some()
+        && clients != limits.request
+        && let Some(limit) = limits.request
+    {
+        grpc::set_timeout(request.headers_mut(), limit.saturating_sub(started.elapsed()));
+    }
+    Some(Box::new(Deadline::new(limits, started)))
+}
+
 /// What the client is told.
-fn refused(error: &SendError) -> ProxyError {
+pub(super) fn refused(error: &SendError) -> ProxyError {
     match error {
         SendError::Dial(_) | SendError::KeepsClosing { .. } => ProxyError::ConnectFailed,
         SendError::Broken { .. } => ProxyError::UpstreamBroken,

@@ -124,7 +124,7 @@ impl Client {
             let dialled = Box::pin(self.dial(&path, io)).await;
             let now = self.worker.shared.now();
             // Opaque connections are balanced by how long connecting takes.
-            let cost = if dialled.is_ok() { now - began } else { std::time::Duration::from_secs(5) };
+            let cost = if dialled.is_ok() { now - began } else { limits::FAILURE_COST };
             if let Some(endpoint) = &endpoint {
                 endpoint.load.finish(now, cost);
             }

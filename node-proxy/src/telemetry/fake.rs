@@ -145,6 +145,7 @@ pub(crate) fn service() -> Vec<v1::Resource> {
         endpoints: vec!["shop/web-abc".to_owned()],
         local_only: false,
         http_routes: Vec::new(),
+        timeouts: None,
     };
     let destination = v1::Destination { target: Some(v1::destination::Target::Service(service)) };
     vec![

@@ -25,6 +25,8 @@ impl Shop {
 
     /// As [`Shop::open`], on a cluster that may have no mesh.
     pub(crate) fn open_on(cluster: Cluster, namespace: &str, servers: usize) -> Shop {
+        // What an interrupted run left would be counted as meshed.
+        cluster.kubectl(&["delete", "namespace", "--selector=weir-test=shop", "--timeout=120s"]);
         let shop = Shop { cluster, namespace: namespace.to_owned() };
         shop.cluster.apply(&manifests(namespace, servers));
         shop.cluster.rolled_out(namespace, "deployment/web");

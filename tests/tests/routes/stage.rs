@@ -1,7 +1,7 @@
 //! A Service with two versions behind it, one on the client's node and one on the other, and a Service for each of them. Must never take
 //! an answer for another one's.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, fs, time::Duration};
 
 use weir_tests::{
     daemon::Daemon,
@@ -14,6 +14,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) const HTTP1: u16 = 8080;
 /// HTTP/2 in clear.
 pub(crate) const HTTP2: u16 = 8081;
+
+/// Of the answer to `/slow`.
+pub(crate) const SLOW_BYTES: usize = 64 * 1024;
 
 /// The stage.
 pub(crate) struct Stage {
@@ -32,7 +35,8 @@ pub(crate) struct Stage {
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) headers: BTreeMap<String, String>,
-    /// What the server says that it was asked: `server`, `uri`, `host`, `method`, `added`, `set`, `removed`.
+    /// What the server says that it was asked: `server`, `uri`, `host`, `method`, `added`, `set`, `removed`,
+    /// `timeout`.
     pub(crate) asked: BTreeMap<String, String>,
 }
 
@@ -125,14 +129,22 @@ impl Stage {
 
 /// nginx that says what it was asked.
 fn program(mesh: &Mesh, pod: &Pod) -> Daemon {
-    let said = "server=$server_name\\nuri=$request_uri\\nhost=$host\\nmethod=$request_method\\nadded=$http_x_added\\nset=$http_x_set\\nremoved=$http_x_removed\\n";
-    let body = format!("add_header x-own mine; add_header x-secret hidden; location / {{ return 200 \"{said}\"; }}");
+    let said = "server=$server_name\\nuri=$request_uri\\nhost=$host\\nmethod=$request_method\\nadded=$http_x_added\\nset=$http_x_set\\ntimeout=$http_grpc_timeout\\nremoved=$http_x_removed\\n";
     let name = &pod.name;
+    // Refused after three seconds; and eight seconds for one answer.
+    let late = "location /late { auth_delay 3s; auth_basic late; auth_basic_user_file /dev/null; }";
+    let slow = format!("location = /slow {{ root {{FOLDER}}/files; limit_rate {}; }}", SLOW_BYTES / 8);
+    let body = format!(
+        "add_header x-own mine; add_header x-secret hidden; {late} {slow} location / {{ return 200 \"{said}\"; }}"
+    );
     let servers = format!(
         "server {{ listen [::]:{HTTP1} ipv6only=off; server_name {name}; {body} }}\n\
          server {{ listen [::]:{HTTP2} ipv6only=off http2; server_name {name}; {body} }}\n"
     );
-    nginx::run(&pod.place.netns, name, &servers, &mesh.path(&format!("nginx-{name}")), &mesh.path("logs"))
+    let folder = mesh.path(&format!("nginx-{name}"));
+    let daemon = nginx::run(&pod.place.netns, name, &servers, &folder, &mesh.path("logs"));
+    fs::write(folder.join("files/slow"), vec![b'x'; SLOW_BYTES]).expect("a file");
+    daemon
 }
 
 /// One request with curl out of a pod.

@@ -168,6 +168,25 @@ pub struct ServiceTarget {
     /// Attached to this port: the oldest first, then by namespace and name. Never of a backend.
     #[prost(message, repeated, tag = "8")]
     pub http_routes: ::prost::alloc::vec::Vec<HttpRoute>,
+    /// Of requests that no route decides about.
+    #[prost(message, optional, tag = "9")]
+    pub timeouts: ::core::option::Option<Timeouts>,
+}
+/// Time limits of a request in milliseconds; 0: none.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Timeouts {
+    /// From the request's arrival until the response has come whole, over all attempts.
+    #[prost(uint64, tag = "1")]
+    pub request_ms: u64,
+    /// The same from when an attempt begins.
+    #[prost(uint64, tag = "2")]
+    pub backend_request_ms: u64,
+    /// From when the request has been sent whole, or the response begins, until the response has come whole.
+    #[prost(uint64, tag = "3")]
+    pub response_ms: u64,
+    /// Without a frame in either direction.
+    #[prost(uint64, tag = "4")]
+    pub idle_ms: u64,
 }
 /// Where something comes from, for metrics, logs and people.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -204,6 +223,8 @@ pub struct HttpRule {
     /// In this order.
     #[prost(message, repeated, tag = "2")]
     pub filters: ::prost::alloc::vec::Vec<HttpFilter>,
+    #[prost(message, optional, tag = "5")]
+    pub timeouts: ::core::option::Option<Timeouts>,
     /// Where its requests go.
     #[prost(oneof = "http_rule::Destination", tags = "3, 4")]
     pub destination: ::core::option::Option<http_rule::Destination>,

@@ -53,9 +53,16 @@ pub(in crate::parse) struct HttpRouteRule {
     pub(in crate::parse) matches: Option<Vec<HttpRouteMatch>>,
     pub(in crate::parse) filters: Option<Vec<HttpRouteFilter>>,
     pub(in crate::parse) backend_refs: Option<Vec<BackendRef>>,
-    pub(in crate::parse) timeouts: Option<IgnoredAny>,
+    pub(in crate::parse) timeouts: Option<HttpRouteTimeouts>,
     pub(in crate::parse) retry: Option<IgnoredAny>,
     pub(in crate::parse) session_persistence: Option<IgnoredAny>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+pub(in crate::parse) struct HttpRouteTimeouts {
+    pub(in crate::parse) request: Option<String>,
+    pub(in crate::parse) backend_request: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

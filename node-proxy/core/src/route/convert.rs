@@ -12,7 +12,7 @@ use super::{
     matches::HeaderMatch,
     rule::{Backend, Backends, ObjectRef, Route, Routes, Rule},
 };
-use crate::limits;
+use crate::{limits, timeouts::Timeouts};
 
 /// Compiles the routes of one port. Backends' services are numbered in the order of [`services`].
 ///
@@ -133,6 +133,7 @@ fn converted_rule(given: &v1::HttpRule, next: &mut usize) -> Result<Rule, Invali
         filters: given.filters.iter().map(converted_filter).collect::<Result<_, _>>()?,
         matches: given.matches.iter().map(converted_match).collect::<Result<_, _>>()?,
         backends,
+        timeouts: Timeouts::of_api(given.timeouts.as_ref()),
     })
 }
 

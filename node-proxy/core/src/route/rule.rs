@@ -7,6 +7,7 @@ use foldhash::fast::RandomState;
 use http::{HeaderValue, StatusCode};
 
 use super::{Facts, Filter, Hostname, HttpMatch, PathMatch, Table};
+use crate::timeouts::Timeouts;
 
 /// The object that something came from.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -43,6 +44,7 @@ pub struct Rule {
     pub filters: Vec<Filter>,
     pub(super) matches: Vec<HttpMatch>,
     pub(super) backends: Option<Backends>,
+    pub(super) timeouts: Timeouts,
 }
 
 /// Backends by weight.
@@ -152,6 +154,11 @@ impl Forward {
     /// Index of the service to balance over; none for the dialled one.
     pub fn service(&self) -> Option<usize> {
         self.of_backend().and_then(|backend| backend.target.as_ref().ok().copied())
+    }
+
+    /// Limits of its request.
+    pub fn timeouts(&self) -> Timeouts {
+        self.rule.timeouts
     }
 
     fn of_backend(&self) -> Option<&Backend> {
@@ -272,7 +279,7 @@ mod tests {
     fn decisions() {
         let rule = |path: &str, backends: Option<Vec<Backend>>, filters: Vec<Filter>| {
             let matches = vec![HttpMatch { path: PathMatch::prefix(path), ..HttpMatch::default() }];
-            Arc::new(Rule { filters, matches, backends: backends.map(Backends::new) })
+            Arc::new(Rule { filters, matches, backends: backends.map(Backends::new), timeouts: Timeouts::default() })
         };
         let to = super::super::filter::Redirect {
             scheme: None,

@@ -4,6 +4,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use proptest::{collection::vec, prelude::*, sample::select};
 
 use super::*;
+use crate::timeouts::Timeouts;
 
 /// A whole path, then a regular expression, then the longest prefix.
 fn weight(path: &PathMatch) -> (u8, usize) {
@@ -71,7 +72,7 @@ fn a_match() -> impl Strategy<Value = HttpMatch> {
 }
 
 fn route(hostnames: Vec<Hostname>, rules: Vec<Vec<HttpMatch>>) -> Route {
-    let rule = |matches| Arc::new(Rule { filters: Vec::new(), matches, backends: None });
+    let rule = |matches| Arc::new(Rule { filters: Vec::new(), matches, backends: None, timeouts: Timeouts::default() });
     Route { object: Arc::default(), hostnames, rules: rules.into_iter().map(rule).collect() }
 }
 
@@ -155,6 +156,7 @@ fn one_namespaces_routes_have_a_bound_and_take_nothing_from_anothers() {
                 .collect(),
             filters: Vec::new(),
             destination: Some(v1::http_rule::Destination::Itself(v1::Itself {})),
+            timeouts: None,
         }],
     };
     let most = crate::limits::ROUTE_PATTERNS;

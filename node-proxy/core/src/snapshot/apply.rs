@@ -17,6 +17,7 @@ use crate::{
     load::Load,
     protocol::Protocol,
     route::{self, Routes},
+    timeouts::Timeouts,
 };
 
 /// An update's outcome.
@@ -226,6 +227,7 @@ fn is_same(before: &Destination, after: &Destination) -> bool {
 fn is_same_service(before: &ServiceTarget, after: &ServiceTarget) -> bool {
     before.is_named_like(after)
         && before.protocol == after.protocol
+        && before.timeouts == after.timeouts
         && before.endpoints.len() == after.endpoints.len()
         && before.endpoints.iter().zip(&after.endpoints).all(|(one, other)| Arc::ptr_eq(one, other))
         && before.routes.as_ref().map(Arc::as_ptr) == after.routes.as_ref().map(Arc::as_ptr)
@@ -332,6 +334,7 @@ fn build_service(next: &Snapshot, held: &Held<'_>, service: &v1::ServiceTarget) 
         endpoints,
         routes: None,
         backends: Vec::new(),
+        timeouts: Timeouts::of_api(service.timeouts.as_ref()),
         ready,
     })
 }

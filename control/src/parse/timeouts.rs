@@ -1,0 +1,158 @@
+//! Time limits: Linkerd's annotations and Gateway API's durations. Must never round one to none.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use weir_core::timeouts::Timeouts;
+
+use super::{FieldError, fields, quoted};
+use crate::limits;
+
+const REQUEST: &str = "timeout.linkerd.io/request";
+const RESPONSE: &str = "timeout.linkerd.io/response";
+const IDLE: &str = "timeout.linkerd.io/idle";
+
+/// The annotations of a Service or route; none when it has none of them.
+pub(super) fn annotated(
+    annotations: Option<&BTreeMap<String, String>>,
+    errors: &mut Vec<FieldError>,
+) -> Option<Timeouts> {
+    let annotations = annotations?;
+    let mut read = |key: &str| {
+        let text = annotations.get(key)?;
+        match linkerd(text) {
+            Ok(limit) => Some(Some(limit)),
+            Err(reason) => {
+                errors.push(FieldError::new(format!("metadata.annotations.{key}"), reason));
+                Some(None)
+            }
+        }
+    };
+    let (request, response, idle) = (read(REQUEST), read(RESPONSE), read(IDLE));
+    request.or(response).or(idle)?;
+    Some(Timeouts {
+        request: request.flatten(),
+        backend_request: None,
+        response: response.flatten(),
+        idle: idle.flatten(),
+    })
+}
+
+/// `timeouts` of a rule.
+pub(super) fn of_rule(
+    field: &str,
+    given: Option<&fields::HttpRouteTimeouts>,
+    errors: &mut Vec<FieldError>,
+) -> Timeouts {
+    let Some(given) = given else { return Timeouts::default() };
+    let mut read = |name: &str, text: Option<&String>| match gateway(text?) {
+        Ok(limit) => Some(limit),
+        Err(reason) => {
+            errors.push(FieldError::new(format!("{field}.timeouts.{name}"), reason));
+            None
+        }
+    };
+    let request = read("request", given.request.as_ref());
+    let backend_request = read("backendRequest", given.backend_request.as_ref());
+    if let (Some(request), Some(backend)) = (request, backend_request)
+        && !request.is_zero()
+        && backend > request
+    {
+        let reason = format!("{backend:?} is longer than `request`, {request:?}");
+        errors.push(FieldError::new(format!("{field}.timeouts.backendRequest"), reason));
+    }
+    Timeouts { request, backend_request, ..Timeouts::default() }
+}
+
+/// Linkerd's durations: digits and one of ms, s, m, h, d; a bare 0.
+fn linkerd(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{} is no duration: a number and ms, s, m, h or d", quoted(text));
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (count, unit) = text.split_at_checked(digits).ok_or_else(wrong)?;
+    let count: u64 = count.parse().map_err(|_error| wrong())?;
+    let millis = match unit {
+        "" if count == 0 => Some(0),
+        "ms" => Some(1),
+        "s" => Some(1000),
+        "m" => Some(60_000),
+        "h" => Some(3_600_000),
+        "d" => Some(86_400_000),
+        _other => None,
+    };
+    let millis = millis.ok_or_else(wrong)?;
+    within_bound(text, count.checked_mul(millis))
+}
+
+/// Gateway API's durations (GEP-2257): one to four times up to five digits and one of h, m, s, ms.
+fn gateway(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{} is no duration: such as 1h, 10s, 250ms or 1m30s", quoted(text));
+    let (mut rest, mut millis) = (text, 0_u64);
+    for _ in 0..4 {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let (count, after) = rest.split_at_checked(digits).filter(|_| (1..=5).contains(&digits)).ok_or_else(wrong)?;
+        let units = after.bytes().take_while(u8::is_ascii_alphabetic).count();
+        let (unit, after) = after.split_at_checked(units).ok_or_else(wrong)?;
+        let unit = match unit {
+            "h" => 3_600_000,
+            "m" => 60_000,
+            "s" => 1000,
+            "ms" => 1,
+            _other => return Err(wrong()),
+        };
+        millis += count.parse::<u64>().map_err(|_error| wrong())? * unit;
+        rest = after;
+        if rest.is_empty() {
+            return within_bound(text, Some(millis));
+        }
+    }
+    Err(wrong())
+}
+
+fn within_bound(text: &str, millis: Option<u64>) -> Result<Duration, String> {
+    let most = limits::TIMEOUT;
+    let limit = millis.map(Duration::from_millis).filter(|limit| *limit <= most);
+    limit.ok_or_else(|| format!("{} is longer than {} days", quoted(text), most.as_secs() / 86_400))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        for (text, millis) in [
+            ("0", 0),
+            ("0s", 0),
+            ("250ms", 250),
+            ("2s", 2000),
+            ("3m", 180_000),
+            ("1h", 3_600_000),
+            ("365d", 31_536_000_000),
+        ] {
+            assert_eq!(linkerd(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for text in [
+            "",
+            "1",
+            "s",
+            "1.5s",
+            "-1s",
+            "1 s",
+            "1s1",
+            "1m30s",
+            "366d",
+            "99999999999999999999s",
+            "1\u{e9}",
+            "9223372036854775807d",
+        ] {
+            assert!(linkerd(text).is_err(), "{text}");
+        }
+        for (text, millis) in
+            [("0s", 0), ("10s", 10_000), ("1m30s", 90_000), ("1h1m1s1ms", 3_661_001), ("99999ms", 99_999)]
+        {
+            assert_eq!(gateway(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for text in ["", "0", "10", "1d", "100000s", "1s ", "1.5s", "1h1h1h1h1h", "s", "1\u{e9}", "99999h"] {
+            assert!(gateway(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! The time limits of one request under way: who waits for its response, and both of its bodies, go by the same clock.
+//!
+//! Must never cost a request that has no limit: it has no [`Deadline`].
+
+use std::{
+    future::poll_fn,
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use tokio::time::{Sleep, sleep_until};
+use weir_core::timeouts::{Limit, Stage, Timeouts};
+
+/// How far a request is, as both of its bodies say: nanoseconds since its arrival.
+#[derive(Debug)]
+pub struct Progress {
+    arrived: Instant,
+    /// 0: not yet.
+    sent: AtomicU64,
+    moved: AtomicU64,
+}
+
+impl Progress {
+    fn now(&self) -> Duration {
+        self.arrived.elapsed()
+    }
+
+    fn nanos(&self) -> u64 {
+        u64::try_from(self.now().as_nanos()).unwrap_or(u64::MAX).max(1)
+    }
+
+    /// A frame went by.
+    pub fn moved(&self) {
+        self.moved.store(self.nanos(), Ordering::Relaxed);
+    }
+
+    /// The last byte of the request went out, or its response begins.
+    pub fn sent(&self) {
+        let _sent_before = self.sent.compare_exchange(0, self.nanos(), Ordering::Relaxed, Ordering::Relaxed);
+    }
+}
+
+/// The limits of one request, and when the next one runs out.
+#[derive(Debug)]
+pub struct Deadline {
+    limits: Timeouts,
+    progress: Arc<Progress>,
+    attempt: Option<Duration>,
+    /// Never later than the next limit: what moves the limit away is looked at when this ends.
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Deadline {
+    /// Of a request that arrived then.
+    pub fn new(limits: Timeouts, arrived: Instant) -> Deadline {
+        let progress = Arc::new(Progress { arrived, sent: AtomicU64::new(0), moved: AtomicU64::new(0) });
+        Deadline { limits, progress, attempt: None, sleep: None }
+    }
+
+    /// What the bodies tell.
+    pub fn progress(&self) -> &Arc<Progress> {
+        &self.progress
+    }
+
+    /// An attempt begins.
+    pub fn begin_attempt(&mut self) {
+        self.attempt = Some(self.progress.now());
+        self.sleep = None;
+    }
+
+    /// Ready when a limit has run out.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Limit> {
+        loop {
+            if let Some(sleep) = &mut self.sleep {
+                ready!(sleep.as_mut().poll(cx));
+            }
+            let now = self.progress.now();
+            let Some((at, limit)) = self.limits.next(&self.stage(), now) else { return Poll::Pending };
+            if at <= now {
+                return Poll::Ready(limit);
+            }
+            let Some(at) = self.progress.arrived.checked_add(at) else { return Poll::Pending };
+            match &mut self.sleep {
+                Some(sleep) => sleep.as_mut().reset(at.into()),
+                None => self.sleep = Some(Box::pin(sleep_until(at.into()))),
+            }
+        }
+    }
+
+    fn stage(&self) -> Stage {
+        let sent = self.progress.sent.load(Ordering::Relaxed);
+        Stage {
+            attempt: self.attempt,
+            sent: (sent > 0).then(|| Duration::from_nanos(sent)),
+            moved: Duration::from_nanos(self.progress.moved.load(Ordering::Relaxed)),
+        }
+    }
+}
+
+/// What `work` comes to, or the limit that ran out before; then it is dropped, which cancels it.
+///
+/// # Errors
+/// The limit.
+pub async fn within<T>(mut deadline: Option<&mut Deadline>, work: impl Future<Output = T>) -> Result<T, Limit> {
+    let mut work = pin!(work);
+    poll_fn(|cx| {
+        if let Poll::Ready(done) = work.as_mut().poll(cx) {
+            return Poll::Ready(Ok(done));
+        }
+        match &mut deadline {
+            Some(deadline) => deadline.poll(cx).map(Err),
+            None => Poll::Pending,
+        }
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn deadline(limits: Timeouts) -> Deadline {
+        Deadline::new(limits, tokio::time::Instant::now().into_std())
+    }
+
+    #[tokio::test]
+    async fn what_is_done_in_time_is_no_limits_business() {
+        let mut given = deadline(Timeouts { request: Some(MS * 60_000), ..Timeouts::default() });
+        assert_eq!(within(Some(&mut given), async { 1 }).await, Ok(1));
+        assert_eq!(within(None, async { 2 }).await, Ok(2));
+    }
+
+    #[tokio::test]
+    async fn a_limit_ends_the_wait_by_its_name() {
+        for (limits, expected) in [
+            (Timeouts { request: Some(MS), idle: Some(MS * 60_000), ..Timeouts::default() }, Limit::Request),
+            (Timeouts { backend_request: Some(MS), ..Timeouts::default() }, Limit::BackendRequest),
+            (Timeouts { response: Some(MS), ..Timeouts::default() }, Limit::Response),
+            (Timeouts { idle: Some(MS), ..Timeouts::default() }, Limit::Idle),
+        ] {
+            let mut given = deadline(limits);
+            given.begin_attempt();
+            given.progress().sent();
+            assert_eq!(within(Some(&mut given), std::future::pending::<()>()).await, Err(expected));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_moves_is_not_idle_and_what_is_not_sent_has_no_late_response() {
+        let mut given = deadline(Timeouts { idle: Some(MS * 500), response: Some(MS * 500), ..Timeouts::default() });
+        let progress = Arc::clone(given.progress());
+        let work = async {
+            // Twice the limits in all, never as long without a frame.
+            for _ in 0..100 {
+                tokio::time::sleep(MS * 10).await;
+                progress.moved();
+            }
+            progress.sent();
+        };
+        assert_eq!(within(Some(&mut given), work).await, Ok(()));
+    }
+}
