@@ -177,7 +177,7 @@ pub const CONDITIONS_AT_ONCE: usize = 16;
 pub const CONDITION_RETRY: Duration = Duration::from_secs(5);
 /// Least time between two looks at all pods: 100,000 of them cost milliseconds.
 pub const PODS_PAUSE: Duration = Duration::from_millis(100);
-/// The longest time limit of a request: what is meant to be longer is none.
+/// The longest time limit of a request: a longer one refuses its route, and is none of a Service.
 pub const TIMEOUT: Duration = Duration::from_secs(365 * 86_400);
 /// The status of each route is read again so often: somebody else may have changed it.
 pub const ROUTES_RESCAN: Duration = Duration::from_secs(60);

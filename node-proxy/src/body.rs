@@ -43,9 +43,19 @@ pub struct Body {
     // Two at most: the client's half and, on one node, the server's.
     ends: Vec<ResponseEnd>,
     open: Option<Open>,
-    /// Of a request: what nobody wanted is read away ([`discard`]).
-    is_discarded: bool,
+    rest: Rest,
     watch: Option<Watch>,
+}
+
+/// What happens to what nobody read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    /// Nothing is left, or it is a response's: its connection is closed or its stream reset.
+    Left,
+    /// Of a request whose client waits to be asked for it (`Expect: 100-continue`).
+    Expected,
+    /// Of a request: it is read away ([`discard`]).
+    Coming,
 }
 
 /// Who is to know how far a body is.
@@ -56,11 +66,31 @@ enum Watch {
     Response(Box<Deadline>),
 }
 
+type Polled = Poll<Option<Result<Frame<Bytes>, hyper::Error>>>;
+
 impl Watch {
-    fn progress(&self) -> &Progress {
+    /// Notes what has come, and says which limit has run out, if any.
+    fn look(&mut self, polled: &Polled, over: bool, cx: &mut Context<'_>) -> Option<Limit> {
+        let goes_on = !over && matches!(polled, Poll::Pending | Poll::Ready(Some(Ok(_))));
         match self {
-            Watch::Request(progress) => progress,
-            Watch::Response(deadline) => deadline.progress(),
+            Watch::Request(progress) => {
+                if polled.is_ready() {
+                    progress.moved();
+                }
+                if !goes_on {
+                    progress.sent();
+                }
+                None
+            }
+            Watch::Response(deadline) => {
+                if polled.is_ready() {
+                    deadline.progress().moved();
+                }
+                match deadline.poll(cx) {
+                    Poll::Ready(limit) if goes_on => Some(limit),
+                    _ => None,
+                }
+            }
         }
     }
 }
@@ -84,13 +114,14 @@ impl From<Incoming> for Body {
 
 impl Body {
     fn new(kind: Kind) -> Body {
-        Body { kind, ends: Vec::new(), open: None, is_discarded: false, watch: None }
+        Body { kind, ends: Vec::new(), open: None, rest: Rest::Left, watch: None }
     }
 
     /// A request body; its connection is busy for as long as it lives. `is_coming`: its client sends it without being asked to.
     pub fn incoming(incoming: Incoming, open: Open, is_coming: bool) -> Body {
         let (kind, open) = (Kind::Incoming(incoming), Some(open));
-        Body { kind, ends: Vec::new(), open, is_discarded: is_coming, watch: None }
+        let rest = if is_coming { Rest::Coming } else { Rest::Expected };
+        Body { kind, ends: Vec::new(), open, rest, watch: None }
     }
 
     /// The connection that this body is sent over is busy for as long as it lives.
@@ -109,13 +140,9 @@ impl Body {
         Body::new(Kind::Full(Some(bytes)))
     }
 
-    /// A request body whose progress is told.
+    /// A request body whose progress is told. One without bytes is sent when it is dropped: whoever sends the request takes it apart.
     pub fn told(mut self, progress: &Arc<Progress>) -> Body {
-        if self.is_end_stream() {
-            progress.sent();
-        } else {
-            self.watch = Some(Watch::Request(Arc::clone(progress)));
-        }
+        self.watch = Some(Watch::Request(Arc::clone(progress)));
         self
     }
 
@@ -132,18 +159,20 @@ impl Body {
     /// A gRPC client is told by trailers, whatever came before them; another one by an end that is none.
     fn time_out(&mut self, limit: Limit) -> Result<Frame<Bytes>, BodyError> {
         self.kind = Kind::Full(None);
-        self.watch = None;
-        let is_grpc = self.ends.iter().any(|end| end.grpc);
-        for end in &mut self.ends {
-            end.grpc_status = Some(ProxyError::Timeout(limit).grpc_code());
-            end.error = Some(limit.as_str());
-            end.fail();
+        let has_trailers = matches!(self.watch.take(), Some(Watch::Response(deadline)) if deadline.has_trailers());
+        // The last is the client's own; for the server's half on this node the response is cancelled.
+        let own = self.ends.pop();
+        self.ends.clear();
+        let Some(mut own) = own else { return Err(BodyError::TimedOut(limit)) };
+        own.error = Some(limit.as_str());
+        if !own.grpc {
+            own.fail();
+            return Err(BodyError::TimedOut(limit));
         }
-        if is_grpc {
-            Ok(Frame::trailers(respond::grpc_status(&ProxyError::Timeout(limit))))
-        } else {
-            Err(BodyError::TimedOut(limit))
-        }
+        let error = ProxyError::Timeout(limit);
+        own.grpc_status = Some(error.grpc_code());
+        own.fail();
+        if has_trailers { Ok(Frame::trailers(respond::grpc_status(&error))) } else { Err(BodyError::TimedOut(limit)) }
     }
 
     /// What happens when this response body ends, breaks off or is dropped.
@@ -158,7 +187,10 @@ impl Body {
 
 impl Drop for Body {
     fn drop(&mut self) {
-        if !self.is_discarded {
+        if let Some(Watch::Request(progress)) = &self.watch {
+            progress.sent();
+        }
+        if self.rest != Rest::Coming {
             return;
         }
         let Kind::Incoming(incoming) = &self.kind else { return };
@@ -194,11 +226,6 @@ impl HttpBody for Body {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        if let Some(Watch::Response(deadline)) = &mut this.watch
-            && let Poll::Ready(limit) = deadline.poll(cx)
-        {
-            return Poll::Ready(Some(this.time_out(limit)));
-        }
         let incoming = match &mut this.kind {
             Kind::Incoming(incoming) => incoming,
             Kind::Full(bytes) => {
@@ -207,16 +234,18 @@ impl HttpBody for Body {
                 return Poll::Ready(frame);
             }
         };
-        let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
+        let polled = Pin::new(&mut *incoming).poll_frame(cx);
         let over = incoming.is_end_stream();
-        if let Some(watch) = &this.watch {
-            let progress = watch.progress();
-            progress.moved();
-            if over || !matches!(frame, Some(Ok(_))) {
-                progress.sent();
-            }
+        // After it: who takes frames late is not idle while they are there.
+        if let Some(limit) = this.watch.as_mut().and_then(|watch| watch.look(&polled, over, cx)) {
+            return Poll::Ready(Some(this.time_out(limit)));
         }
-        this.is_discarded &= matches!(frame, Some(Ok(_)));
+        let frame = ready!(polled);
+        this.rest = match (this.rest, &frame) {
+            (Rest::Left, _) | (_, Some(Err(_)) | None) => Rest::Left,
+            // It was asked for.
+            (_, Some(Ok(_))) => Rest::Coming,
+        };
         for end in &mut this.ends {
             match &frame {
                 Some(Ok(frame)) => {

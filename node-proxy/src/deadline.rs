@@ -13,8 +13,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ::http::HeaderMap;
 use tokio::time::{Sleep, sleep_until};
-use weir_core::timeouts::{Limit, Stage, Timeouts};
+use weir_core::{
+    grpc,
+    timeouts::{Limit, Stage, Timeouts},
+};
 
 /// How far a request is, as both of its bodies say: nanoseconds since its arrival.
 #[derive(Debug)]
@@ -49,6 +53,9 @@ impl Progress {
 #[derive(Debug)]
 pub struct Deadline {
     limits: Timeouts,
+    /// The client's own deadline, since the request's arrival.
+    clients: Option<Duration>,
+    has_trailers: bool,
     progress: Arc<Progress>,
     attempt: Option<Duration>,
     /// Never later than the next limit: what moves the limit away is looked at when this ends.
@@ -56,10 +63,12 @@ pub struct Deadline {
 }
 
 impl Deadline {
-    /// Of a request that arrived then.
-    pub fn new(limits: Timeouts, arrived: Instant) -> Deadline {
+    /// Of a request that arrived then; `clients`: its own deadline. `has_trailers`: its client can be told of a limit after its response
+    /// has begun.
+    pub fn new(limits: Timeouts, clients: Option<Duration>, has_trailers: bool, arrived: Instant) -> Deadline {
+        let limits = limits.within(clients);
         let progress = Arc::new(Progress { arrived, sent: AtomicU64::new(0), moved: AtomicU64::new(0) });
-        Deadline { limits, progress, attempt: None, sleep: None }
+        Deadline { limits, clients, has_trailers, progress, attempt: None, sleep: None }
     }
 
     /// What the bodies tell.
@@ -67,10 +76,27 @@ impl Deadline {
         &self.progress
     }
 
-    /// An attempt begins.
-    pub fn begin_attempt(&mut self) {
-        self.attempt = Some(self.progress.now());
+    /// Whether trailers reach the client.
+    pub fn has_trailers(&self) -> bool {
+        self.has_trailers
+    }
+
+    /// An attempt begins. A server that was told the client's deadline (`grpc-timeout`) is told what is left of a shorter limit.
+    pub fn begin_attempt(&mut self, headers: &mut HeaderMap) {
+        let now = self.progress.now();
+        self.attempt = Some(now);
         self.sleep = None;
+        let ends = self.limits.request.into_iter().chain(self.limits.backend_request.map(|limit| now + limit));
+        if let (Some(clients), Some(end)) = (self.clients, ends.min())
+            && end < clients
+        {
+            grpc::set_timeout(headers, end.saturating_sub(now));
+        }
+    }
+
+    /// It failed, and no other has begun yet.
+    pub fn end_attempt(&mut self) {
+        self.attempt = None;
     }
 
     /// Ready when a limit has run out.
@@ -106,16 +132,11 @@ impl Deadline {
 ///
 /// # Errors
 /// The limit.
-pub async fn within<T>(mut deadline: Option<&mut Deadline>, work: impl Future<Output = T>) -> Result<T, Limit> {
+pub async fn within<T>(deadline: &mut Deadline, work: impl Future<Output = T>) -> Result<T, Limit> {
     let mut work = pin!(work);
-    poll_fn(|cx| {
-        if let Poll::Ready(done) = work.as_mut().poll(cx) {
-            return Poll::Ready(Ok(done));
-        }
-        match &mut deadline {
-            Some(deadline) => deadline.poll(cx).map(Err),
-            None => Poll::Pending,
-        }
+    poll_fn(|cx| match work.as_mut().poll(cx) {
+        Poll::Ready(done) => Poll::Ready(Ok(done)),
+        Poll::Pending => deadline.poll(cx).map(Err),
     })
     .await
 }
@@ -123,18 +144,18 @@ pub async fn within<T>(mut deadline: Option<&mut Deadline>, work: impl Future<Ou
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::body::Body;
 
     const MS: Duration = Duration::from_millis(1);
 
     fn deadline(limits: Timeouts) -> Deadline {
-        Deadline::new(limits, tokio::time::Instant::now().into_std())
+        Deadline::new(limits, None, true, Instant::now())
     }
 
     #[tokio::test]
     async fn what_is_done_in_time_is_no_limits_business() {
         let mut given = deadline(Timeouts { request: Some(MS * 60_000), ..Timeouts::default() });
-        assert_eq!(within(Some(&mut given), async { 1 }).await, Ok(1));
-        assert_eq!(within(None, async { 2 }).await, Ok(2));
+        assert_eq!(within(&mut given, async { 1 }).await, Ok(1));
     }
 
     #[tokio::test]
@@ -146,9 +167,9 @@ mod tests {
             (Timeouts { idle: Some(MS), ..Timeouts::default() }, Limit::Idle),
         ] {
             let mut given = deadline(limits);
-            given.begin_attempt();
+            given.begin_attempt(&mut HeaderMap::new());
             given.progress().sent();
-            assert_eq!(within(Some(&mut given), std::future::pending::<()>()).await, Err(expected));
+            assert_eq!(within(&mut given, std::future::pending::<()>()).await, Err(expected));
         }
     }
 
@@ -164,6 +185,32 @@ mod tests {
             }
             progress.sent();
         };
-        assert_eq!(within(Some(&mut given), work).await, Ok(()));
+        assert_eq!(within(&mut given, work).await, Ok(()));
+    }
+
+    /// Else the wait for an endpoint would be part of its response's time.
+    #[test]
+    fn a_request_without_a_body_is_sent_when_it_is_taken_apart() {
+        let given = deadline(Timeouts { response: Some(MS), ..Timeouts::default() });
+        let body = Body::empty().told(given.progress());
+        assert_eq!(given.stage().sent, None);
+        drop(body);
+        assert!(given.stage().sent.is_some());
+    }
+
+    #[test]
+    fn a_server_is_told_the_shorter_deadline_of_each_attempt() {
+        let limits = Timeouts { request: Some(MS * 60_000), backend_request: Some(MS * 10_000), ..Timeouts::default() };
+        for (clients, told) in [(Some(MS * 5_000), None), (Some(MS * 30_000), Some(10_000)), (None, None)] {
+            let mut headers = HeaderMap::new();
+            Deadline::new(limits, clients, true, Instant::now()).begin_attempt(&mut headers);
+            let told = told.map(|millis| MS * millis);
+            assert_eq!(grpc::timeout(&headers), told, "{clients:?}");
+        }
+        let mut headers = HeaderMap::new();
+        let limits = Timeouts { backend_request: None, ..limits };
+        Deadline::new(limits, Some(MS * 90_000), true, Instant::now()).begin_attempt(&mut headers);
+        let told = grpc::timeout(&headers).unwrap();
+        assert!(told > MS * 50_000 && told <= MS * 60_000, "{told:?}");
     }
 }

@@ -83,6 +83,9 @@ pub const HTTP2_HEAD_BYTES: u32 = 64 * 1024;
 pub const HTTP1_HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// Concurrent streams that one HTTP/2 peer may open. nginx: 128, Envoy advises 100.
 pub const HTTP2_STREAMS: u32 = 256;
+/// Streams to a server that were reset here, at the end of a time limit or for a client that left, and whose last frames may still come.
+/// What comes for one that was forgotten is an error of the server's, and too many of those end the connection.
+pub const HTTP2_OWN_RESETS: usize = 1024;
 /// Streams a peer may reset before they were accepted (CVE-2023-44487); over it the connection ends.
 pub const HTTP2_PENDING_RESETS: usize = 64;
 /// Streams reset for the peer's own errors before the connection ends (CVE-2024-0003 class).

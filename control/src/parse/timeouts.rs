@@ -66,8 +66,9 @@ pub(super) fn of_rule(
 /// Linkerd's durations: digits and one of ms, s, m, h, d; a bare 0.
 fn linkerd(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{} is no duration: a number and ms, s, m, h or d", quoted(text));
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (count, unit) = text.split_at_checked(digits).ok_or_else(wrong)?;
+    let trimmed = text.trim();
+    let digits = trimmed.bytes().take_while(u8::is_ascii_digit).count();
+    let (count, unit) = trimmed.split_at_checked(digits).ok_or_else(wrong)?;
     let count: u64 = count.parse().map_err(|_error| wrong())?;
     let millis = match unit {
         "" if count == 0 => Some(0),
@@ -123,7 +124,7 @@ mod tests {
             ("0", 0),
             ("0s", 0),
             ("250ms", 250),
-            ("2s", 2000),
+            (" 2s", 2000),
             ("3m", 180_000),
             ("1h", 3_600_000),
             ("365d", 31_536_000_000),

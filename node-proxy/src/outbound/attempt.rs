@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{limits, upstream::SendError};
 
-/// Counted as open until it is over. Dropped, when its client waits no longer, it counts with the time that it took until then.
+/// Counted as open until it is over. Dropped, when its client is seen to wait no longer, it counts with the time that it took until then.
 pub(super) struct Attempt<'a> {
     client: &'a Client,
     route: &'a Route,

@@ -4,7 +4,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use ::http::{HeaderValue, Request, Response, header};
+use ::http::{HeaderValue, Request, Response, Version, header};
 use parking_lot::Mutex;
 use weir_core::{
     grpc,
@@ -117,7 +117,7 @@ impl Outbound {
             }
             Routing::Answer(response) => return Ok(response),
         };
-        let mut deadline = deadline(&goal, forward.as_ref(), &mut request, started, grpc);
+        let mut deadline = deadline(&goal, forward.as_ref(), &request, started, grpc);
         if let Some(deadline) = &deadline {
             request = request.map(|body| body.told(deadline.progress()));
         }
@@ -143,20 +143,33 @@ impl Outbound {
         let mut failed = None;
         for _ in 0..limits::POOL_RETRIES {
             let excluded = failed.as_ref().and_then(|route: &Arc<Route>| route.path.endpoint.as_deref());
-            let chosen = within(deadline.as_deref_mut(), self.client.choose(goal, excluded)).await;
-            let endpoint = chosen.map_err(ProxyError::Timeout)??;
+            let endpoint = match deadline.as_deref_mut() {
+                None => self.client.choose(goal, excluded).await?,
+                Some(deadline) => {
+                    let chosen = within(deadline, self.client.choose(goal, excluded)).await;
+                    chosen.map_err(ProxyError::Timeout)??
+                }
+            };
             let route = self.route(endpoint.as_ref(), &request, goal);
-            if let Some(deadline) = &mut deadline {
-                deadline.begin_attempt();
-            }
             let attempt = Attempt::begin(&self.client, &route);
-            match within(deadline.as_deref_mut(), self.send(&route, request, started, grpc)).await {
+            let sent = match deadline.as_deref_mut() {
+                // Not through `within`: a future of this size is moved for some thousand instructions.
+                None => Ok(self.send(&route, request, started, grpc).await),
+                Some(deadline) => {
+                    deadline.begin_attempt(request.headers_mut());
+                    Box::pin(within(deadline, self.send(&route, request, started, grpc))).await
+                }
+            };
+            match sent {
                 Ok(Ok(response)) => {
                     attempt.answered();
                     return Ok(response);
                 }
                 Ok(Err(Unsent { error, request: unsent })) => {
                     attempt.failed(&error);
+                    if let Some(deadline) = &mut deadline {
+                        deadline.end_attempt();
+                    }
                     match unsent {
                         Some(unsent) => request = unsent,
                         None => return Err(refused(&error)),
@@ -282,29 +295,19 @@ impl Outbound {
     }
 }
 
-/// The limits of a request, if it has any: its route's, else its Service's, and its client's own (`grpc-timeout`), which is told what is
-/// left of a shorter one.
+/// The limits of a request, if it has any: its route's, else its Service's, and its client's own (`grpc-timeout`).
 fn deadline(
     goal: &Goal,
     forward: Option<&Forward>,
-    request: &mut Request<Body>,
+    request: &Request<Body>,
     started: Instant,
     grpc: bool,
 ) -> Option<Box<Deadline>> {
     let of_service = || goal.destination.service().map(|service| service.timeouts).unwrap_or_default();
-    let own = forward.map_or_else(of_service, Forward::timeouts);
+    let limits = forward.map_or_else(of_service, Forward::timeouts);
     let clients = if grpc { grpc::timeout(request.headers()) } else { None };
-    let limits = own.within(clients);
-    if limits.is_none() {
-        return None;
-    }
-    if clients.is_some()
-        && clients != limits.request
-        && let Some(limit) = limits.request
-    {
-        grpc::set_timeout(request.headers_mut(), limit.saturating_sub(started.elapsed()));
-    }
-    Some(Box::new(Deadline::new(limits, started)))
+    let is_limited = !limits.is_none() || clients.is_some();
+    is_limited.then(|| Box::new(Deadline::new(limits, clients, request.version() == Version::HTTP_2, started)))
 }
 
 /// What the client is told.
