@@ -80,8 +80,10 @@ async fn routes_reach_nodes_and_say_what_became_of_them() {
     let mut node = connect(&control, &stage, "node-a").await;
     assert_eq!(backends(&node.held), None);
     stage.apply(&fs::read_to_string(definition()).unwrap());
-    let established = ["crd/httproutes.gateway.networking.k8s.io", "--for=condition=Established", "--timeout=30s"];
-    stage.kubectl(&[&["wait"], &established[..]].concat());
+    let path = "jsonpath={.status.conditions[?(@.type==\"Established\")].status}";
+    // `kubectl wait` gives up at once on a definition that has no condition yet.
+    let established = ["get", "crd", "httproutes.gateway.networking.k8s.io", "-o", path];
+    stage.until("the definition is established", &established, |said| said == "True");
     stage.until("the kind is served", &["get", "httproutes", "-A"], |said| !said.contains("error"));
     stage.apply(ROUTE);
     let missing = Some(vec!["Service shop/canary not found".to_owned()]);

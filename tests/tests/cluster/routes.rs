@@ -40,7 +40,10 @@ impl<'a> Definition<'a> {
         let folder = folder.expect("WEIR_GATEWAY_API is not set: run `cargo xtask cluster test`");
         let text = fs::read_to_string(folder.join("gateway.networking.k8s.io_httproutes.yaml")).unwrap();
         shop.cluster.apply(&text);
-        shop.cluster.kubectl(&["wait", &format!("crd/{DEFINITION}"), "--for=condition=Established", "--timeout=60s"]);
+        // kubectl gives up at once on a definition that has no condition yet.
+        let established = ["wait", &format!("crd/{DEFINITION}"), "--for=condition=Established", "--timeout=10s"];
+        let is_established = || shop.cluster.try_kubectl(&established).status.success().then_some(());
+        wait::until("the definition is established", PATIENCE, is_established);
         Definition(shop)
     }
 }
