@@ -3,7 +3,7 @@
 //! Must never touch what other controllers say there, and never be written by a replica that does not lead.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -103,7 +103,9 @@ pub(super) async fn follow(client: Client, plane: Arc<Plane>, mut leadership: Le
 fn wanted(plane: &Plane) -> BTreeMap<Name, Said> {
     let mut all: BTreeMap<Name, Said> = {
         let index = plane.index();
-        index.routes().map(|(name, route)| (name.clone(), taken(&index, name, route))).collect()
+        // Once for each Service: a thousand routes of one would look at each other a million times.
+        let mut told = Told::new();
+        index.routes().map(|(name, route)| (name.clone(), taken(&index, &mut told, name, route))).collect()
     };
     let prefix = format!("{} ", Kind::HttpRoute.as_str());
     for finding in plane.findings() {
@@ -122,21 +124,28 @@ fn wanted(plane: &Plane) -> BTreeMap<Name, Said> {
     all
 }
 
-fn taken(index: &Index, name: &Name, route: &HttpRoute) -> Said {
-    let conditions = route.parents.iter().map(|parent| [accepted(index, name, parent), resolved(index, route)]);
+/// Routes that nodes are told, by Service.
+type Told<'a> = HashMap<&'a Name, HashSet<&'a Name>>;
+
+fn taken<'a>(index: &'a Index, told: &mut Told<'a>, name: &Name, route: &'a HttpRoute) -> Said {
+    let conditions = route.parents.iter().map(|parent| [accepted(index, told, name, parent), resolved(index, route)]);
     Said::Taken { generation: route.generation, conditions: conditions.collect() }
 }
 
-fn accepted(index: &Index, route: &Name, parent: &ParentRef) -> Condition {
+fn accepted<'a>(index: &'a Index, told: &mut Told<'a>, route: &Name, parent: &'a ParentRef) -> Condition {
     let none = |message: String| Some(("NoMatchingParent", message));
     let name = &parent.service;
+    let mut is_told = || {
+        let all = || snapshot::in_force(index, name).into_iter().map(|(own, _route)| own).collect();
+        told.entry(name).or_insert_with(all).contains(route)
+    };
     let trouble = match index.service(name) {
         None => none(format!("Service {name} not found")),
         Some(service) if service.addresses.is_empty() => none(format!("Service {name} has no ClusterIP")),
         Some(service) if !service.ports.iter().any(|port| parent.is_for(port)) => {
             none(format!("Service {name} has no such port"))
         }
-        Some(_) if !snapshot::in_force(index, name).iter().any(|(own, _)| *own == route) => {
+        Some(_) if !is_told() => {
             let message = "older routes of this namespace have as many matches or regular expressions as nodes take for one Service";
             Some(("TooManyMatches", message.to_owned()))
         }
