@@ -252,6 +252,10 @@ pub struct Service {
     pub settings: Settings,
     /// Annotations; zero lifts a limit.
     pub timeouts: Option<Timeouts>,
+    /// Annotations; no attempts where nothing is to be sent again.
+    pub retry: Option<v1::Retry>,
+    /// Annotations; none for the default.
+    pub retry_budget: Option<v1::RetryBudget>,
 }
 
 /// One TCP port of a service.

@@ -9,6 +9,7 @@ mod convert;
 mod document;
 mod fields;
 mod probes;
+mod retry;
 mod routes;
 mod settings;
 #[cfg(test)]

@@ -239,6 +239,8 @@ fn service_target(index: &Index, name: &Name, service: &Service, port: u16) -> O
         local_only: service.local_only,
         http_routes: Vec::new(),
         timeouts: timeouts::in_force(service.timeouts, None, Timeouts::default()),
+        retry: service.retry.clone().filter(|retry| retry.limit > 0),
+        retry_budget: service.retry_budget,
     };
     Some((target, slices))
 }

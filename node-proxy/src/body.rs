@@ -28,6 +28,7 @@ use crate::{
     limits,
     pool::{PoolKey, StreamGuard},
     proxy::Worker,
+    replay::Attempt,
     respond,
     telemetry::HttpSeries,
 };
@@ -35,6 +36,8 @@ use crate::{
 enum Kind {
     Incoming(Incoming),
     Full(Option<Bytes>),
+    /// Of a request that may be sent again.
+    Attempt(Attempt),
 }
 
 /// A request or response body.
@@ -45,6 +48,8 @@ pub struct Body {
     open: Option<Open>,
     rest: Rest,
     watch: Option<Watch>,
+    /// Of a response: what was looked at before it was known whether it goes on to the client.
+    seen: Option<Box<Frame<Bytes>>>,
 }
 
 /// What happens to what nobody read.
@@ -66,11 +71,11 @@ enum Watch {
     Response(Box<Deadline>),
 }
 
-type Polled = Poll<Option<Result<Frame<Bytes>, hyper::Error>>>;
+type Polled<E> = Poll<Option<Result<Frame<Bytes>, E>>>;
 
 impl Watch {
     /// Notes what has come, and says which limit has run out, if any.
-    fn look(&mut self, polled: &Polled, over: bool, cx: &mut Context<'_>) -> Option<Limit> {
+    fn look<E>(&mut self, polled: &Polled<E>, over: bool, cx: &mut Context<'_>) -> Option<Limit> {
         let goes_on = !over && matches!(polled, Poll::Pending | Poll::Ready(Some(Ok(_))));
         match self {
             Watch::Request(progress) => {
@@ -104,6 +109,9 @@ pub enum BodyError {
     /// A limit of its request ran out.
     #[error("{0}")]
     TimedOut(Limit),
+    /// Another attempt of its request has begun.
+    #[error("the request is being sent again")]
+    Superseded,
 }
 
 impl From<Incoming> for Body {
@@ -114,14 +122,14 @@ impl From<Incoming> for Body {
 
 impl Body {
     fn new(kind: Kind) -> Body {
-        Body { kind, ends: Vec::new(), open: None, rest: Rest::Left, watch: None }
+        Body { kind, ends: Vec::new(), open: None, rest: Rest::Left, watch: None, seen: None }
     }
 
     /// A request body; its connection is busy for as long as it lives. `is_coming`: its client sends it without being asked to.
     pub fn incoming(incoming: Incoming, open: Open, is_coming: bool) -> Body {
         let (kind, open) = (Kind::Incoming(incoming), Some(open));
         let rest = if is_coming { Rest::Coming } else { Rest::Expected };
-        Body { kind, ends: Vec::new(), open, rest, watch: None }
+        Body { kind, ends: Vec::new(), open, rest, watch: None, seen: None }
     }
 
     /// The connection that this body is sent over is busy for as long as it lives.
@@ -146,10 +154,45 @@ impl Body {
         self
     }
 
+    /// One attempt's.
+    pub fn attempt(attempt: Attempt) -> Body {
+        Body::new(Kind::Attempt(attempt))
+    }
+
+    /// Looks at what comes first, without taking it.
+    ///
+    /// # Errors
+    /// It broke off.
+    pub async fn peek(&mut self) -> Result<Option<&Frame<Bytes>>, BodyError> {
+        if self.seen.is_none() {
+            let frame = poll_fn(|cx| Pin::new(&mut *self).poll_frame(cx)).await;
+            self.seen = frame.transpose()?.map(Box::new);
+        }
+        Ok(self.seen.as_deref())
+    }
+
+    /// Reads away a response that nobody gets, so that its connection can be used again.
+    pub fn read_away(mut self) {
+        if self.is_end_stream() {
+            return;
+        }
+        tokio::spawn(async move {
+            let mut left = limits::REPLAY_BYTES;
+            let reading = async {
+                while let Some(Ok(frame)) = poll_fn(|cx| Pin::new(&mut self).poll_frame(cx)).await {
+                    match left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) {
+                        Some(rest) => left = rest,
+                        None => return,
+                    }
+                }
+            };
+            let _late = tokio::time::timeout(limits::DISCARD, reading).await;
+        });
+    }
+
     /// A response body that has to be whole in time.
-    pub fn limited(mut self, deadline: Box<Deadline>) -> Body {
-        deadline.progress().sent();
-        deadline.progress().moved();
+    pub fn limited(mut self, mut deadline: Box<Deadline>) -> Body {
+        deadline.begin_response();
         if !self.is_end_stream() {
             self.watch = Some(Watch::Response(deadline));
         }
@@ -187,7 +230,10 @@ impl Body {
 
 impl Drop for Body {
     fn drop(&mut self) {
-        if let Some(Watch::Request(progress)) = &self.watch {
+        if let Some(Watch::Request(progress)) = &self.watch
+            // One that another has followed would speak for that one.
+            && !matches!(&self.kind, Kind::Attempt(attempt) if !attempt.is_current())
+        {
             progress.sent();
         }
         if self.rest != Rest::Coming {
@@ -226,8 +272,17 @@ impl HttpBody for Body {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
+        if let Some(seen) = this.seen.take() {
+            return Poll::Ready(Some(Ok(*seen)));
+        }
         let incoming = match &mut this.kind {
             Kind::Incoming(incoming) => incoming,
+            Kind::Attempt(attempt) => {
+                let polled = attempt.poll_frame(cx);
+                let over = attempt.is_end_stream();
+                let _a_requests = this.watch.as_mut().and_then(|watch| watch.look(&polled, over, cx));
+                return polled;
+            }
             Kind::Full(bytes) => {
                 let frame = bytes.take().map(|bytes| Ok(Frame::data(bytes)));
                 this.ends.iter_mut().for_each(|end| end.finish(None));
@@ -264,16 +319,26 @@ impl HttpBody for Body {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.kind {
-            Kind::Incoming(incoming) => incoming.is_end_stream(),
-            Kind::Full(bytes) => bytes.is_none(),
-        }
+        self.seen.is_none()
+            && match &self.kind {
+                Kind::Incoming(incoming) => incoming.is_end_stream(),
+                Kind::Full(bytes) => bytes.is_none(),
+                Kind::Attempt(attempt) => attempt.is_end_stream(),
+            }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.kind {
+        let hint = match &self.kind {
             Kind::Incoming(incoming) => incoming.size_hint(),
             Kind::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
+            Kind::Attempt(attempt) => attempt.size_hint(),
+        };
+        match self.seen.as_ref().and_then(|seen| seen.data_ref()) {
+            None => hint,
+            Some(seen) => match hint.exact() {
+                Some(rest) => SizeHint::with_exact(rest + seen.len() as u64),
+                None => SizeHint::default(),
+            },
         }
     }
 }

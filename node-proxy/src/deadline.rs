@@ -43,6 +43,11 @@ impl Progress {
         self.moved.store(self.nanos(), Ordering::Relaxed);
     }
 
+    /// It begins anew, with another attempt.
+    fn restart(&self) {
+        self.sent.store(0, Ordering::Relaxed);
+    }
+
     /// The last byte of the request went out, or its response begins.
     pub fn sent(&self) {
         let _sent_before = self.sent.compare_exchange(0, self.nanos(), Ordering::Relaxed, Ordering::Relaxed);
@@ -58,6 +63,8 @@ pub struct Deadline {
     has_trailers: bool,
     progress: Arc<Progress>,
     attempt: Option<Duration>,
+    /// Of attempts that another one may follow.
+    retry: Option<Duration>,
     /// Never later than the next limit: what moves the limit away is looked at when this ends.
     sleep: Option<Pin<Box<Sleep>>>,
 }
@@ -68,7 +75,8 @@ impl Deadline {
     pub fn new(limits: Timeouts, clients: Option<Duration>, has_trailers: bool, arrived: Instant) -> Deadline {
         let limits = limits.within(clients);
         let progress = Arc::new(Progress { arrived, sent: AtomicU64::new(0), moved: AtomicU64::new(0) });
-        Deadline { limits, has_own: clients.is_some(), has_trailers, progress, attempt: None, sleep: None }
+        let retry = limits.retry;
+        Deadline { limits, has_own: clients.is_some(), has_trailers, progress, attempt: None, retry, sleep: None }
     }
 
     /// What the bodies tell.
@@ -92,6 +100,32 @@ impl Deadline {
         {
             grpc::set_timeout(headers, end.saturating_sub(now));
         }
+    }
+
+    /// The request is about to be sent, for the first time or again. `is_last`: it will not be once more.
+    pub fn prepare(&mut self, is_last: bool) {
+        self.pause();
+        self.limits.retry = self.retry.filter(|_| !is_last);
+    }
+
+    /// An attempt is over, and its own limits with it.
+    pub fn pause(&mut self) {
+        self.attempt = None;
+        self.sleep = None;
+        self.limits.retry = None;
+        self.progress.restart();
+    }
+
+    /// Its response has begun, and goes on to the client.
+    pub fn begin_response(&mut self) {
+        self.limits.retry = None;
+        self.progress.sent();
+        self.progress.moved();
+    }
+
+    /// Whether so much time is left.
+    pub fn allows(&self, pause: Duration) -> bool {
+        self.limits.request.is_none_or(|end| self.progress.now() + pause < end)
     }
 
     /// It failed, and no other has begun yet.

@@ -33,6 +33,7 @@ pub mod fair;
 pub mod io;
 pub mod pool;
 pub mod queues;
+pub mod replay;
 pub mod tls;
 
 pub mod access_log;

@@ -110,6 +110,10 @@ pub const DISCARDED_BYTES: usize = 16 << 20;
 pub const FAILURE_COST: Duration = Duration::from_secs(5);
 /// Tries of one request over pooled connections that turn out to be closed before anything was sent on them.
 pub const POOL_RETRIES: usize = 3;
+/// Bytes of a request's body that are kept so that it can be sent again (Linkerd's bound); a larger one is sent once.
+pub const REPLAY_BYTES: usize = 64 * 1024;
+/// How long the end of a gRPC response that has begun without a status is waited for: a server that failed says so at once.
+pub const RETRY_PEEK: Duration = Duration::from_millis(10);
 /// Series handles remembered per HTTP connection: clients rarely talk to more endpoints over one connection.
 pub const CONNECTION_SERIES: usize = 16;
 

@@ -6,6 +6,7 @@
 mod attempt;
 mod choose;
 mod http;
+mod retry;
 mod route;
 mod tcp;
 

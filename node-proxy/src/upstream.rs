@@ -3,27 +3,23 @@
 //! Must never send a request twice unless not one byte of it had left, the server says that it did nothing with it, or it is a
 //! safe one that a kept connection died under (RFC 9110 9.2.2).
 
+mod opening;
+
 use std::{error::Error as _, sync::Arc};
 
 use ::http::{Request, Response, Version};
 use http_body::Body as _;
-use hyper::{
-    body::Incoming,
-    client::conn::{http1, http2},
-};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use weir_core::{snapshot::Workload, transport_header::SessionProtocol};
+use hyper::body::Incoming;
+use weir_core::snapshot::Workload;
 
+use self::opening::Opening;
 use crate::{
     body::{Body, Held},
-    dial::{self, DialError},
-    fair::Fair,
-    io::{Io, Prefixed, Transport},
+    dial::DialError,
     limits,
-    metered::{Meter, Metered},
-    pool::{Http2, PoolKey, Via},
+    pool::PoolKey,
     proxy::Worker,
-    telemetry::TcpGuard,
+    telemetry::TcpLabels,
 };
 
 /// Why there is no response.
@@ -56,8 +52,8 @@ pub struct Unsent {
     pub request: Option<Request<Body>>,
 }
 
-/// Opens the count of a connection's bytes; called only when one is made.
-pub type OpenMeter<'a> = &'a (dyn Fn() -> TcpGuard + Sync);
+/// What a connection's bytes are counted under; called only when one is made.
+pub type Labels<'a> = &'a (dyn Fn() -> TcpLabels + Sync);
 
 /// Sends `request` to `key.to` as HTTP/2 or HTTP/1, after the version that it came with.
 ///
@@ -65,20 +61,20 @@ pub type OpenMeter<'a> = &'a (dyn Fn() -> TcpGuard + Sync);
 /// See [`SendError`]; the request comes back with it when it may be tried elsewhere.
 pub async fn send(
     worker: &Arc<Worker>,
-    workload: &Workload,
+    workload: &Arc<Workload>,
     key: &Arc<PoolKey>,
     mut request: Request<Body>,
-    meter: OpenMeter<'_>,
+    labels: Labels<'_>,
 ) -> Result<(Response<Incoming>, Held), Unsent> {
     if request.version() != Version::HTTP_2 {
-        return send_http1(worker, workload, key, request, meter).await;
+        return send_http1(worker, workload, key, request, labels).await;
     }
     if request.uri().authority().is_some() {
-        return send_http2(worker, workload, key, request, meter).await;
+        return send_http2(worker, workload, key, request, labels).await;
     }
     // Host instead of `:authority` (HAProxy does): h2 sends it on as it came only under the other version.
     *request.version_mut() = Version::HTTP_11;
-    let mut sent = send_http2(worker, workload, key, request, meter).await;
+    let mut sent = send_http2(worker, workload, key, request, labels).await;
     if let Err(Unsent { request: Some(unsent), .. }) = &mut sent {
         *unsent.version_mut() = Version::HTTP_2;
     }
@@ -87,18 +83,19 @@ pub async fn send(
 
 async fn send_http1(
     worker: &Arc<Worker>,
-    workload: &Workload,
+    workload: &Arc<Workload>,
     key: &Arc<PoolKey>,
     mut request: Request<Body>,
-    meter: OpenMeter<'_>,
+    labels: Labels<'_>,
 ) -> Result<(Response<Incoming>, Held), Unsent> {
+    let opening = || Opening::new(worker, workload, key, labels());
     for left in (0..limits::POOL_RETRIES).rev() {
         let kept = if left > 0 { worker.pool.take_http1(key) } else { None };
         let is_kept = kept.is_some();
         let mut sender = match kept {
             Some(sender) => sender,
             // Cold: boxed, so that requests over pooled connections do not carry the handshake's state.
-            None => match Box::pin(open_http1(worker, workload, key, meter)).await {
+            None => match Box::pin(opening().http1()).await {
                 Ok(sender) => sender,
                 Err(error) => return Err(Unsent { error: error.into(), request: Some(request) }),
             },
@@ -132,18 +129,19 @@ fn is_left(error: &hyper::Error) -> bool {
 
 async fn send_http2(
     worker: &Arc<Worker>,
-    workload: &Workload,
+    workload: &Arc<Workload>,
     key: &Arc<PoolKey>,
     mut request: Request<Body>,
-    meter: OpenMeter<'_>,
+    labels: Labels<'_>,
 ) -> Result<(Response<Incoming>, Held), Unsent> {
+    let opening = || Opening::new(worker, workload, key, labels());
     for left in (0..limits::POOL_RETRIES).rev() {
         let shared = if left > 0 { worker.pool.http2(key) } else { None };
         let connection = match shared {
             Some(connection) => Ok(connection),
-            None if left > 0 => Box::pin(shared_http2(worker, workload, key, meter)).await,
+            None if left > 0 => Box::pin(opening().shared_http2()).await,
             // Others would use a shared one up again: this request is the first on its own, shared afterwards.
-            None => Box::pin(open_http2(worker, workload, key, meter)).await,
+            None => Box::pin(opening().http2()).await,
         };
         let mut connection = match connection {
             Ok(connection) => connection,
@@ -202,86 +200,4 @@ fn is_refused(error: &hyper::Error) -> bool {
 
 fn h2_cause(error: &hyper::Error) -> Option<&h2::Error> {
     error.source().and_then(|cause| cause.downcast_ref())
-}
-
-async fn open_http1(
-    worker: &Arc<Worker>,
-    workload: &Workload,
-    key: &Arc<PoolKey>,
-    meter: OpenMeter<'_>,
-) -> Result<http1::SendRequest<Body>, DialError> {
-    let io = Metered { io: connect(worker, workload, key, SessionProtocol::Http1).await?, meter: Meter::new(meter()) };
-    let (sender, connection) = http1::Builder::new()
-        .max_buf_size(limits::HTTP1_HEAD_BYTES)
-        .handshake(TokioIo::new(io))
-        .await
-        .map_err(|error| DialError::Connect { to: key.to, source: std::io::Error::other(error) })?;
-    tokio::spawn(Fair::new(async move {
-        if let Err(error) = connection.with_upgrades().await {
-            tracing::debug!(%error, "HTTP/1 connection to a server ended");
-        }
-    }));
-    Ok(sender)
-}
-
-/// A connection that others use as well: a burst of requests dials one.
-async fn shared_http2(
-    worker: &Arc<Worker>,
-    workload: &Workload,
-    key: &Arc<PoolKey>,
-    meter: OpenMeter<'_>,
-) -> Result<Http2, DialError> {
-    let lock = worker.pool.dialling(key);
-    let _dialling = lock.lock().await;
-    // Somebody else may have dialled while we waited.
-    if let Some(connection) = worker.pool.http2(key) {
-        return Ok(connection);
-    }
-    let connection = open_http2(worker, workload, key, meter).await?;
-    worker.pool.put_http2(key, connection.clone());
-    Ok(connection)
-}
-
-async fn open_http2(
-    worker: &Arc<Worker>,
-    workload: &Workload,
-    key: &Arc<PoolKey>,
-    meter: OpenMeter<'_>,
-) -> Result<Http2, DialError> {
-    let io = Metered { io: connect(worker, workload, key, SessionProtocol::Http2).await?, meter: Meter::new(meter()) };
-    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
-        .initial_stream_window_size(limits::HTTP2_STREAM_WINDOW)
-        .initial_connection_window_size(limits::HTTP2_CONNECTION_WINDOW)
-        .max_header_list_size(limits::HTTP2_HEAD_BYTES)
-        .max_send_buf_size(limits::HTTP2_SEND_BUFFER)
-        .max_concurrent_reset_streams(limits::HTTP2_OWN_RESETS)
-        .max_local_error_reset_streams(None)
-        .keep_alive_interval(limits::HTTP2_PING)
-        .keep_alive_timeout(limits::HTTP2_PING_TIMEOUT)
-        .timer(TokioTimer::new())
-        .handshake(TokioIo::new(io))
-        .await
-        .map_err(|error| DialError::Connect { to: key.to, source: std::io::Error::other(error) })?;
-    tokio::spawn(Fair::new(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "HTTP/2 connection to a server ended");
-        }
-    }));
-    Ok(Http2::new(sender))
-}
-
-async fn connect(
-    worker: &Arc<Worker>,
-    workload: &Workload,
-    key: &PoolKey,
-    session: SessionProtocol,
-) -> Result<Io, DialError> {
-    let tcp = match &key.via {
-        Via::App { client } => dial::app(&worker.shared, workload, *client, key.to).await?,
-        Via::Plain { .. } => dial::plain(&worker.shared, workload, key.to).await?,
-        Via::MutualTls { server, .. } => {
-            return dial::mutual_tls(&worker.shared, workload, key.to, server, Some(session)).await;
-        }
-    };
-    Ok(Prefixed::new(Transport::Tcp(tcp)))
 }

@@ -15,6 +15,7 @@ pub mod load;
 pub mod mesh;
 pub mod netns;
 pub mod nginx;
+pub mod python;
 pub mod stop;
 pub mod wait;
 pub mod wire;

@@ -6,9 +6,13 @@
 mod filters;
 #[path = "routes/matching.rs"]
 mod matching;
+#[path = "routes/retries.rs"]
+mod retries;
 #[path = "routes/shifting.rs"]
 mod shifting;
 #[path = "routes/stage.rs"]
 mod stage;
 #[path = "routes/timeouts.rs"]
 mod timeouts;
+#[path = "routes/turns.rs"]
+mod turns;

@@ -22,6 +22,8 @@ pub struct HttpRoute {
     pub rules: Vec<RouteRule>,
     /// Annotations; any of them replaces all of the Service's.
     pub timeouts: Option<Timeouts>,
+    /// Annotations; the same.
+    pub retry: Option<v1::Retry>,
 }
 
 /// A Service, or one port of it.
@@ -46,6 +48,8 @@ pub struct RouteRule {
     pub backends: Option<Vec<RouteBackend>>,
     /// `timeouts`; zero lifts a limit.
     pub timeouts: Timeouts,
+    /// `retry`; no attempts where nothing is to be sent again.
+    pub retry: Option<v1::Retry>,
 }
 
 /// One backend of a rule.

@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 use weir_api::v1;
 use weir_core::identity::Identity;
 
-use super::{FieldError, Options, fields, probes, quoted, settings, timeouts};
+use super::{FieldError, Options, fields, probes, quoted, retry, settings, timeouts};
 use crate::objects::{
     MESHED, Name, Namespace, OPTED_OUT, Object, Pod, Service, ServicePort, Settings, Slice, SliceEndpoint, Unfit,
 };
@@ -189,6 +189,10 @@ pub(super) fn service(service: &fields::Service) -> Outcome<FieldError> {
     let timeouts = timeouts::annotated(annotations, &mut unread);
     let unlimited = "there is no such limit";
     flaws.extend(unread.into_iter().map(|flaw| settings::meanwhile(flaw.field, &flaw.reason, unlimited)));
+    let mut unread = Vec::new();
+    let (retry, retry_budget) = (retry::annotated(annotations, &mut unread), retry::budget(annotations, &mut unread));
+    let unsaid = "it is as good as not there";
+    flaws.extend(unread.into_iter().map(|flaw| settings::meanwhile(flaw.field, &flaw.reason, unsaid)));
     let Some(spec) = &service.spec else {
         return Err(vec![FieldError::new("spec", "missing")]);
     };
@@ -214,7 +218,8 @@ pub(super) fn service(service: &fields::Service) -> Outcome<FieldError> {
         });
     }
     let local_only = spec.internal_traffic_policy.as_deref() == Some("Local");
-    checked(Object::Service(Arc::new(Service { addresses, ports, local_only, settings, timeouts })), flaws, errors)
+    let service = Service { addresses, ports, local_only, settings, timeouts, retry, retry_budget };
+    checked(Object::Service(Arc::new(service)), flaws, errors)
 }
 
 /// Linkerd's reading (2.18): what is declared and not known is not touched.

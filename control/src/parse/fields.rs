@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 pub(super) use self::routes::{
-    BackendRef, Header, HeaderModifier, HttpRoute, HttpRouteFilter, HttpRouteMatch, HttpRouteRule, HttpRouteTimeouts,
-    ParentRef, PathModifier, RouteParents, ValueMatch,
+    BackendRef, Header, HeaderModifier, HttpRoute, HttpRouteFilter, HttpRouteMatch, HttpRouteRetry, HttpRouteRule,
+    HttpRouteTimeouts, ParentRef, PathModifier, RouteParents, ValueMatch,
 };
 
 /// Metadata of any kind.

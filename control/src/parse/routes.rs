@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use weir_api::v1::{self, http_filter::Filter, http_match, path_modifier, value_match};
 
-use super::{FieldError, convert::Outcome, fields, quoted, timeouts};
+use super::{FieldError, convert::Outcome, fields, quoted, retry, timeouts};
 use crate::objects::{HttpRoute, Invalid, Name, Object, ParentRef, RouteBackend, RouteRule};
 
 /// Whether a route has a Service as a parent: all others are somebody else's.
@@ -38,6 +38,7 @@ pub(super) fn http_route(given: &fields::HttpRoute) -> Outcome<FieldError> {
         hostnames: spec.hostnames.clone().unwrap_or_default(),
         rules,
         timeouts: timeouts::annotated(given.metadata.annotations.as_ref(), &mut errors),
+        retry: retry::annotated(given.metadata.annotations.as_ref(), &mut errors),
     };
     if errors.is_empty() {
         errors.extend(refused_by_nodes(&route));
@@ -70,12 +71,9 @@ fn service_parent(
 
 fn rule(namespace: &str, at: usize, given: &fields::HttpRouteRule, errors: &mut Vec<FieldError>) -> RouteRule {
     let field = format!("spec.rules[{at}]");
-    for (name, is_set) in
-        [("retry", given.retry.is_some()), ("sessionPersistence", given.session_persistence.is_some())]
-    {
-        if is_set {
-            errors.push(FieldError::new(format!("{field}.{name}"), "is not supported yet; leave it out"));
-        }
+    if given.session_persistence.is_some() {
+        let reason = "is not supported yet; leave it out";
+        errors.push(FieldError::new(format!("{field}.sessionPersistence"), reason));
     }
     let mut matches: Vec<v1::HttpMatch> = Vec::new();
     for (at, given) in given.matches.iter().flatten().enumerate() {
@@ -93,7 +91,8 @@ fn rule(namespace: &str, at: usize, given: &fields::HttpRouteRule, errors: &mut 
     });
     let backends = backends.filter(|backends| !backends.is_empty());
     let timeouts = timeouts::of_rule(&field, given.timeouts.as_ref(), errors);
-    RouteRule { matches, filters, backends, timeouts }
+    let retry = retry::of_rule(&field, given.retry.as_ref(), errors);
+    RouteRule { matches, filters, backends, timeouts, retry }
 }
 
 fn http_match(field: &str, given: &fields::HttpRouteMatch, errors: &mut Vec<FieldError>) -> v1::HttpMatch {
@@ -273,6 +272,7 @@ fn refused_by_nodes(route: &HttpRoute) -> Option<FieldError> {
             filters: rule.filters.iter().chain(of_backends).cloned().collect(),
             destination: Some(v1::http_rule::Destination::Itself(v1::Itself {})),
             timeouts: None,
+            retry: None,
         }
     });
     let given = v1::HttpRoute {

@@ -204,7 +204,11 @@ fn a_route_that_cannot_be_followed_as_it_is_written_is_refused_whole() {
         ("timeouts: {request: 1d}", "spec.rules[0].timeouts.request", "no duration"),
         ("timeouts: {request: 1s, backendRequest: 2s}", "spec.rules[0].timeouts.backendRequest", "longer"),
         ("timeouts: {reqest: 1s}", "spec.rules[0].timeouts.reqest", "unknown field"),
-        ("retry: {attempts: 1}", "spec.rules[0].retry", "not supported"),
+        ("retry: {attempts: -1}", "spec.rules[0].retry.attempts", "-1"),
+        ("retry: {codes: [500, 302]}", "spec.rules[0].retry.codes[1]", "302"),
+        ("retry: {backoff: 1d}", "spec.rules[0].retry.backoff", "no duration"),
+        ("retry: {atempts: 1}", "spec.rules[0].retry.atempts", "unknown field"),
+        ("sessionPersistence: {}", "spec.rules[0].sessionPersistence", "not supported"),
     ] {
         let parsed = parse(&route("web", "demo", &format!("  rules: [{{{rule}}}]")));
         assert_eq!((parsed.objects.len(), parsed.refused.len()), (0, 1), "{rule}");

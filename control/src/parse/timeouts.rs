@@ -34,6 +34,7 @@ pub(super) fn annotated(
         backend_request: None,
         response: response.flatten(),
         idle: idle.flatten(),
+        retry: None,
     })
 }
 
@@ -64,7 +65,7 @@ pub(super) fn of_rule(
 }
 
 /// Linkerd's durations: digits and one of ms, s, m, h, d; a bare 0.
-fn linkerd(text: &str) -> Result<Duration, String> {
+pub(super) fn linkerd(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{} is no duration: a number and ms, s, m, h or d", quoted(text));
     let trimmed = text.trim();
     let digits = trimmed.bytes().take_while(u8::is_ascii_digit).count();
@@ -84,7 +85,7 @@ fn linkerd(text: &str) -> Result<Duration, String> {
 }
 
 /// Gateway API's durations (GEP-2257): one to four times up to five digits and one of h, m, s, ms.
-fn gateway(text: &str) -> Result<Duration, String> {
+pub(super) fn gateway(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{} is no duration: such as 1h, 10s, 250ms or 1m30s", quoted(text));
     let (mut rest, mut millis) = (text, 0_u64);
     for _ in 0..4 {

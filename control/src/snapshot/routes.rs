@@ -78,12 +78,16 @@ fn http_rule(
             http_rule::Destination::Backends(v1::HttpBackends { backends })
         }
     };
-    let of_service = index.service(service).and_then(|service| service.timeouts);
+    let service = index.service(service);
+    // Annotations of a route stand above its rules, as they do for time limits; a Service's below.
+    let of_service = || service.and_then(|service| service.retry.clone());
+    let retry = route.retry.clone().or_else(|| rule.retry.clone()).or_else(of_service);
     v1::HttpRule {
         matches: rule.matches.clone(),
         filters: rule.filters.clone(),
         destination: Some(destination),
-        timeouts: timeouts::in_force(of_service, route.timeouts, rule.timeouts),
+        timeouts: timeouts::in_force(service.and_then(|service| service.timeouts), route.timeouts, rule.timeouts),
+        retry: retry.filter(|retry| retry.limit > 0),
     }
 }
 

@@ -18,6 +18,7 @@ pub mod load;
 
 pub mod inbound;
 pub mod outbound;
+pub mod retry;
 pub mod route;
 pub mod timeouts;
 

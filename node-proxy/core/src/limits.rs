@@ -36,3 +36,15 @@ pub const PATTERN_CACHE_BYTES: usize = 1 << 20;
 pub const ROUTE_PATTERNS: usize = 512;
 /// Matches of the routes of one port that hold for the same clients: some 150 routes of the greatest size that Gateway API allows.
 pub const ROUTE_MATCHES: usize = 20_000;
+/// Ranges of statuses that one rule sends requests again for.
+pub const RETRY_STATUSES: usize = 64;
+/// Attempts of one request after the first one. Budgets and pauses end them long before.
+pub const RETRIES: u16 = 100;
+/// Before the second attempt of a request (Linkerd's); doubles with each.
+pub const RETRY_PAUSE: Duration = Duration::from_millis(25);
+/// What it doubles to (Linkerd's), before jitter.
+pub const RETRY_PAUSE_MOST: Duration = Duration::from_millis(250);
+/// For how long a request counts in a retry budget at least: a tenth of it is still a time in which something happens.
+pub const RETRY_TTL_MIN: Duration = Duration::from_secs(1);
+/// The same at most: what was an hour ago says nothing about what a service bears now.
+pub const RETRY_TTL_MAX: Duration = Duration::from_secs(3600);

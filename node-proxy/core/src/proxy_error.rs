@@ -55,7 +55,7 @@ pub enum ProxyError {
 
 impl ProxyError {
     /// All of them, for tables and tests.
-    pub const ALL: [ProxyError; 16] = [
+    pub const ALL: [ProxyError; 17] = [
         ProxyError::FailFast,
         ProxyError::LoadShed,
         ProxyError::ConnectFailed,
@@ -65,6 +65,7 @@ impl ProxyError {
         ProxyError::Timeout(Limit::BackendRequest),
         ProxyError::Timeout(Limit::Response),
         ProxyError::Timeout(Limit::Idle),
+        ProxyError::Timeout(Limit::Retry),
         ProxyError::Unauthorized(Denial::Nobody),
         ProxyError::Unauthorized(Denial::Unauthenticated),
         ProxyError::Unauthorized(Denial::OutsideCluster),

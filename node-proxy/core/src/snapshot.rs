@@ -23,6 +23,7 @@ use crate::{
     inbound::InboundPolicy,
     load::Load,
     protocol::{PortProtocols, PortRange, Protocol},
+    retry::{Budget, Retry},
     route::Routes,
     timeouts::Timeouts,
 };
@@ -145,6 +146,10 @@ pub struct ServiceTarget {
     pub backends: Vec<Arc<ServiceTarget>>,
     /// Of requests that no route decides about.
     pub timeouts: Timeouts,
+    /// The same.
+    pub retry: Option<Box<Retry>>,
+    /// What may be sent again to its endpoints; survives all changes but those of its own settings.
+    pub retry_budget: Arc<Budget>,
     ready: usize,
 }
 

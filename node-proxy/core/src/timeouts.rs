@@ -17,6 +17,8 @@ pub struct Timeouts {
     pub response: Option<Duration>,
     /// Without a frame in either direction.
     pub idle: Option<Duration>,
+    /// From when the request has been sent whole until its response begins; of attempts that another one may follow.
+    pub retry: Option<Duration>,
 }
 
 /// Which limit ran out.
@@ -30,6 +32,8 @@ pub enum Limit {
     Response,
     /// [`Timeouts::idle`]
     Idle,
+    /// [`Timeouts::retry`]
+    Retry,
 }
 
 /// How far a request is, in time since its arrival.
@@ -53,6 +57,7 @@ impl Timeouts {
             backend_request: limit(given.backend_request_ms),
             response: limit(given.response_ms),
             idle: limit(given.idle_ms),
+            retry: None,
         }
     }
 
@@ -77,6 +82,7 @@ impl Timeouts {
             (self.backend_request, stage.attempt, Limit::BackendRequest),
             (self.response, Some(sent), Limit::Response),
             (self.idle, Some(stage.moved), Limit::Idle),
+            (self.retry, Some(sent), Limit::Retry),
         ];
         let ends = limits.into_iter().filter_map(|(limit, from, which)| Some((from?.saturating_add(limit?), which)));
         ends.min_by_key(|(at, _which)| *at)
@@ -91,6 +97,7 @@ impl Limit {
             Limit::BackendRequest => "backend request timeout",
             Limit::Response => "response timeout",
             Limit::Idle => "idle timeout",
+            Limit::Retry => "retry timeout",
         }
     }
 }
@@ -116,6 +123,7 @@ mod tests {
             backend_request: Some(ms(50)),
             response: Some(ms(30)),
             idle: Some(ms(20)),
+            retry: None,
         };
         let stage = |attempt, sent: Option<u64>, moved| Stage {
             attempt: Some(ms(attempt)),
@@ -136,8 +144,12 @@ mod tests {
         assert_eq!(Timeouts::default().next(&Stage::default(), ms(1)), None);
         let waits = Timeouts { backend_request: Some(ms(50)), ..Timeouts::default() };
         assert_eq!(waits.next(&Stage::default(), ms(500)), None, "no attempt has begun");
-        let response = Timeouts { response: Some(ms(30)), ..Timeouts::default() };
-        assert_eq!(response.next(&stage(0, None, 0), ms(500)), Some((ms(530), Limit::Response)), "still being sent");
+        for (limits, limit) in [
+            (Timeouts { response: Some(ms(30)), ..Timeouts::default() }, Limit::Response),
+            (Timeouts { retry: Some(ms(30)), ..Timeouts::default() }, Limit::Retry),
+        ] {
+            assert_eq!(limits.next(&stage(0, None, 0), ms(500)), Some((ms(530), limit)), "still being sent");
+        }
     }
 
     #[test]

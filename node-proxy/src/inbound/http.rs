@@ -105,8 +105,8 @@ impl Server {
     async fn send(&self, mut request: Request<Body>) -> Result<(Response<Body>, Held), ProxyError> {
         let connect = request.method() == Method::CONNECT;
         let client_half = upgrade::take(&mut request);
-        let meter = || self.worker.shared.telemetry.tcp(&self.tcp_labels(false)).open();
-        let sent = upstream::send(&self.worker, &self.workload, &self.key, request, &meter).await;
+        let labels = || self.tcp_labels(false);
+        let sent = upstream::send(&self.worker, &self.workload, &self.key, request, &labels).await;
         let (mut response, held) = sent.map_err(|Unsent { error, .. }| {
             tracing::debug!(%error, pod = %self.workload.pod.name, "application did not answer");
             match error {

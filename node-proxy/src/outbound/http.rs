@@ -2,7 +2,10 @@
 //!
 //! Must never send a request on whose bytes may have been acted upon a second time.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use ::http::{HeaderValue, Request, Response, Version, header};
 use parking_lot::Mutex;
@@ -11,6 +14,7 @@ use weir_core::{
     outbound::Transport,
     protocol::Protocol,
     proxy_error::ProxyError,
+    retry::Retry,
     route::Forward,
     snapshot::{Destination, ServiceTarget},
 };
@@ -26,6 +30,7 @@ use crate::{
         Client,
         attempt::Attempt,
         choose::{Goal, Path, ServiceName, service_name},
+        retry::{Again, Persistence},
         route::{Routing, routed},
     },
     respond,
@@ -51,7 +56,7 @@ pub(super) async fn serve(client: Arc<Client>, destination: Arc<Destination>, io
 }
 
 /// The HTTP requests of one connection.
-struct Outbound {
+pub(super) struct Outbound {
     client: Arc<Client>,
     current: Mutex<Current>,
 }
@@ -117,11 +122,21 @@ impl Outbound {
             }
             Routing::Answer(response) => return Ok(response),
         };
+        let retry = retry(&goal, forward.as_ref()).filter(|_| Again::is_for(&request));
         let mut deadline = deadline(&goal, forward.as_ref(), &request, started, grpc);
-        if let Some(deadline) = &deadline {
-            request = request.map(|body| body.told(deadline.progress()));
-        }
-        let mut response = self.balance(&goal, request, started, grpc, deadline.as_deref_mut()).await?;
+        let mut response = match retry {
+            Some(retry) => {
+                let how = Persistence { goal: &goal, retry, started, grpc };
+                Box::pin(self.persist(how, Again::new(request), deadline.as_deref_mut())).await?
+            }
+            None => {
+                if let Some(deadline) = &mut deadline {
+                    deadline.prepare(true);
+                    request = request.map(|body| body.told(deadline.progress()));
+                }
+                self.balance(&goal, request, started, grpc, deadline.as_deref_mut(), &mut None).await?
+            }
+        };
         if let Some(deadline) = deadline {
             response = response.map(|body| body.limited(deadline));
         }
@@ -131,18 +146,18 @@ impl Outbound {
         Ok(response)
     }
 
-    /// Sends it to one endpoint after the other, as long as that is safe.
-    async fn balance(
+    /// Sends it to one endpoint after the other, as long as that is safe. `tried`: where it was before, and where it has been now.
+    pub(super) async fn balance(
         &self,
         goal: &Goal,
         mut request: Request<Body>,
         started: Instant,
         grpc: bool,
         mut deadline: Option<&mut Deadline>,
+        tried: &mut Option<Arc<Route>>,
     ) -> Result<Response<Body>, ProxyError> {
-        let mut failed = None;
         for _ in 0..limits::POOL_RETRIES {
-            let excluded = failed.as_ref().and_then(|route: &Arc<Route>| route.path.endpoint.as_deref());
+            let excluded = tried.as_ref().and_then(|route| route.path.endpoint.as_deref());
             let endpoint = match deadline.as_deref_mut() {
                 None => self.client.choose(goal, excluded).await?,
                 Some(deadline) => {
@@ -150,14 +165,14 @@ impl Outbound {
                     chosen.map_err(ProxyError::Timeout)??
                 }
             };
-            let route = self.route(endpoint.as_ref(), &request, goal);
-            let attempt = Attempt::begin(&self.client, &route);
+            let route = &*tried.insert(self.route(endpoint.as_ref(), &request, goal));
+            let attempt = Attempt::begin(&self.client, route);
             let sent = match deadline.as_deref_mut() {
                 // Not through `within`: a future of this size is moved for some thousand instructions.
-                None => Ok(self.send(&route, request, started, grpc).await),
+                None => Ok(self.send(route, request, started, grpc).await),
                 Some(deadline) => {
                     deadline.begin_attempt(request.headers_mut());
-                    Box::pin(within(deadline, self.send(&route, request, started, grpc))).await
+                    Box::pin(within(deadline, self.send(route, request, started, grpc))).await
                 }
             };
             match sent {
@@ -174,7 +189,6 @@ impl Outbound {
                         Some(unsent) => request = unsent,
                         None => return Err(refused(&error)),
                     }
-                    failed = Some(route);
                 }
                 Err(limit) => {
                     attempt.timed_out(limit);
@@ -199,8 +213,8 @@ impl Outbound {
         let connect = request.method() == ::http::Method::CONNECT;
         let client_half = upgrade::take(&mut request);
         let worker = &self.client.worker;
-        let meter = || worker.shared.telemetry.tcp(&self.tcp_labels(route)).open();
-        let sent = upstream::send(worker, &self.client.workload, &route.path.key, request, &meter).await;
+        let labels = || self.tcp_labels(route);
+        let sent = upstream::send(worker, &self.client.workload, &route.path.key, request, &labels).await;
         let (mut response, held) = sent?;
         if let Some(half) = client_half.filter(|_| upgrade::agreed(connect, response.status())) {
             upgrade::join(half, &mut response);
@@ -232,6 +246,10 @@ impl Outbound {
             done: false,
         };
         response.map(|body| body.on_end(end))
+    }
+
+    pub(super) fn now(&self) -> Duration {
+        self.client.worker.shared.now()
     }
 
     /// The destination as it is now; open requests keep the one that they began with.
@@ -304,10 +322,17 @@ fn deadline(
     grpc: bool,
 ) -> Option<Box<Deadline>> {
     let of_service = || goal.destination.service().map(|service| service.timeouts).unwrap_or_default();
-    let limits = forward.map_or_else(of_service, Forward::timeouts);
+    let mut limits = forward.map_or_else(of_service, Forward::timeouts);
+    limits.retry = retry(goal, forward).and_then(|retry| retry.timeout);
     let clients = if grpc { grpc::timeout(request.headers()) } else { None };
     let is_limited = !limits.is_none() || clients.is_some();
     is_limited.then(|| Box::new(Deadline::new(limits, clients, request.version() == Version::HTTP_2, started)))
+}
+
+/// When it is sent again: as its route says, else its Service.
+fn retry<'a>(goal: &'a Goal, forward: Option<&'a Forward>) -> Option<&'a Retry> {
+    let of_service = || goal.destination.service().and_then(|service| service.retry.as_deref());
+    forward.map_or_else(of_service, Forward::retry)
 }
 
 /// What the client is told.

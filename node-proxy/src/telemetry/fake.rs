@@ -146,6 +146,8 @@ pub(crate) fn service() -> Vec<v1::Resource> {
         local_only: false,
         http_routes: Vec::new(),
         timeouts: None,
+        retry: None,
+        retry_budget: None,
     };
     let destination = v1::Destination { target: Some(v1::destination::Target::Service(service)) };
     vec![

@@ -1,13 +1,15 @@
 //! grpcio as server and client.
 
-use crate::stage::{GRPC, RAW, Stage, python};
+use weir_tests::python;
+
+use crate::stage::{GRPC, RAW, Stage};
 
 const PROGRAM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/interop/calls.py");
 
 /// grpcio serves in both pods.
 fn serving() -> Stage {
     let mut stage = Stage::new();
-    let python = python();
+    let python = python::interpreter();
     for index in 0..2 {
         let command = [python.to_str().unwrap(), PROGRAM, "serve", "[::]:50051"];
         let running = stage.start(&stage.servers[index].pod, "grpc", &command, GRPC);
@@ -20,7 +22,7 @@ fn serving() -> Stage {
 fn case(stage: &Stage, name: &str, port: u16) {
     for server in &stage.servers {
         let target = format!("{}:{port}", server.address);
-        let python = python();
+        let python = python::interpreter();
         let said = stage
             .client
             .run("timeout", &["60", python.to_str().unwrap(), PROGRAM, name, &target, &stage.client.identity()]);

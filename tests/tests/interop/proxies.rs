@@ -1,6 +1,8 @@
 //! Envoy and HAProxy as applications: a client's own proxy before the mesh, a server's own proxy behind it.
 
-use crate::stage::{HTTP1, HTTP2, OTHER, RAW, Server, Stage, python};
+use weir_tests::python;
+
+use crate::stage::{HTTP1, HTTP2, OTHER, RAW, Server, Stage};
 
 /// What curl gets over a proxy in the client's pod: HTTP/1 and HTTP/2, body and reason phrases of nginx.
 fn through(stage: &Stage, port: u16, server: &Server) {
@@ -34,7 +36,7 @@ fn envoy(port: u16, address: &str, to: u16, http2: bool) -> String {
 #[test]
 fn envoy_before_and_behind_the_mesh() {
     let mut stage = Stage::with_nginx();
-    let binary = python().with_file_name("envoy");
+    let binary = python::interpreter().with_file_name("envoy");
     let mut start = |name: &str, index: Option<usize>, port: u16, address: &str, to: u16, http2: bool| {
         let file = stage.folder("envoy").join(format!("{name}.yaml"));
         std::fs::write(&file, envoy(port, address, to, http2)).unwrap();

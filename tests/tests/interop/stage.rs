@@ -1,7 +1,6 @@
 //! One client pod, one server pod on its node and one on the other, with a service each.
 
 use std::{
-    env,
     net::{Ipv6Addr, TcpListener, TcpStream},
     path::PathBuf,
     process::Command,
@@ -171,15 +170,6 @@ pub(crate) fn listening(pod: &Pod, port: u16, daemon: &Daemon) {
     wait::until(&format!("port {port} of {} is open: {}", pod.name, daemon.log()), Duration::from_secs(20), || {
         (!pod.run("ss", &["-Hltn", &filter]).trim().is_empty()).then_some(())
     });
-}
-
-/// The Python that has grpcio and Envoy.
-pub(crate) fn python() -> PathBuf {
-    let given = env::var_os("WEIR_PYTHON").map(PathBuf::from);
-    let path =
-        given.unwrap_or_else(|| PathBuf::from(env::var_os("HOME").unwrap()).join(".cache/weir/python/bin/python3"));
-    assert!(path.is_file(), "{} is not there: `cargo xtask test` makes it", path.display());
-    path
 }
 
 /// SHA-256 of a file.

@@ -121,6 +121,14 @@ impl Stage {
         shares
     }
 
+    /// All samples of a family at a node that have these labels, together.
+    pub(crate) fn sum(&self, node: usize, family: &str, labels: &[&str]) -> f64 {
+        let text = self.mesh.admin(node, "/metrics");
+        let own = text.lines().filter(|line| line.split_once('{').is_some_and(|(name, _)| name == family));
+        let own = own.filter(|line| labels.iter().all(|label| line.contains(label)));
+        own.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
     /// A service's ClusterIP by the number of its server.
     pub(crate) fn address(&self, server: usize) -> &str {
         &self.addresses[server]
@@ -134,8 +142,19 @@ fn program(mesh: &Mesh, pod: &Pod) -> Daemon {
     // Refused after three seconds; and eight seconds for one answer.
     let late = "location /late { auth_delay 3s; auth_basic late; auth_basic_user_file /dev/null; }";
     let slow = format!("location = /slow {{ root {{FOLDER}}/files; limit_rate {}; }}", SLOW_BYTES / 8);
+    let fails = "location /down { return 503; }";
+    let (flaky, code) = if name == "v2" {
+        (
+            "location /flaky { return 503; } location /tardy { auth_delay 3s; auth_basic late; auth_basic_user_file /dev/null; }",
+            14,
+        )
+    } else {
+        ("", 0)
+    };
+    let call =
+        format!("location /call {{ default_type application/grpc; add_header grpc-status {code}; return 200; }}");
     let body = format!(
-        "add_header x-own mine; add_header x-secret hidden; {late} {slow} location / {{ return 200 \"{said}\"; }}"
+        "add_header x-own mine; add_header x-secret hidden; {late} {slow} {fails} {flaky} {call} location / {{ return 200 \"{said}\"; }}"
     );
     let servers = format!(
         "server {{ listen [::]:{HTTP1} ipv6only=off; server_name {name}; {body} }}\n\

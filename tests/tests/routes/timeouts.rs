@@ -1,5 +1,6 @@
 //! Time limits from YAML to bytes. `/late` answers 401 after three seconds, `/slow` takes eight for its body.
 
+use rustix::process::{Pid, Signal, kill_process};
 use weir_tests::{mesh::ServiceOptions, wait};
 
 use crate::stage::{HTTP1, HTTP2, PATIENCE, SLOW_BYTES, Stage, ask};
@@ -114,6 +115,26 @@ fn grpc_deadlines_are_honoured_and_reduced() {
         let told = answer.asked.get("timeout").and_then(|text| text.strip_suffix('u')?.parse::<u64>().ok());
         assert!(told.is_some_and(|micros| (1..most).contains(&micros)), "{timeout} {answer:?}");
     }
+}
+
+/// A request that is over leaves the connection that it asked for to the next one: else a limit shorter than a handshake would never get
+/// one. Seen to fail with a dial that ends with its request.
+#[test]
+fn a_connection_outlives_the_request_that_asked_for_it() {
+    const PORT: u16 = 9000;
+    let mut stage = Stage::start();
+    let mut options = ServiceOptions::new("brief", PORT, PORT);
+    options.annotations = vec![("timeout.linkerd.io/request".to_owned(), "300ms".to_owned())];
+    let address = stage.mesh.service(&options, &[&stage.servers[0]]);
+    let worker = stage.mesh.worker(1).and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)).unwrap();
+    kill_process(worker, Signal::STOP).unwrap();
+    wait::until("a request is over before the handshake is", PATIENCE, || {
+        let answer = ask(&stage.client, &format!("http://{address}:{PORT}/"), &[]);
+        (answer.headers.get("l5d-proxy-error").map(String::as_str) == Some("request timeout")).then_some(())
+    });
+    kill_process(worker, Signal::CONT).unwrap();
+    let labels = ["direction=\"outbound\"", "peer=\"dst\"", "dst_service=\"brief\""];
+    wait::until("the connection is there", PATIENCE, || (stage.sum(0, "tcp_open_total", &labels) > 0.0).then_some(()));
 }
 
 /// What nobody waits for any more is no load of its endpoint. Seen to fail before `Attempt` counted what is dropped: each client that

@@ -171,6 +171,55 @@ pub struct ServiceTarget {
     /// Of requests that no route decides about.
     #[prost(message, optional, tag = "9")]
     pub timeouts: ::core::option::Option<Timeouts>,
+    /// The same. Unset: nothing is sent again.
+    #[prost(message, optional, tag = "10")]
+    pub retry: ::core::option::Option<Retry>,
+    /// Of all requests that go to its endpoints, whatever their rule. Unset: 200 of 1000, 10 each second, 10 s.
+    #[prost(message, optional, tag = "11")]
+    pub retry_budget: ::core::option::Option<RetryBudget>,
+}
+/// What is sent again.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Retry {
+    /// HTTP statuses to do so for.
+    #[prost(message, repeated, tag = "1")]
+    pub statuses: ::prost::alloc::vec::Vec<StatusRange>,
+    /// gRPC codes.
+    #[prost(uint32, repeated, tag = "2")]
+    pub codes: ::prost::alloc::vec::Vec<u32>,
+    /// Also when there was no answer: no connection, one that broke, an attempt whose time ran out.
+    #[prost(bool, tag = "3")]
+    pub unanswered: bool,
+    /// Attempts after the first one; 0: none.
+    #[prost(uint32, tag = "4")]
+    pub limit: u32,
+    /// From when an attempt has been sent whole until its response begins, milliseconds, but not of the last one; 0: none.
+    #[prost(uint64, tag = "5")]
+    pub timeout_ms: u64,
+    /// Before the second attempt, milliseconds; 0: 25.
+    #[prost(uint64, tag = "6")]
+    pub pause_ms: u64,
+}
+/// Inclusive, 100 to 599.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StatusRange {
+    #[prost(uint32, tag = "1")]
+    pub first: u32,
+    #[prost(uint32, tag = "2")]
+    pub last: u32,
+}
+/// What retries may add to the load of a service.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RetryBudget {
+    /// For each thousand requests.
+    #[prost(uint32, tag = "1")]
+    pub ratio_permille: u32,
+    /// Each second, however few requests there are.
+    #[prost(uint32, tag = "2")]
+    pub min_per_second: u32,
+    /// For how long a request counts, milliseconds.
+    #[prost(uint64, tag = "3")]
+    pub ttl_ms: u64,
 }
 /// Time limits of a request in milliseconds; 0: none.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -225,6 +274,9 @@ pub struct HttpRule {
     pub filters: ::prost::alloc::vec::Vec<HttpFilter>,
     #[prost(message, optional, tag = "5")]
     pub timeouts: ::core::option::Option<Timeouts>,
+    /// Unset: nothing is sent again.
+    #[prost(message, optional, tag = "6")]
+    pub retry: ::core::option::Option<Retry>,
     /// Where its requests go.
     #[prost(oneof = "http_rule::Destination", tags = "3, 4")]
     pub destination: ::core::option::Option<http_rule::Destination>,

@@ -54,7 +54,7 @@ pub(in crate::parse) struct HttpRouteRule {
     pub(in crate::parse) filters: Option<Vec<HttpRouteFilter>>,
     pub(in crate::parse) backend_refs: Option<Vec<BackendRef>>,
     pub(in crate::parse) timeouts: Option<HttpRouteTimeouts>,
-    pub(in crate::parse) retry: Option<IgnoredAny>,
+    pub(in crate::parse) retry: Option<HttpRouteRetry>,
     pub(in crate::parse) session_persistence: Option<IgnoredAny>,
 }
 
@@ -63,6 +63,15 @@ pub(in crate::parse) struct HttpRouteRule {
 pub(in crate::parse) struct HttpRouteTimeouts {
     pub(in crate::parse) request: Option<String>,
     pub(in crate::parse) backend_request: Option<String>,
+}
+
+/// GEP-1731, experimental channel.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+pub(in crate::parse) struct HttpRouteRetry {
+    pub(in crate::parse) codes: Option<Vec<i32>>,
+    pub(in crate::parse) attempts: Option<i32>,
+    pub(in crate::parse) backoff: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -12,7 +12,7 @@ use super::{
     matches::HeaderMatch,
     rule::{Backend, Backends, ObjectRef, Route, Routes, Rule},
 };
-use crate::{limits, timeouts::Timeouts};
+use crate::{limits, retry::Retry, timeouts::Timeouts};
 
 /// Compiles the routes of one port. Backends' services are numbered in the order of [`services`].
 ///
@@ -134,6 +134,7 @@ fn converted_rule(given: &v1::HttpRule, next: &mut usize) -> Result<Rule, Invali
         matches: given.matches.iter().map(converted_match).collect::<Result<_, _>>()?,
         backends,
         timeouts: Timeouts::of_api(given.timeouts.as_ref()),
+        retry: Retry::of_api(given.retry.as_ref()).map_err(|reason| Invalid::new("rules", reason))?,
     })
 }
 

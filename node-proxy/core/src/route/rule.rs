@@ -7,7 +7,7 @@ use foldhash::fast::RandomState;
 use http::{HeaderValue, StatusCode};
 
 use super::{Facts, Filter, Hostname, HttpMatch, PathMatch, Table};
-use crate::timeouts::Timeouts;
+use crate::{retry::Retry, timeouts::Timeouts};
 
 /// The object that something came from.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -45,6 +45,7 @@ pub struct Rule {
     pub(super) matches: Vec<HttpMatch>,
     pub(super) backends: Option<Backends>,
     pub(super) timeouts: Timeouts,
+    pub(super) retry: Option<Retry>,
 }
 
 /// Backends by weight.
@@ -159,6 +160,11 @@ impl Forward {
     /// Limits of its request.
     pub fn timeouts(&self) -> Timeouts {
         self.rule.timeouts
+    }
+
+    /// When it is sent again.
+    pub fn retry(&self) -> Option<&Retry> {
+        self.rule.retry.as_ref()
     }
 
     fn of_backend(&self) -> Option<&Backend> {
@@ -279,7 +285,8 @@ mod tests {
     fn decisions() {
         let rule = |path: &str, backends: Option<Vec<Backend>>, filters: Vec<Filter>| {
             let matches = vec![HttpMatch { path: PathMatch::prefix(path), ..HttpMatch::default() }];
-            Arc::new(Rule { filters, matches, backends: backends.map(Backends::new), timeouts: Timeouts::default() })
+            let backends = backends.map(Backends::new);
+            Arc::new(Rule { filters, matches, backends, timeouts: Timeouts::default(), retry: None })
         };
         let to = super::super::filter::Redirect {
             scheme: None,

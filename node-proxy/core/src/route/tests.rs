@@ -72,7 +72,9 @@ fn a_match() -> impl Strategy<Value = HttpMatch> {
 }
 
 fn route(hostnames: Vec<Hostname>, rules: Vec<Vec<HttpMatch>>) -> Route {
-    let rule = |matches| Arc::new(Rule { filters: Vec::new(), matches, backends: None, timeouts: Timeouts::default() });
+    let rule = |matches| {
+        Arc::new(Rule { filters: Vec::new(), matches, backends: None, timeouts: Timeouts::default(), retry: None })
+    };
     Route { object: Arc::default(), hostnames, rules: rules.into_iter().map(rule).collect() }
 }
 
@@ -157,6 +159,7 @@ fn one_namespaces_routes_have_a_bound_and_take_nothing_from_anothers() {
             filters: Vec::new(),
             destination: Some(v1::http_rule::Destination::Itself(v1::Itself {})),
             timeouts: None,
+            retry: None,
         }],
     };
     let most = crate::limits::ROUTE_PATTERNS;

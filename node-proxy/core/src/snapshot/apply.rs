@@ -16,6 +16,7 @@ use crate::{
     limits,
     load::Load,
     protocol::Protocol,
+    retry::{Budget, BudgetSettings, Retry},
     route::{self, Routes},
     timeouts::Timeouts,
 };
@@ -228,6 +229,8 @@ fn is_same_service(before: &ServiceTarget, after: &ServiceTarget) -> bool {
     before.is_named_like(after)
         && before.protocol == after.protocol
         && before.timeouts == after.timeouts
+        && before.retry == after.retry
+        && Arc::ptr_eq(&before.retry_budget, &after.retry_budget)
         && before.endpoints.len() == after.endpoints.len()
         && before.endpoints.iter().zip(&after.endpoints).all(|(one, other)| Arc::ptr_eq(one, other))
         && before.routes.as_ref().map(Arc::as_ptr) == after.routes.as_ref().map(Arc::as_ptr)
@@ -235,8 +238,35 @@ fn is_same_service(before: &ServiceTarget, after: &ServiceTarget) -> bool {
         && before.backends.iter().zip(&after.backends).all(|(one, other)| is_same_service(one, other))
 }
 
-/// Endpoints that a destination had, its own and those of backends: what is known of their load stays.
-type Held<'a> = Map<(SocketAddr, Arc<str>), &'a Arc<Endpoint>>;
+/// What a destination had, its own and that of backends: what is known of loads and budgets stays.
+#[derive(Default)]
+struct Held<'a> {
+    endpoints: Map<(SocketAddr, Arc<str>), &'a Arc<Endpoint>>,
+    services: Vec<&'a ServiceTarget>,
+}
+
+impl<'a> Held<'a> {
+    fn of(before: Option<&'a ServiceTarget>) -> Held<'a> {
+        let Some(before) = before else { return Held::default() };
+        let services: Vec<_> = std::iter::once(before).chain(before.backends.iter().map(|one| &**one)).collect();
+        let endpoints = services.iter().flat_map(|service| &service.endpoints);
+        let endpoints = endpoints.map(|held| ((held.address, Arc::clone(&held.uid)), held)).collect();
+        Held { endpoints, services }
+    }
+
+    fn endpoint(&self, built: &Endpoint) -> Option<&'a Arc<Endpoint>> {
+        self.endpoints.get(&(built.address, Arc::clone(&built.uid))).copied()
+    }
+
+    fn retry_budget(&self, service: &v1::ServiceTarget, settings: BudgetSettings) -> Arc<Budget> {
+        let is_it = |held: &&&ServiceTarget| {
+            (&*held.namespace, &*held.name, u32::from(held.port)) == (&*service.namespace, &*service.name, service.port)
+        };
+        let held = self.services.iter().find(is_it).map(|held| &held.retry_budget);
+        let same = held.filter(|budget| budget.settings() == settings);
+        same.map_or_else(|| Arc::new(Budget::new(settings)), Arc::clone)
+    }
+}
 
 /// `routes`: already compiled from the very same resource.
 fn build(
@@ -248,11 +278,7 @@ fn build(
 ) -> Result<Destination, Reason> {
     let target = match &resource.target {
         Some(v1::destination::Target::Service(service)) => {
-            let before = before.and_then(Destination::service);
-            let all = before.into_iter().flat_map(|before| {
-                before.endpoints.iter().chain(before.backends.iter().flat_map(|backend| &backend.endpoints))
-            });
-            let held: Held<'_> = all.map(|held| ((held.address, Arc::clone(&held.uid)), held)).collect();
+            let held = Held::of(before.and_then(Destination::service));
             let mut built = build_service(next, &held, service)?;
             built.backends = build_backends(next, &held, service)?;
             built.routes = match routes {
@@ -315,7 +341,7 @@ fn build_service(next: &Snapshot, held: &Held<'_>, service: &v1::ServiceTarget) 
         let slice_port = convert::port("ports.port", slice_port.port)?;
         for given in &slice.endpoints {
             let built = endpoint(given, slice_port, declared)?;
-            let known = held.get(&(built.address, Arc::clone(&built.uid))).copied();
+            let known = held.endpoint(&built);
             endpoints.push(keep(built, known));
         }
     }
@@ -335,6 +361,8 @@ fn build_service(next: &Snapshot, held: &Held<'_>, service: &v1::ServiceTarget) 
         routes: None,
         backends: Vec::new(),
         timeouts: Timeouts::of_api(service.timeouts.as_ref()),
+        retry: Retry::of_api(service.retry.as_ref()).map_err(|reason| format!("service.{reason}"))?.map(Box::new),
+        retry_budget: held.retry_budget(service, BudgetSettings::of_api(service.retry_budget.as_ref())),
         ready,
     })
 }

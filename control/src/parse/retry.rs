@@ -1,0 +1,237 @@
+//! What is sent again: Linkerd's annotations, Gateway API's `retry` (GEP-1731) and our own annotations for budgets. Must never turn
+//! what is not understood into more attempts.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use weir_api::v1;
+use weir_core::retry::BudgetSettings;
+
+use super::{FieldError, fields, quoted, timeouts};
+
+const HTTP: &str = "retry.linkerd.io/http";
+const GRPC: &str = "retry.linkerd.io/grpc";
+const LIMIT: &str = "retry.linkerd.io/limit";
+const TIMEOUT: &str = "retry.linkerd.io/timeout";
+const BUDGET_RATIO: &str = "weir.mesh/retry-budget-ratio";
+const BUDGET_LEAST: &str = "weir.mesh/retry-budget-min-per-second";
+const BUDGET_TTL: &str = "weir.mesh/retry-budget-ttl";
+
+/// Linkerd's names of the gRPC codes that can be asked for again.
+const CODES: [(&str, u32); 5] =
+    [("cancelled", 1), ("deadline-exceeded", 4), ("internal", 13), ("resource-exhausted", 8), ("unavailable", 14)];
+
+/// Reads annotations one by one; what is not understood is noted and left out.
+struct Annotations<'a> {
+    given: &'a BTreeMap<String, String>,
+    errors: &'a mut Vec<FieldError>,
+    /// Any of those asked for is there, understood or not.
+    is_any: bool,
+}
+
+impl Annotations<'_> {
+    fn read<T>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+        let text = self.given.get(key)?;
+        self.is_any = true;
+        match parse(text) {
+            Ok(value) => Some(value),
+            Err(reason) => {
+                self.errors.push(FieldError::new(format!("metadata.annotations.{key}"), reason));
+                None
+            }
+        }
+    }
+}
+
+/// The annotations of a Service or route; none when it has none of them.
+pub(super) fn annotated(
+    annotations: Option<&BTreeMap<String, String>>,
+    errors: &mut Vec<FieldError>,
+) -> Option<v1::Retry> {
+    let mut read = Annotations { given: annotations?, errors, is_any: false };
+    let statuses = read.read(HTTP, |text| text.split(',').map(status_range).collect::<Result<Vec<_>, _>>());
+    let codes = read.read(GRPC, |text| text.split(',').map(code).collect::<Result<Vec<_>, _>>());
+    let limit = read.read(LIMIT, |text| attempts(text.trim().parse().ok(), text));
+    let timeout = read.read(TIMEOUT, timeouts::linkerd);
+    read.is_any.then(|| v1::Retry {
+        statuses: statuses.unwrap_or_default(),
+        codes: codes.unwrap_or_default(),
+        unanswered: false,
+        limit: limit.unwrap_or(1),
+        timeout_ms: millis(timeout),
+        pause_ms: 0,
+    })
+}
+
+/// `retry` of a rule.
+pub(super) fn of_rule(
+    field: &str,
+    given: Option<&fields::HttpRouteRetry>,
+    errors: &mut Vec<FieldError>,
+) -> Option<v1::Retry> {
+    let given = given?;
+    let field = |name: &str| format!("{field}.retry.{name}");
+    let mut statuses = Vec::new();
+    for (at, code) in given.codes.iter().flatten().enumerate() {
+        match u32::try_from(*code).ok().filter(|code| (400..600).contains(code)) {
+            Some(code) => statuses.push(v1::StatusRange { first: code, last: code }),
+            None => {
+                let reason = format!("{code} is no status to send a request again for (400 to 599)");
+                errors.push(FieldError::new(field(&format!("codes[{at}]")), reason));
+            }
+        }
+    }
+    let limit = given.attempts.map_or(Ok(1), |count| attempts(u32::try_from(count).ok(), &count.to_string()));
+    let limit = limit.unwrap_or_else(|reason| {
+        errors.push(FieldError::new(field("attempts"), reason));
+        0
+    });
+    let pause = given.backoff.as_deref().and_then(|text| match timeouts::gateway(text) {
+        Ok(pause) => Some(pause),
+        Err(reason) => {
+            errors.push(FieldError::new(field("backoff"), reason));
+            None
+        }
+    });
+    Some(v1::Retry { statuses, codes: Vec::new(), unanswered: true, limit, timeout_ms: 0, pause_ms: millis(pause) })
+}
+
+/// The annotations of a Service; none where the default is in force.
+pub(super) fn budget(
+    annotations: Option<&BTreeMap<String, String>>,
+    errors: &mut Vec<FieldError>,
+) -> Option<v1::RetryBudget> {
+    let default = BudgetSettings::default();
+    let mut read = Annotations { given: annotations?, errors, is_any: false };
+    let ratio_permille = read.read(BUDGET_RATIO, ratio).unwrap_or(default.ratio_permille);
+    let min_per_second = read.read(BUDGET_LEAST, per_second).unwrap_or(default.min_per_second);
+    let ttl_ms = millis(Some(read.read(BUDGET_TTL, window).unwrap_or(default.ttl)));
+    read.is_any.then_some(v1::RetryBudget { ratio_permille, min_per_second, ttl_ms })
+}
+
+fn millis(duration: Option<Duration>) -> u64 {
+    duration.map_or(0, |duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// A status, `500-504`, `5xx` or `gateway-error`.
+fn status_range(text: &str) -> Result<v1::StatusRange, String> {
+    let text = text.trim();
+    let status = |text: &str| text.parse::<u32>().ok().filter(|status| (100..600).contains(status));
+    let both = match text.split_once('-') {
+        _ if text.eq_ignore_ascii_case("5xx") => Some((500, 599)),
+        _ if text.eq_ignore_ascii_case("gateway-error") => Some((502, 504)),
+        Some((first, last)) => status(first).zip(status(last)).filter(|(first, last)| first <= last),
+        None => status(text).map(|status| (status, status)),
+    };
+    let range = both.map(|(first, last)| v1::StatusRange { first, last });
+    range.ok_or_else(|| format!("{} is none of 5xx, gateway-error, a status and two with a dash", quoted(text)))
+}
+
+fn code(text: &str) -> Result<u32, String> {
+    let text = text.trim();
+    let known = CODES.iter().find(|(name, _code)| text.eq_ignore_ascii_case(name)).map(|(_name, code)| *code);
+    let names = CODES.map(|(name, _code)| name).join(", ");
+    known.ok_or_else(|| format!("{} is none of {names}", quoted(text)))
+}
+
+fn attempts(count: Option<u32>, text: &str) -> Result<u32, String> {
+    let most = u32::from(weir_core::limits::RETRIES);
+    count.filter(|count| *count <= most).ok_or_else(|| format!("{} is no number up to {most}", quoted(text)))
+}
+
+/// As a decimal fraction: 0.2 is a retry for five requests.
+fn ratio(text: &str) -> Result<u32, String> {
+    let ratio = text.trim().parse::<f64>().ok().filter(|ratio| (0.0..=1000.0).contains(ratio));
+    let wrong = || format!("{} is no part of the requests, such as 0.2 (0 to 1000)", quoted(text));
+    ratio.map(|ratio| (ratio * 1000.0).round() as u32).ok_or_else(wrong)
+}
+
+fn per_second(text: &str) -> Result<u32, String> {
+    let count = text.trim().parse::<u32>().ok().filter(|count| *count <= 1_000_000);
+    count.ok_or_else(|| format!("{} is no number of retries for each second (0 to 1000000)", quoted(text)))
+}
+
+fn window(text: &str) -> Result<Duration, String> {
+    let (least, most) = (weir_core::limits::RETRY_TTL_MIN, weir_core::limits::RETRY_TTL_MAX);
+    let ttl = timeouts::linkerd(text)?;
+    let wrong = || format!("{} is not between {} and {} seconds", quoted(text), least.as_secs(), most.as_secs());
+    Some(ttl).filter(|ttl| (least..=most).contains(ttl)).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn range(first: u32, last: u32) -> v1::StatusRange {
+        v1::StatusRange { first, last }
+    }
+
+    #[test]
+    fn linkerds_annotations() {
+        let once = v1::Retry { limit: 1, ..v1::Retry::default() };
+        for (pairs, expected) in [
+            (&[][..], None),
+            (
+                &[(HTTP, "5xx,gateway-error, 429 ,500-504")],
+                Some(v1::Retry {
+                    statuses: vec![range(500, 599), range(502, 504), range(429, 429), range(500, 504)],
+                    ..once.clone()
+                }),
+            ),
+            (&[(GRPC, "unavailable,cancelled")], Some(v1::Retry { codes: vec![14, 1], ..once.clone() })),
+            (&[(LIMIT, "3"), (TIMEOUT, "250ms")], Some(v1::Retry { limit: 3, timeout_ms: 250, ..once.clone() })),
+            (&[(LIMIT, "0")], Some(v1::Retry::default())),
+        ] {
+            let mut errors = Vec::new();
+            assert_eq!(annotated(Some(&map(pairs)), &mut errors), expected, "{pairs:?}");
+            assert!(errors.is_empty(), "{errors:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_is_named_and_no_attempt_more() {
+        for (key, text) in [
+            (HTTP, "6xx"),
+            (HTTP, ""),
+            (HTTP, "504-500"),
+            (HTTP, "500,reset"),
+            (GRPC, "unknown"),
+            (LIMIT, "-1"),
+            (LIMIT, "101"),
+            (LIMIT, "65536"),
+            (TIMEOUT, "1.5s"),
+        ] {
+            let mut errors = Vec::new();
+            let given = annotated(Some(&map(&[(key, text)])), &mut errors).unwrap();
+            assert!(given.statuses.is_empty() && given.codes.is_empty() && given.limit == 1 && given.timeout_ms == 0);
+            assert_eq!(errors.len(), 1, "{key}: {text}");
+            assert_eq!(errors[0].field, format!("metadata.annotations.{key}"));
+        }
+        for (key, text) in [
+            (BUDGET_RATIO, "-0.1"),
+            (BUDGET_RATIO, "NaN"),
+            (BUDGET_RATIO, "20%"),
+            (BUDGET_LEAST, "1.5"),
+            (BUDGET_TTL, "10ms"),
+            (BUDGET_TTL, "1d"),
+        ] {
+            let mut errors = Vec::new();
+            let given = budget(Some(&map(&[(key, text)])), &mut errors);
+            let default = v1::RetryBudget { ratio_permille: 200, min_per_second: 10, ttl_ms: 10_000 };
+            assert_eq!((given, errors.len()), (Some(default), 1), "{key}: {text}");
+        }
+    }
+
+    #[test]
+    fn budgets() {
+        let given = map(&[(BUDGET_RATIO, "0.05"), (BUDGET_LEAST, "0"), (BUDGET_TTL, "1m")]);
+        let expected = v1::RetryBudget { ratio_permille: 50, min_per_second: 0, ttl_ms: 60_000 };
+        let mut errors = Vec::new();
+        assert_eq!(budget(Some(&given), &mut errors), Some(expected));
+        assert_eq!(budget(Some(&map(&[(HTTP, "5xx")])), &mut errors), None);
+        assert!(errors.is_empty(), "{errors:?}");
+    }
+}

@@ -1,0 +1,205 @@
+//! Requests that are sent again, from YAML to bytes. `/flaky` fails at `v2` alone and `/down` at both; `/tardy` takes three seconds at `v2`.
+
+use std::{process::Command, time::Instant};
+
+use weir_tests::{
+    daemon::Daemon,
+    mesh::{NAMESPACE, ServiceOptions, ServicePort},
+    python, wait,
+};
+
+use crate::{
+    stage::{Answer, HTTP1, HTTP2, PATIENCE, Stage, ask},
+    turns::{Turn, listen, play},
+};
+
+const RAW: u16 = 9000;
+const GRPC: u16 = 50_051;
+
+/// `retry` of rules: another endpoint answers. Seen to fail without `persist` in `forward`, and without what `balance` was told to avoid.
+#[test]
+fn what_failed_at_one_endpoint_is_asked_of_another() {
+    let stage = Stage::start();
+    stage.route(
+        r#"  rules:
+  - {matches: [{path: {value: /flaky/again}}], retry: {codes: [503], attempts: 1}}
+  - {matches: [{path: {value: /down/other}}], retry: {codes: [500], attempts: 3}}
+  - {matches: [{path: {value: /}}]}"#,
+    );
+    for get in [Stage::get, Stage::get_http2] {
+        assert_eq!(get(&stage, "/down/other", &[]).status, 503);
+        let before = failures(&stage, "v2");
+        // The balancer asks the other one where it can: not each request meets the one that fails.
+        wait::until("some have failed at first", PATIENCE, || {
+            assert_eq!(get(&stage, "/flaky/again", &[]).status, 200);
+            (failures(&stage, "v2") > before + 2.0).then_some(())
+        });
+    }
+}
+
+/// Answers 503 of a pod, as the client's node has counted them.
+fn failures(stage: &Stage, pod: &str) -> f64 {
+    let labels = ["direction=\"outbound\"", "status_code=\"503\"", &format!("dst_pod=\"{pod}\"")];
+    stage.sum(0, "response_total", &labels)
+}
+
+/// Annotations of a Service hold without any route; any of a route's replaces all of them; 0 attempts are none.
+#[test]
+fn annotations_ask_for_it_and_replace() {
+    let mut stage = Stage::start();
+    let service = service(&mut stage, "patient", &[("retry.linkerd.io/http", "gateway-error")]);
+    let all_good = |path: &str| {
+        let url = format!("http://{service}:{HTTP1}{path}");
+        (0..20).all(|_| ask(&stage.client, &url, &[]).status == 200)
+    };
+    wait::until("the Service's own", PATIENCE, || all_good("/flaky").then_some(()));
+    for (annotation, expected) in [
+        ("retry.linkerd.io/limit: \"0\"", false),
+        ("retry.linkerd.io/http: \"500-504\"", true),
+        ("retry.linkerd.io/http: \"502\"", false),
+        ("timeout.linkerd.io/request: 9s", true),
+    ] {
+        let text = format!(
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: patient, namespace: {NAMESPACE}, annotations: {{{annotation}}}}}\n\
+             spec: {{parentRefs: [{{group: \"\", kind: Service, name: patient}}]}}\n"
+        );
+        stage.mesh.manifest("patient-route", &text);
+        wait::until(annotation, PATIENCE, || (all_good("/flaky") == expected).then_some(()));
+    }
+}
+
+/// An endpoint that says nothing in time is left for another one; the last attempt may take its time. Seen to fail without `Limit::Retry`.
+#[test]
+fn an_attempt_that_takes_too_long_is_made_elsewhere() {
+    let mut stage = Stage::start();
+    let service = service(&mut stage, "hasty", &[("retry.linkerd.io/timeout", "300ms")]);
+    for (port, more) in [(HTTP1, &[][..]), (HTTP2, &["--http2-prior-knowledge"][..])] {
+        let get = |path: &str| {
+            let began = Instant::now();
+            let answer = ask(&stage.client, &format!("http://{service}:{port}{path}"), more);
+            (answer.status, began.elapsed().as_secs_f64())
+        };
+        wait::until("it is in force", PATIENCE, || (0..10).all(|_| get("/tardy").1 < 2.0).then_some(()));
+        for _ in 0..10 {
+            let (status, seconds) = get("/tardy");
+            assert!(status == 200 && seconds < 2.0, "{status} after {seconds} s");
+        }
+        let (status, seconds) = get("/late");
+        assert!(status == 401 && seconds > 3.0, "{status} after {seconds} s");
+    }
+}
+
+/// A body is sent again byte by byte, whether its server read it or not, said something or left; one beyond the bound is sent once.
+/// Seen to fail with attempts that do not begin with what went by before.
+#[test]
+fn bodies_are_sent_again_up_to_a_bound() {
+    let mut stage = Stage::start();
+    let options = ServiceOptions::new("raw", RAW, RAW);
+    let address = stage.mesh.service(&options, &[&stage.servers[0]]);
+    let text = format!(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: again, namespace: {NAMESPACE}}}\n\
+         spec:\n  parentRefs: [{{group: \"\", kind: Service, name: raw}}]\n  rules: [{{retry: {{codes: [503], attempts: 2}}}}]\n"
+    );
+    stage.mesh.manifest("raw-route", &text);
+    let url = format!("http://{address}:{RAW}/");
+    wait::until("the route is in force", PATIENCE, || {
+        // A destination that nobody dialled is not known yet; nobody listens there.
+        ask(&stage.client, &url, &[]);
+        stage.mesh.admin(0, "/config").contains(&format!("\"{NAMESPACE}/again\"")).then_some(())
+    });
+    let listener = listen(&stage.servers[0], RAW);
+    let ask = |bytes: usize, more: &[&str], script: &[Turn]| {
+        let body: Vec<u8> = (0..bytes).map(|index| b'a' + (index % 23) as u8).collect();
+        let file = stage.mesh.path("body");
+        std::fs::write(&file, &body).unwrap();
+        let upload = format!("@{}", file.display());
+        let running = play(listener.try_clone().unwrap(), script.to_vec());
+        let answer = ask(&stage.client, &url, &[&["--data-binary", &upload][..], more].concat());
+        let taken = running.join().unwrap_or_else(|_late| panic!("{bytes} {more:?} {script:?}: {answer:?}"));
+        (answer.status, taken, body)
+    };
+    let chunked = ["-H", "transfer-encoding: chunked"];
+    for (bytes, more) in [(0, &[][..]), (1, &[]), (50_000, &[]), (50_000, &chunked), (65_536, &[])] {
+        for script in [[Turn::Refuse, Turn::Take], [Turn::Hasten, Turn::Take], [Turn::Leave, Turn::Take]] {
+            let (status, taken, body) = ask(bytes, more, &script);
+            assert_eq!(status, 200, "{bytes} {more:?} {script:?}");
+            assert!(taken.last() == Some(&body), "{bytes} {more:?} {script:?}: {:?}", taken.last().map(Vec::len));
+        }
+    }
+    for more in [&[][..], &chunked] {
+        let (status, taken, _body) = ask(65_537, more, &[Turn::Refuse]);
+        assert_eq!((status, taken.len()), (503, 1), "{more:?}");
+    }
+}
+
+/// A server that fails everything gets a fifth more and no more. Seen to fail without a look at the budget.
+#[test]
+fn retries_stay_within_their_budget() {
+    let mut stage = Stage::start();
+    let annotations = [
+        ("retry.linkerd.io/http", "5xx"),
+        ("retry.linkerd.io/limit", "5"),
+        ("weir.mesh/retry-budget-min-per-second", "0"),
+    ];
+    let service = service(&mut stage, "frugal", &annotations);
+    let url = format!("http://{service}:{HTTP1}/down/[1-200]");
+    let attempts = || stage.sum(0, "request_total", &["dst_service=\"frugal\""]);
+    wait::until("the Service is known", PATIENCE, || {
+        (ask(&stage.client, &format!("http://{service}:{HTTP1}/"), &[]).status == 200).then_some(())
+    });
+    let before = attempts();
+    let said = stage.client.curl(&["--silent", "--max-time", "60", "-w", "%{http_code}\n", &url]).stdout;
+    assert_eq!(String::from_utf8_lossy(&said).lines().filter(|line| *line == "503").count(), 200);
+    let more = attempts() - before - 200.0;
+    assert!((20.0..=41.0).contains(&more), "{more} retries of 200 requests");
+}
+
+/// gRPC: by status, in the header of an answer without messages and after the header of one that had begun. Seen to fail without `peek`.
+#[test]
+fn grpc_statuses_are_asked_for_again() {
+    let mut stage = Stage::start();
+    let annotations = [("retry.linkerd.io/grpc", "unavailable")];
+    let web = service(&mut stage, "calls", &annotations);
+    let get = || {
+        let headers = ["-H", "content-type: application/grpc", "-H", "te: trailers", "--http2-prior-knowledge"];
+        ask(&stage.client, &format!("http://{web}:{HTTP2}/call"), &headers)
+    };
+    let is_good = |answer: &Answer| answer.headers.get("grpc-status").is_some_and(|status| status == "0");
+    wait::until("the annotation is in force", PATIENCE, || (0..20).all(|_| is_good(&get())).then_some(()));
+
+    let program = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/routes/flaky.py");
+    let place = &stage.servers[0].place.netns;
+    let mut command: Command = place.command(python::interpreter().to_str().unwrap());
+    command.args([program, "serve", &format!("[::]:{GRPC}")]);
+    let _server = Daemon::start("flaky", command, &stage.mesh.path("logs"));
+    wait::until("grpcio serves", PATIENCE, || {
+        let open = stage.servers[0].run("ss", &["-Hltn", &format!("sport = :{GRPC}")]);
+        (!open.trim().is_empty()).then_some(())
+    });
+    let fail = |stage: &mut Stage, name: &str, annotations: &[(&str, &str)], expected: u32| {
+        let mut options = ServiceOptions::new(name, GRPC, GRPC);
+        options.annotations = owned(annotations);
+        let address = stage.mesh.service(&options, &[&stage.servers[0]]);
+        let target = format!("{address}:{GRPC}");
+        // More than once: before the Service is known, none of them arrives.
+        wait::until(&format!("{expected} calls fail"), PATIENCE, || {
+            let python = python::interpreter();
+            let said = stage.client.run("timeout", &["60", python.to_str().unwrap(), program, "call", &target]);
+            (said.trim().parse::<u32>() == Ok(expected)).then_some(())
+        });
+    };
+    fail(&mut stage, "once", &[], 10);
+    fail(&mut stage, "twice", &annotations, 0);
+}
+
+fn owned(annotations: &[(&str, &str)]) -> Vec<(String, String)> {
+    annotations.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
+
+/// A Service with both servers behind it.
+fn service(stage: &mut Stage, name: &str, annotations: &[(&str, &str)]) -> String {
+    let port = ServicePort { name: "http2", port: HTTP2, target: HTTP2, protocol: None };
+    let mut options = ServiceOptions::new(name, HTTP1, HTTP1).port(port);
+    options.annotations = owned(annotations);
+    stage.mesh.service(&options, &[&stage.servers[0], &stage.servers[1]])
+}
