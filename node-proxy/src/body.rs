@@ -7,7 +7,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use ::http::HeaderMap;
@@ -30,7 +30,7 @@ use crate::{
     proxy::Worker,
     replay::Attempt,
     respond,
-    telemetry::HttpSeries,
+    telemetry::{HttpSeries, RouteSeries},
 };
 
 enum Kind {
@@ -228,6 +228,16 @@ impl Body {
     }
 }
 
+impl Body {
+    /// The client's own end of this response is one of a route's request, which arrived then.
+    pub fn of_route(&mut self, status: u16, series: Arc<RouteSeries>, arrived: Instant) {
+        match self.ends.last_mut().filter(|end| !end.done) {
+            Some(end) => end.request = Some((series, arrived)),
+            None => series.ended(Some(status), None, arrived.elapsed()),
+        }
+    }
+}
+
 impl Drop for Body {
     fn drop(&mut self) {
         if let Some(Watch::Request(progress)) = &self.watch
@@ -371,6 +381,10 @@ pub struct ResponseEnd {
     pub endpoint: Option<(Arc<Endpoint>, Duration)>,
     /// The upstream connection.
     pub held: Held,
+    /// Where the attempt is counted for its route's backend, and when it began.
+    pub attempt: Option<(Arc<RouteSeries>, Instant)>,
+    /// Where the request is counted for its route, and when it arrived.
+    pub request: Option<(Arc<RouteSeries>, Instant)>,
     /// One line of the access log, if the workload wants it.
     pub access: Option<Box<AccessEntry>>,
     /// Counted already.
@@ -412,6 +426,12 @@ impl ResponseEnd {
         self.series.response(self.status, classification, self.grpc_status, self.error, self.latency);
         if let Some((endpoint, now)) = self.endpoint.take() {
             endpoint.load.finish(now, self.latency);
+        }
+        if self.attempt.is_some() || self.request.is_some() {
+            let now = Instant::now();
+            for (series, began) in [&self.attempt, &self.request].into_iter().flatten() {
+                series.ended(Some(self.status), self.error, now.duration_since(*began));
+            }
         }
         if let Some(access) = self.access.take() {
             access.log();

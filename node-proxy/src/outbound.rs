@@ -6,6 +6,7 @@
 mod attempt;
 mod choose;
 mod http;
+mod labels;
 mod retry;
 mod route;
 mod tcp;

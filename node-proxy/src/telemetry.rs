@@ -14,6 +14,7 @@ mod histogram;
 mod labels;
 mod process;
 mod registry;
+mod routes;
 mod series;
 mod slots;
 mod state;
@@ -37,6 +38,7 @@ pub use self::{
     families::metrics_reference,
     histogram::LATENCY_BOUNDS_MS,
     labels::{Direction, HttpLabels, TcpLabels, TlsLabel},
+    routes::{RetryEvent, RouteLabels, RouteSeries, ServiceRef},
     series::{HttpSeries, TcpGuard, TcpSeries},
     state::{Capture, Certificate, NodeState},
     text::Format,
@@ -52,6 +54,8 @@ pub struct Telemetry {
     epoch: Instant,
     http: Registry<HttpLabels, HttpSeries>,
     tcp: Registry<TcpLabels, TcpSeries>,
+    routes: Registry<RouteLabels, RouteSeries>,
+    backends: Registry<RouteLabels, RouteSeries>,
     counters: Counters,
 }
 
@@ -72,6 +76,8 @@ impl Telemetry {
             epoch: Instant::now(),
             http: Registry::new(bounds),
             tcp: Registry::new(bounds),
+            routes: Registry::new(bounds),
+            backends: Registry::new(bounds),
             counters: Counters::default(),
         }
     }
@@ -87,6 +93,12 @@ impl Telemetry {
     /// The series of these labels. Look it up once per connection.
     pub fn tcp(&self, labels: &TcpLabels) -> Arc<TcpSeries> {
         self.tcp.get(labels, self.epoch.elapsed())
+    }
+
+    /// The series of these labels, of a route or of one of its backends. Look it up once per connection.
+    pub fn route(&self, labels: &RouteLabels) -> Arc<RouteSeries> {
+        let registry = if labels.backend.is_some() { &self.backends } else { &self.routes };
+        registry.get(labels, self.epoch.elapsed())
     }
 
     /// The proxy itself answered a request with an error.
@@ -145,6 +157,8 @@ impl Telemetry {
     ) {
         self.http.advance(now, &live, http);
         self.tcp.advance(now, &live, tcp);
+        self.routes.advance(now, &live, |_, ()| ());
+        self.backends.advance(now, &live, |_, ()| ());
     }
 
     /// Time since this process began to count.

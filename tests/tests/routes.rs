@@ -6,6 +6,8 @@
 mod filters;
 #[path = "routes/matching.rs"]
 mod matching;
+#[path = "routes/metrics.rs"]
+mod metrics;
 #[path = "routes/retries.rs"]
 mod retries;
 #[path = "routes/shifting.rs"]

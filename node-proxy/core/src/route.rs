@@ -21,7 +21,7 @@ pub use self::{
     hostname::Hostname,
     matches::{HeaderMatch, HttpMatch, PathMatch, QueryMatch, ValueMatch},
     pattern::Pattern,
-    rule::{Backend, Forward, ObjectRef, Route, Routed, Routes, Rule, decide},
+    rule::{Backend, Decision, Forward, ObjectRef, Route, Routed, Routes, Rule, decide},
     table::{Selected, Table},
 };
 

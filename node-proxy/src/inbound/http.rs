@@ -80,6 +80,8 @@ impl Handle for Server {
             latency: started.elapsed(),
             endpoint: None,
             held,
+            attempt: None,
+            request: None,
             access: access.map(|entry| entry.answered(response.status().as_u16())),
             done: false,
         };

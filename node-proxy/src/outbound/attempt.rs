@@ -1,6 +1,12 @@
-//! One try of a request at one endpoint, as its balancer and series see it. Must never leave an endpoint with load that is over.
+//! One request as the series of its route see it, and one try of it at one endpoint, as its balancer and series do. Must never leave an
+//! endpoint with load that is over, nor a request uncounted.
 
-use std::time::Duration;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use ::http::Response;
 
 use weir_core::{classify::Classification, timeouts::Limit};
 
@@ -8,7 +14,40 @@ use super::{
     Client,
     http::{Route, refused},
 };
-use crate::{limits, upstream::SendError};
+use crate::{body::Body, limits, telemetry::RouteSeries, upstream::SendError};
+
+/// A request that its route counts when it is over: as cancelled when it is dropped before.
+pub(super) struct Asked {
+    pub(super) series: Option<Arc<RouteSeries>>,
+    pub(super) arrived: Instant,
+}
+
+impl Asked {
+    /// What is left to count is the response's.
+    pub(super) fn answered(mut self, response: &mut Response<Body>) {
+        if let Some(series) = self.series.take() {
+            let status = response.status().as_u16();
+            response.body_mut().of_route(status, series, self.arrived);
+        }
+    }
+
+    /// There is no response but the proxy's own.
+    pub(super) fn failed(mut self, error: &'static str) {
+        self.end(error);
+    }
+
+    fn end(&mut self, error: &'static str) {
+        if let Some(series) = self.series.take() {
+            series.ended(None, Some(error), self.arrived.elapsed());
+        }
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.end("cancelled");
+    }
+}
 
 /// Counted as open until it is over. Dropped, when its client is seen to wait no longer, it counts with the time that it took until then.
 pub(super) struct Attempt<'a> {
@@ -25,6 +64,9 @@ impl<'a> Attempt<'a> {
             endpoint.load.start(began);
         }
         route.series.request();
+        if let Some(attempts) = &route.attempts {
+            attempts.request();
+        }
         Attempt { client, route, began, is_over: false }
     }
 
@@ -49,6 +91,9 @@ impl<'a> Attempt<'a> {
 
     fn count(&self, status: u16, error: &'static str, latency: Duration) {
         self.route.series.response(status, Classification::Failure, None, Some(error), latency);
+        if let Some(attempts) = &self.route.attempts {
+            attempts.ended(None, Some(error), self.took());
+        }
     }
 
     fn took(&self) -> Duration {
@@ -68,6 +113,9 @@ impl Drop for Attempt<'_> {
         if !self.is_over {
             let took = self.took();
             self.end(took);
+            if let Some(attempts) = &self.route.attempts {
+                attempts.ended(None, Some("cancelled"), took);
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ use weir_core::{
     balance,
     outbound::{self, NoTlsReason, Plan},
     proxy_error::ProxyError,
+    route::ObjectRef,
     snapshot::{Destination, Endpoint, ServiceTarget},
 };
 
@@ -37,6 +38,8 @@ pub(super) struct Goal {
     pub(super) destination: Arc<Destination>,
     /// The service that a route chose instead.
     pub(super) backend: Option<Arc<ServiceTarget>>,
+    /// The route that decided so, if any did.
+    pub(super) route: Option<Arc<ObjectRef>>,
 }
 
 impl Goal {
@@ -57,7 +60,7 @@ impl Goal {
             let named = present.service().map(|service| &*service.backends).unwrap_or_default();
             Arc::clone(named.iter().find(|one| one.is_named_like(backend)).unwrap_or(backend))
         });
-        Goal { destination: Arc::clone(present), backend }
+        Goal { destination: Arc::clone(present), backend, route: self.route.clone() }
     }
 }
 

@@ -15,8 +15,8 @@ use weir_core::{
     protocol::Protocol,
     proxy_error::ProxyError,
     retry::Retry,
-    route::Forward,
-    snapshot::{Destination, ServiceTarget},
+    route::{Forward, ObjectRef},
+    snapshot::Destination,
 };
 
 use crate::{
@@ -28,13 +28,13 @@ use crate::{
     limits,
     outbound::{
         Client,
-        attempt::Attempt,
+        attempt::{Asked, Attempt},
         choose::{Goal, Path, ServiceName, service_name},
         retry::{Again, Persistence},
-        route::{Routing, routed},
+        route::{Decided, Routing, routed},
     },
     respond,
-    telemetry::{Direction, HttpLabels, HttpSeries, TcpLabels, TlsLabel},
+    telemetry::{Direction, HttpSeries, RouteSeries, TcpLabels},
     upgrade,
     upstream::{self, SendError, Unsent},
 };
@@ -46,7 +46,7 @@ pub(super) async fn serve(client: Arc<Client>, destination: Arc<Destination>, io
     let meter = worker.shared.telemetry.tcp(&client.source_labels(&destination)).open();
     let handler = Arc::new(Outbound {
         client: Arc::clone(&client),
-        current: Mutex::new(Current { destination, generation, routes: Vec::new() }),
+        current: Mutex::new(Current { destination, generation, routes: Vec::new(), decided: Vec::new() }),
     });
     match protocol {
         // Boxed: what HTTP/2 needs must not be part of every HTTP/1 connection.
@@ -65,6 +65,15 @@ struct Current {
     destination: Arc<Destination>,
     generation: u64,
     routes: Vec<Arc<Route>>,
+    /// Series of the HTTPRoutes that decided.
+    decided: Vec<(Option<Arc<ObjectRef>>, Arc<RouteSeries>)>,
+}
+
+/// When a request or an attempt of it began, and whether it is gRPC.
+#[derive(Clone, Copy)]
+pub(super) struct Arrival {
+    pub(super) started: Instant,
+    pub(super) grpc: bool,
 }
 
 /// An endpoint as this connection reaches it: what would else be looked up per request.
@@ -74,18 +83,23 @@ pub(super) struct Route {
     service: Option<ServiceName>,
     authority: Option<HeaderValue>,
     pub(super) series: Arc<HttpSeries>,
+    /// The HTTPRoute that decided so.
+    decided: Option<Arc<ObjectRef>>,
+    /// Where its attempts are counted; none where no service was dialled.
+    pub(super) attempts: Option<Arc<RouteSeries>>,
     /// The receiving half, when the endpoint is on this node.
     local: Option<Arc<inbound::Server>>,
 }
 
 impl Route {
     /// By address: a name that was built anew since is only looked up once more.
-    fn is_of(&self, service: Option<&ServiceTarget>) -> bool {
-        match (&self.service, service) {
+    fn is_of(&self, goal: &Goal) -> bool {
+        let is_service = match (&self.service, goal.service()) {
             (Some((_namespace, name)), Some(service)) => Arc::ptr_eq(name, &service.name),
             (None, None) => true,
             _other => false,
-        }
+        };
+        is_service && self.decided.as_ref().map(Arc::as_ptr) == goal.route.as_ref().map(Arc::as_ptr)
     }
 }
 
@@ -95,9 +109,19 @@ impl Handle for Outbound {
         let grpc = request.headers().get(header::CONTENT_TYPE).is_some_and(|kind| grpc::is_grpc(kind.as_bytes()));
         let upgrade = server::wants_upgrade(&request);
         server::strip_hop_by_hop(request.headers_mut(), upgrade);
-        match self.forward(request, started, grpc).await {
-            Ok(response) => response,
+        let destination = self.destination();
+        let Decided { route, routing } = routed(&self.client, &destination, &request);
+        let series = self.route_series(&destination, route.as_ref(), &routing);
+        let goal = Goal { destination, backend: None, route };
+        let arrival = Arrival { started, grpc };
+        let asked = Asked { series, arrived: started };
+        match self.forward(goal, routing, request, arrival, asked.series.as_deref()).await {
+            Ok(mut response) => {
+                asked.answered(&mut response);
+                response
+            }
             Err(error) => {
+                asked.failed(error.label());
                 self.client.worker.shared.telemetry.http_error(Direction::Outbound, &error);
                 respond::with_error(&error, grpc)
             }
@@ -108,25 +132,26 @@ impl Handle for Outbound {
 impl Outbound {
     async fn forward(
         &self,
+        mut goal: Goal,
+        routing: Result<Routing, ProxyError>,
         mut request: Request<Body>,
-        started: Instant,
-        grpc: bool,
+        arrival: Arrival,
+        series: Option<&RouteSeries>,
     ) -> Result<Response<Body>, ProxyError> {
-        let destination = self.destination();
-        let routing = routed(&self.client, &destination, &request)?;
-        let (goal, forward) = match routing {
-            Routing::Itself => (Goal { destination, backend: None }, None),
+        let forward = match routing? {
+            Routing::Itself => None,
             Routing::To(backend, forward) => {
                 forward.filter_request(&mut request);
-                (Goal { destination, backend }, Some(forward))
+                goal.backend = backend;
+                Some(forward)
             }
-            Routing::Answer(response) => return Ok(response),
+            Routing::Answer(response) => return Ok(*response),
         };
         let retry = retry(&goal, forward.as_ref()).filter(|_| Again::is_for(&request));
-        let mut deadline = deadline(&goal, forward.as_ref(), &request, started, grpc);
+        let mut deadline = deadline(&goal, forward.as_ref(), &request, arrival);
         let mut response = match retry {
             Some(retry) => {
-                let how = Persistence { goal: &goal, retry, started, grpc };
+                let how = Persistence { goal: &goal, retry, arrival, series };
                 Box::pin(self.persist(how, Again::new(request), deadline.as_deref_mut())).await?
             }
             None => {
@@ -134,7 +159,7 @@ impl Outbound {
                     deadline.prepare(true);
                     request = request.map(|body| body.told(deadline.progress()));
                 }
-                self.balance(&goal, request, started, grpc, deadline.as_deref_mut(), &mut None).await?
+                self.balance(&goal, request, arrival, deadline.as_deref_mut(), &mut None).await?
             }
         };
         if let Some(deadline) = deadline {
@@ -151,8 +176,7 @@ impl Outbound {
         &self,
         goal: &Goal,
         mut request: Request<Body>,
-        started: Instant,
-        grpc: bool,
+        arrival: Arrival,
         mut deadline: Option<&mut Deadline>,
         tried: &mut Option<Arc<Route>>,
     ) -> Result<Response<Body>, ProxyError> {
@@ -169,10 +193,10 @@ impl Outbound {
             let attempt = Attempt::begin(&self.client, route);
             let sent = match deadline.as_deref_mut() {
                 // Not through `within`: a future of this size is moved for some thousand instructions.
-                None => Ok(self.send(route, request, started, grpc).await),
+                None => Ok(self.send(route, request, arrival).await),
                 Some(deadline) => {
                     deadline.begin_attempt(request.headers_mut());
-                    Box::pin(within(deadline, self.send(route, request, started, grpc))).await
+                    Box::pin(within(deadline, self.send(route, request, arrival))).await
                 }
             };
             match sent {
@@ -203,12 +227,11 @@ impl Outbound {
         &self,
         route: &Arc<Route>,
         mut request: Request<Body>,
-        started: Instant,
-        grpc: bool,
+        arrival: Arrival,
     ) -> Result<Response<Body>, Unsent> {
         if let Some(local) = &route.local {
             let response = Box::pin(Arc::clone(local).handle(request)).await;
-            return Ok(self.finish(route, response, Held::Nothing, started, grpc));
+            return Ok(self.finish(route, response, Held::Nothing, arrival));
         }
         let connect = request.method() == ::http::Method::CONNECT;
         let client_half = upgrade::take(&mut request);
@@ -218,21 +241,15 @@ impl Outbound {
         let (mut response, held) = sent?;
         if let Some(half) = client_half.filter(|_| upgrade::agreed(connect, response.status())) {
             upgrade::join(half, &mut response);
-            return Ok(self.finish(route, response.map(Body::from), Held::Nothing, started, grpc));
+            return Ok(self.finish(route, response.map(Body::from), Held::Nothing, arrival));
         }
         server::strip_hop_by_hop(response.headers_mut(), false);
-        Ok(self.finish(route, response.map(Body::from), held, started, grpc))
+        Ok(self.finish(route, response.map(Body::from), held, arrival))
     }
 
-    fn finish(
-        &self,
-        route: &Route,
-        response: Response<Body>,
-        held: Held,
-        started: Instant,
-        grpc: bool,
-    ) -> Response<Body> {
+    fn finish(&self, route: &Route, response: Response<Body>, held: Held, arrival: Arrival) -> Response<Body> {
         let now = self.client.worker.shared.now();
+        let Arrival { started, grpc } = arrival;
         let end = ResponseEnd {
             series: Arc::clone(&route.series),
             status: response.status().as_u16(),
@@ -242,6 +259,8 @@ impl Outbound {
             latency: started.elapsed(),
             endpoint: route.path.endpoint.as_ref().map(|endpoint| (Arc::clone(endpoint), now)),
             held,
+            attempt: route.attempts.as_ref().map(|attempts| (Arc::clone(attempts), started)),
+            request: None,
             access: None,
             done: false,
         };
@@ -265,6 +284,7 @@ impl Outbound {
             {
                 current.destination = Arc::clone(fresh);
                 current.routes.clear();
+                current.decided.clear();
             }
         }
         Arc::clone(&current.destination)
@@ -282,7 +302,7 @@ impl Outbound {
             route.path.endpoint.as_ref().map(Arc::as_ptr) == endpoint.map(Arc::as_ptr)
                 && route.authority.as_ref().map(HeaderValue::as_bytes) == authority
                 // Two services may have the same endpoint.
-                && route.is_of(goal.service())
+                && route.is_of(goal)
         });
         if let Some(route) = known {
             return Arc::clone(route);
@@ -297,6 +317,8 @@ impl Outbound {
         let route = Arc::new(Route {
             series: self.client.worker.shared.telemetry.http(&labels),
             authority: authority.and_then(|bytes| HeaderValue::from_bytes(bytes).ok()),
+            attempts: self.client.attempt_labels(goal).map(|labels| self.client.worker.shared.telemetry.route(&labels)),
+            decided: goal.route.clone(),
             path,
             service,
             local,
@@ -306,6 +328,31 @@ impl Outbound {
         }
         current.routes.push(Arc::clone(&route));
         route
+    }
+
+    /// Where a request is counted for the HTTPRoute that decided, if a Service was dialled and it has one for the request or none at all.
+    fn route_series(
+        &self,
+        destination: &Destination,
+        route: Option<&Arc<ObjectRef>>,
+        routing: &Result<Routing, ProxyError>,
+    ) -> Option<Arc<RouteSeries>> {
+        if route.is_none() && routing.is_err() {
+            return None;
+        }
+        let service = destination.service()?;
+        let mut current = self.current.lock();
+        let is_it = |known: &Option<Arc<ObjectRef>>| known.as_ref().map(Arc::as_ptr) == route.map(Arc::as_ptr);
+        if let Some((_route, series)) = current.decided.iter().find(|(known, _series)| is_it(known)) {
+            return Some(Arc::clone(series));
+        }
+        let labels = self.client.request_labels(service, route);
+        let series = self.client.worker.shared.telemetry.route(&labels);
+        if current.decided.len() >= limits::CONNECTION_SERIES {
+            current.decided.remove(0);
+        }
+        current.decided.push((route.cloned(), Arc::clone(&series)));
+        Some(series)
     }
 
     fn tcp_labels(&self, route: &Route) -> TcpLabels {
@@ -318,12 +365,12 @@ fn deadline(
     goal: &Goal,
     forward: Option<&Forward>,
     request: &Request<Body>,
-    started: Instant,
-    grpc: bool,
+    arrival: Arrival,
 ) -> Option<Box<Deadline>> {
     let of_service = || goal.destination.service().map(|service| service.timeouts).unwrap_or_default();
     let mut limits = forward.map_or_else(of_service, Forward::timeouts);
     limits.retry = retry(goal, forward).and_then(|retry| retry.timeout);
+    let Arrival { started, grpc } = arrival;
     let clients = if grpc { grpc::timeout(request.headers()) } else { None };
     let is_limited = !limits.is_none() || clients.is_some();
     is_limited.then(|| Box::new(Deadline::new(limits, clients, request.version() == Version::HTTP_2, started)))
@@ -348,61 +395,5 @@ pub(super) fn authority(request: &Request<Body>) -> Option<&[u8]> {
     match request.uri().authority() {
         Some(authority) => Some(authority.as_str().as_bytes()),
         None => request.headers().get(header::HOST).map(HeaderValue::as_bytes),
-    }
-}
-
-impl Client {
-    fn http_labels(&self, path: &Path, service: Option<ServiceName>, authority: Option<&[u8]>) -> HttpLabels {
-        HttpLabels {
-            direction: Direction::Outbound,
-            workload: Arc::clone(&self.workload.pod),
-            peer: path.endpoint.as_ref().map(|endpoint| Arc::clone(&endpoint.pod)),
-            tls: tls_label(&path.transport),
-            client_id: Some(self.workload.identity.clone()),
-            server_id: path.endpoint.as_ref().and_then(|endpoint| endpoint.identity.clone()),
-            authority: authority.map(|bytes| Arc::from(String::from_utf8_lossy(bytes).as_ref())),
-            target_addr: path.address,
-            service,
-            policy: None,
-        }
-    }
-
-    pub(super) fn tcp_labels(&self, path: &Path, service: Option<&ServiceTarget>) -> TcpLabels {
-        TcpLabels {
-            direction: Direction::Outbound,
-            peer_is_src: false,
-            workload: Arc::clone(&self.workload.pod),
-            peer: path.endpoint.as_ref().map(|endpoint| Arc::clone(&endpoint.pod)),
-            tls: tls_label(&path.transport),
-            client_id: Some(self.workload.identity.clone()),
-            server_id: path.endpoint.as_ref().and_then(|endpoint| endpoint.identity.clone()),
-            target_addr: path.address,
-            service: service.map(service_name),
-            policy: None,
-        }
-    }
-
-    /// Labels of the connection that the application opened to us.
-    pub(super) fn source_labels(&self, destination: &Destination) -> TcpLabels {
-        TcpLabels {
-            direction: Direction::Outbound,
-            peer_is_src: true,
-            workload: Arc::clone(&self.workload.pod),
-            peer: None,
-            tls: TlsLabel::NoIdentity(weir_core::outbound::NoTlsReason::Loopback),
-            client_id: None,
-            server_id: None,
-            target_addr: self.target,
-            service: destination.service().map(service_name),
-            policy: None,
-        }
-    }
-}
-
-fn tls_label(transport: &Transport) -> TlsLabel {
-    match transport {
-        // Both ends are known and no packet leaves the node.
-        Transport::Mtls { .. } | Transport::Local { .. } => TlsLabel::True,
-        Transport::Plain { reason } => TlsLabel::NoIdentity(*reason),
     }
 }

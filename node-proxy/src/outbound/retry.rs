@@ -14,7 +14,7 @@ use weir_core::{
 
 use super::{
     choose::Goal,
-    http::{Outbound, Route},
+    http::{Arrival, Outbound, Route},
 };
 use crate::{
     body::Body,
@@ -22,6 +22,7 @@ use crate::{
     http as server, limits,
     replay::Replay,
     respond,
+    telemetry::{RetryEvent, RouteSeries},
 };
 
 /// A request that can be sent more than once.
@@ -61,8 +62,8 @@ impl Again {
 pub(super) struct Persistence<'a> {
     pub(super) goal: &'a Goal,
     pub(super) retry: &'a Retry,
-    pub(super) started: Instant,
-    pub(super) grpc: bool,
+    pub(super) arrival: Arrival,
+    pub(super) series: Option<&'a RouteSeries>,
 }
 
 impl Outbound {
@@ -73,26 +74,39 @@ impl Outbound {
         request: Again,
         mut deadline: Option<&mut Deadline>,
     ) -> Result<Response<Body>, ProxyError> {
-        let Persistence { goal, retry, started, grpc } = how;
+        let Persistence { goal, retry, arrival, series } = how;
+        let count = |event| {
+            if let Some(series) = series {
+                series.retried(event);
+            }
+        };
         let budget = goal.service().map(|service| Arc::clone(&service.retry_budget));
         if let Some(budget) = &budget {
             budget.request(self.now());
         }
         let mut failed: Option<Arc<Route>> = None;
-        let (mut before, mut began) = (0, started);
+        let (mut before, mut attempted) = (0, arrival);
         loop {
             let is_last = before == retry.limit;
             if let Some(deadline) = &mut deadline {
                 deadline.prepare(is_last);
             }
             let attempt = request.attempt(deadline.as_deref());
-            let mut sent = self.balance(goal, attempt, began, grpc, deadline.as_deref_mut(), &mut failed).await;
-            if is_last || !wants_another(retry, &mut sent, grpc).await || !request.is_whole() {
+            let mut sent = self.balance(goal, attempt, attempted, deadline.as_deref_mut(), &mut failed).await;
+            if !wants_another(retry, &mut sent, arrival.grpc).await {
+                if before > 0 && sent.is_ok() {
+                    count(RetryEvent::Success);
+                }
+                return sent;
+            }
+            if is_last {
+                count(RetryEvent::LimitExceeded);
                 return sent;
             }
             let pause = retry.pause(before, fastrand::u64(..));
             let has_time = deadline.as_ref().is_none_or(|deadline| deadline.allows(pause));
-            if !has_time || !self.may_add(budget.as_deref()) {
+            if !has_time || !request.is_whole() || !self.may_add(budget.as_deref()) {
+                count(RetryEvent::Overflow);
                 return sent;
             }
             if let Ok(response) = sent {
@@ -106,7 +120,8 @@ impl Outbound {
                 }
             }
             before += 1;
-            began = Instant::now();
+            attempted.started = Instant::now();
+            count(RetryEvent::Request);
         }
     }
 

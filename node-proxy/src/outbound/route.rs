@@ -5,12 +5,20 @@ use std::sync::Arc;
 use ::http::{HeaderValue, Request, Response, header};
 use weir_core::{
     proxy_error::ProxyError,
-    route::{self, Facts, Forward, Routed},
+    route::{self, Facts, Forward, ObjectRef, Routed},
     snapshot::{Destination, ServiceTarget},
 };
 
 use super::{Client, http::authority};
 use crate::body::Body;
+
+/// What decided about a request, and what becomes of it.
+pub(super) struct Decided {
+    /// None where no route did.
+    pub(super) route: Option<Arc<ObjectRef>>,
+    /// Fails where none of the routes is for the request, or its backend is none.
+    pub(super) routing: Result<Routing, ProxyError>,
+}
 
 /// What becomes of a request.
 pub(super) enum Routing {
@@ -19,21 +27,15 @@ pub(super) enum Routing {
     /// To the backend; to what was dialled where there is none.
     To(Option<Arc<ServiceTarget>>, Forward),
     /// This is its answer.
-    Answer(Response<Body>),
+    Answer(Box<Response<Body>>),
 }
 
 /// Asks the routes that hold for this client.
-///
-/// # Errors
-/// None of them is for the request, or its backend is none.
-pub(super) fn routed(
-    client: &Client,
-    destination: &Destination,
-    request: &Request<Body>,
-) -> Result<Routing, ProxyError> {
-    let Some(service) = destination.service() else { return Ok(Routing::Itself) };
-    let Some(routes) = &service.routes else { return Ok(Routing::Itself) };
-    let Some(table) = routes.of_client(&client.workload.pod.namespace) else { return Ok(Routing::Itself) };
+pub(super) fn routed(client: &Client, destination: &Destination, request: &Request<Body>) -> Decided {
+    let itself = Decided { route: None, routing: Ok(Routing::Itself) };
+    let Some(service) = destination.service() else { return itself };
+    let Some(routes) = &service.routes else { return itself };
+    let Some(table) = routes.of_client(&client.workload.pod.namespace) else { return itself };
     let authority = authority(request).and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or_default();
     let facts = Facts {
         authority,
@@ -44,7 +46,12 @@ pub(super) fn routed(
     };
     let is_ready =
         |backend: usize| service.backends.get(backend).is_some_and(|backend| !backend.ready_endpoints().is_empty());
-    match route::decide(table, &facts, service.port, fastrand::u64(..), is_ready) {
+    let decision = route::decide(table, &facts, service.port, fastrand::u64(..), is_ready);
+    Decided { route: decision.route, routing: followed(service, decision.routed) }
+}
+
+fn followed(service: &ServiceTarget, routed: Routed) -> Result<Routing, ProxyError> {
+    match routed {
         Routed::NoRoute => Err(ProxyError::NoRoute),
         Routed::Broken(reason) => {
             tracing::debug!(%reason, service = %service.name, "a route has no backend for a request");
@@ -55,7 +62,7 @@ pub(super) fn routed(
             *response.status_mut() = status;
             response.headers_mut().insert(header::LOCATION, location);
             response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
-            Ok(Routing::Answer(response))
+            Ok(Routing::Answer(Box::new(response)))
         }
         Routed::Forward(forward) => {
             let backend = match forward.service() {

@@ -5,12 +5,13 @@
 use std::sync::Arc;
 
 use super::{
-    HttpSeries, LATENCY_BOUNDS_MS, TcpSeries, Telemetry,
+    HttpSeries, LATENCY_BOUNDS_MS, RetryEvent, RouteSeries, TcpSeries, Telemetry,
     decisions::Decisions,
     families::{self, Family},
     gauges,
     labels::{Direction, LabelText, Labels, write_pod},
-    series::{ResponseKind, Subject},
+    routes::{Ending, ROUTE_BOUNDS, error_name},
+    series::{ResponseKind, Series as _, Subject},
     state::NodeState,
     text::{Format, Text},
 };
@@ -45,10 +46,35 @@ static TCP: [(&Family, Write<TcpSeries>); 7] = [
     }),
 ];
 
+static ROUTES: [(&Family, Write<RouteSeries>); 6] = [
+    (&families::ROUTE_STATUSES, write_endings),
+    (&families::ROUTE_DURATION, write_durations),
+    (&families::ROUTE_RETRIES, |text, family, labels, series| {
+        text.sample(family, labels, &[], series.retries(RetryEvent::Request));
+    }),
+    (&families::ROUTE_RETRY_SUCCESSES, |text, family, labels, series| {
+        text.sample(family, labels, &[], series.retries(RetryEvent::Success));
+    }),
+    (&families::ROUTE_RETRY_LIMIT, |text, family, labels, series| {
+        text.sample(family, labels, &[], series.retries(RetryEvent::LimitExceeded));
+    }),
+    (&families::ROUTE_RETRY_OVERFLOW, |text, family, labels, series| {
+        text.sample(family, labels, &[], series.retries(RetryEvent::Overflow));
+    }),
+];
+
+static BACKENDS: [(&Family, Write<RouteSeries>); 3] = [
+    (&families::BACKEND_REQUESTS, |text, family, labels, series| text.sample(family, labels, &[], series.requests())),
+    (&families::BACKEND_STATUSES, write_endings),
+    (&families::BACKEND_DURATION, write_durations),
+];
+
 /// An iterator over the pieces of one scrape.
 pub struct Exposition {
     http: Vec<Arc<HttpSeries>>,
     tcp: Vec<Arc<TcpSeries>>,
+    routes: Vec<Arc<RouteSeries>>,
+    backends: Vec<Arc<RouteSeries>>,
     text: Text,
     // Families written whole and series written of the next one.
     family: usize,
@@ -60,11 +86,13 @@ pub struct Exposition {
 impl Exposition {
     pub(super) fn new(telemetry: &Telemetry, state: &dyn NodeState, format: Format) -> Exposition {
         let (http, tcp) = (telemetry.http.all(), telemetry.tcp.all());
+        let (routes, backends) = (telemetry.routes.all(), telemetry.backends.all());
         let mut rest = Text::new(format);
         telemetry.counters.write(&mut rest);
-        gauges::write(telemetry, [http.len(), tcp.len()], state, &mut rest);
+        gauges::write(telemetry, [http.len(), tcp.len(), routes.len(), backends.len()], state, &mut rest);
         rest.end();
-        Exposition { http, tcp, text: Text::new(format), family: 0, series: 0, rest: Some(rest.take()) }
+        let text = Text::new(format);
+        Exposition { http, tcp, routes, backends, text, family: 0, series: 0, rest: Some(rest.take()) }
     }
 }
 
@@ -73,10 +101,16 @@ impl Iterator for Exposition {
 
     fn next(&mut self) -> Option<String> {
         while self.text.len() < limits::SCRAPE_CHUNK {
-            let over = if let Some((family, write)) = HTTP.get(self.family) {
-                write_one(&mut self.text, family, *write, &self.http, &mut self.series)
-            } else if let Some((family, write)) = TCP.get(self.family - HTTP.len()) {
-                write_one(&mut self.text, family, *write, &self.tcp, &mut self.series)
+            let (text, next) = (&mut self.text, &mut self.series);
+            let mut at = self.family;
+            let over = if let Some((family, write)) = HTTP.get(at) {
+                write_one(text, family, *write, &self.http, next)
+            } else if let Some((family, write)) = TCP.get(past(&mut at, HTTP.len())) {
+                write_one(text, family, *write, &self.tcp, next)
+            } else if let Some((family, write)) = ROUTES.get(past(&mut at, TCP.len())) {
+                write_one(text, family, *write, &self.routes, next)
+            } else if let Some((family, write)) = BACKENDS.get(past(&mut at, ROUTES.len())) {
+                write_one(text, family, *write, &self.backends, next)
             } else {
                 break;
             };
@@ -87,6 +121,12 @@ impl Iterator for Exposition {
         }
         if self.text.len() > 0 { Some(self.text.take()) } else { self.rest.take() }
     }
+}
+
+/// The place in the next table of families.
+fn past(at: &mut usize, table: usize) -> usize {
+    *at -= table;
+    *at
 }
 
 /// Writes the next series of a family. True when there is none left.
@@ -124,6 +164,12 @@ impl HasSubject for TcpSeries {
     }
 }
 
+impl HasSubject for RouteSeries {
+    fn write_labels(&self, text: &mut LabelText) {
+        write_subject(self.subject(), text);
+    }
+}
+
 fn write_subject<L: Labels>(subject: &Subject<L>, text: &mut LabelText) {
     match subject {
         Subject::Exact(labels) => labels.write(text),
@@ -156,13 +202,29 @@ fn write_responses(text: &mut Text, family: &'static Family, labels: &str, serie
     }
 }
 
+fn write_endings(text: &mut Text, family: &'static Family, labels: &str, series: &RouteSeries) {
+    for (ending, count) in series.endings() {
+        let Some(Ending { status, error }) = ending else {
+            text.sample(family, labels, &[("http_status", "overflow"), ("error", "")], count);
+            continue;
+        };
+        let status = status.map(|status| status.to_string()).unwrap_or_default();
+        text.sample(family, labels, &[("http_status", &status), ("error", error.map_or("", error_name))], count);
+    }
+}
+
+fn write_durations(text: &mut Text, family: &'static Family, labels: &str, series: &RouteSeries) {
+    let (counts, sum) = series.durations();
+    text.histogram(family, labels, &ROUTE_BOUNDS, &counts, sum);
+}
+
 fn classification(success: bool) -> &'static str {
     if success { "success" } else { "failure" }
 }
 
 fn write_latency(text: &mut Text, family: &'static Family, labels: &str, series: &HttpSeries) {
     let latency = series.latency();
-    text.histogram(family, labels, &LATENCY_BOUNDS_MS, &latency.counts(), latency.sum_ms());
+    text.histogram(family, labels, &LATENCY_BOUNDS_MS.map(f64::from), &latency.counts(), latency.sum_ms());
 }
 
 fn write_closes(text: &mut Text, family: &'static Family, labels: &str, series: &TcpSeries) {

@@ -2,7 +2,7 @@
 //!
 //! Must never differ from what is exported; a family that is not here cannot be written.
 
-use super::histogram::LATENCY_BOUNDS_MS;
+use super::{histogram::LATENCY_BOUNDS_MS, routes::ROUTE_BOUNDS};
 use crate::limits;
 
 /// Type of a family.
@@ -70,6 +70,15 @@ families! {
     HTTP_DENIED = Counter "inbound_http_authz_deny_total", Linkerd, [HTTP], "Requests to local workloads that policy denied.";
     TCP_ALLOWED = Counter "inbound_tcp_authz_allow_total", Linkerd, ["TCP, `authz_group`, `authz_kind`, `authz_name`"], "Opaque connections to local workloads that policy allowed, by what allowed them.";
     TCP_DENIED = Counter "inbound_tcp_authz_deny_total", Linkerd, [TCP], "Opaque connections to local workloads that policy denied.";
+    ROUTE_STATUSES = Counter "outbound_http_route_request_statuses_total", Linkerd, ["route, `http_status`, `error`"], "Requests that ended, all attempts together.";
+    ROUTE_DURATION = Histogram "outbound_http_route_request_duration_seconds", Linkerd, ["route"], "Time from a request's arrival to the end of its response, all attempts together.";
+    ROUTE_RETRIES = Counter "outbound_http_route_retry_requests_total", Linkerd, ["route"], "Attempts after the first.";
+    ROUTE_RETRY_SUCCESSES = Counter "outbound_http_route_retry_successes_total", Linkerd, ["route"], "Requests that were sent again and then ended well.";
+    ROUTE_RETRY_LIMIT = Counter "outbound_http_route_retry_limit_exceeded_total", Linkerd, ["route"], "Requests that failed with no attempt left.";
+    ROUTE_RETRY_OVERFLOW = Counter "outbound_http_route_retry_overflow_total", Linkerd, ["route"], "Requests that failed and were not sent again for the budget of the Service, the time of the request or the size of its body.";
+    BACKEND_REQUESTS = Counter "outbound_http_route_backend_requests_total", Linkerd, ["route, backend"], "Attempts begun.";
+    BACKEND_STATUSES = Counter "outbound_http_route_backend_response_statuses_total", Linkerd, ["route, backend, `http_status`, `error`"], "Attempts that ended.";
+    BACKEND_DURATION = Histogram "outbound_http_route_backend_response_duration_seconds", Linkerd, ["route, backend"], "Time from the begin of an attempt to the end of its response.";
     INBOUND_HTTP_ERRORS = Counter "inbound_http_errors_total", Linkerd, ["`error`"], "Requests to local workloads that the proxy itself answered with an error.";
     OUTBOUND_HTTP_ERRORS = Counter "outbound_http_errors_total", Linkerd, ["`error`"], "Requests of local workloads that the proxy itself answered with an error.";
     INBOUND_TCP_ERRORS = Counter "inbound_tcp_errors_total", Linkerd, ["`error`"], "Connections to local workloads that the proxy itself ended.";
@@ -112,7 +121,12 @@ pub fn metrics_reference() -> String {
     }
     page.push_str(LABELS);
     let bounds: Vec<String> = LATENCY_BOUNDS_MS.iter().map(u32::to_string).collect();
-    page.push_str(&format!("\n## Buckets\n\n`response_latency_ms`: {} and +Inf.\n", bounds.join(", ")));
+    let seconds: Vec<String> = ROUTE_BOUNDS.iter().map(f64::to_string).collect();
+    page.push_str(&format!(
+        "\n## Buckets\n\n`response_latency_ms`: {} and +Inf. Those in seconds: {} and +Inf.\n",
+        bounds.join(", "),
+        seconds.join(", ")
+    ));
     page.push_str(&bounds_section());
     page
 }
@@ -120,7 +134,7 @@ pub fn metrics_reference() -> String {
 fn bounds_section() -> String {
     format!(
         "\n## Bounds\n\nConstants of `node-proxy/src/limits.rs`.\n\n| what | bound | over it |\n|---|---|---|\n\
-         | series of one workload, per kind (HTTP, TCP) | {} | one series per direction with the workload's labels and `overflow=\"true\"` |\n\
+         | series of one workload, per kind (HTTP, TCP, routes, their backends) | {} | one series per direction with the workload's labels and `overflow=\"true\"` |\n\
          | series of the node, per kind | {} | one series per direction with `overflow=\"true\"` |\n\
          | kinds of response of one series | {} | `status_code=\"overflow\"`, classification kept |\n\
          | close reasons of one series | {} | `errno=\"overflow\"` |\n\
@@ -160,6 +174,8 @@ const LABELS: &str = "
 |---|---|
 | HTTP | `direction` (`inbound`, `outbound`), `authority` (outbound), target, TLS, identities, policy, workload, peer |
 | TCP | `direction`, `peer` (`src`: accepted by the proxy, `dst`: opened by it), target, TLS, identities, policy, workload, peer |
+| route | `parent_group`, `parent_kind`, `parent_namespace`, `parent_name`, `parent_port`, `parent_section_name` (the Service that was dialled), `route_group`, `route_kind`, `route_namespace`, `route_name` (the HTTPRoute; `default` and `http` without), workload |
+| backend | `backend_group`, `backend_kind`, `backend_namespace`, `backend_name`, `backend_port`, `backend_section_name` |
 | target | `target_addr`, `target_ip`, `target_port` |
 | TLS | `tls` (`true`, `disabled`, `no_identity`, `opaque`), `no_tls_reason`, `sni` |
 | identities | `client_id`, `server_id` |

@@ -5,7 +5,7 @@ use weir_core::snapshot::{ServiceTarget, Target};
 use super::{Telemetry, families, labels::LabelText, process, state::NodeState, text::Text};
 
 /// Writes all of them.
-pub(super) fn write(telemetry: &Telemetry, series: [usize; 2], state: &dyn NodeState, text: &mut Text) {
+pub(super) fn write(telemetry: &Telemetry, series: [usize; 4], state: &dyn NodeState, text: &mut Text) {
     write_certificates(state, text);
     write_endpoints(state, text);
     let captures = state.captures();
@@ -22,12 +22,21 @@ pub(super) fn write(telemetry: &Telemetry, series: [usize; 2], state: &dyn NodeS
     }
     let family = &families::SERIES;
     text.family(family);
-    text.sample(family, "", &[("kind", "http")], series[0]);
-    text.sample(family, "", &[("kind", "tcp")], series[1]);
+    let kinds = ["http", "tcp", "route", "backend"];
+    for (kind, count) in kinds.iter().zip(series) {
+        text.sample(family, "", &[("kind", kind)], count);
+    }
     let family = &families::SERIES_OVERFLOW;
     text.family(family);
-    text.sample(family, "", &[("kind", "http")], telemetry.http.overflowed());
-    text.sample(family, "", &[("kind", "tcp")], telemetry.tcp.overflowed());
+    let overflowed = [
+        telemetry.http.overflowed(),
+        telemetry.tcp.overflowed(),
+        telemetry.routes.overflowed(),
+        telemetry.backends.overflowed(),
+    ];
+    for (kind, count) in kinds.iter().zip(overflowed) {
+        text.sample(family, "", &[("kind", kind)], count);
+    }
     process::write(text);
     let family = &families::BUILD;
     text.family(family);

@@ -126,7 +126,7 @@ pub struct TcpLabels {
 }
 
 /// All of a pod that is written into labels; the node is not.
-fn written(pod: &PodRef) -> [&str; 7] {
+pub(super) fn written(pod: &PodRef) -> [&str; 7] {
     let PodRef { namespace, name, service_account, owner_kind, owner_name, node_name: _, zone, pod_template_hash } =
         pod;
     [namespace, name, service_account, owner_kind, owner_name, zone, pod_template_hash]

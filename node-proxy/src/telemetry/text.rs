@@ -91,7 +91,7 @@ impl Text {
     }
 
     /// A histogram: `counts` per bucket of `bounds` and one more, not cumulative.
-    pub(super) fn histogram(&mut self, family: &Family, labels: &str, bounds: &[u32], counts: &[u64], sum: f64) {
+    pub(super) fn histogram(&mut self, family: &Family, labels: &str, bounds: &[f64], counts: &[u64], sum: f64) {
         let mut cumulative = 0;
         for (index, count) in counts.iter().enumerate() {
             cumulative += count;
@@ -100,7 +100,7 @@ impl Text {
                     self.bucket(family, labels, format_args!("{bound}"), cumulative);
                 }
                 (Some(bound), Format::OpenMetrics) => {
-                    self.bucket(family, labels, format_args!("{bound}.0"), cumulative);
+                    self.bucket(family, labels, format_args!("{bound:?}"), cumulative);
                 }
                 (None, _) => self.bucket(family, labels, format_args!("+Inf"), cumulative),
             }

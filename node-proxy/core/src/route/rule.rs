@@ -75,6 +75,15 @@ pub struct Routes {
     pub(super) consumers: HashMap<Arc<str>, Table, RandomState>,
 }
 
+/// What decided about a request, and what it said.
+#[derive(Clone, Debug)]
+pub struct Decision {
+    /// None where none of the routes is for the request.
+    pub route: Option<Arc<ObjectRef>>,
+    /// What it said.
+    pub routed: Routed,
+}
+
 /// What to do with a request.
 #[derive(Clone, Debug)]
 pub enum Routed {
@@ -113,11 +122,24 @@ impl Routes {
 }
 
 /// Decides about a request to `port`. `random` picks the backend; `is_ready` says which services have an endpoint at this moment.
-pub fn decide(table: &Table, facts: &Facts<'_>, port: u16, random: u64, is_ready: impl Fn(usize) -> bool) -> Routed {
-    let Some(selected) = table.select(facts) else { return Routed::NoRoute };
-    let Some(route) = table.routes().get(selected.route) else { return Routed::NoRoute };
-    let Some(rule) = route.rules.get(selected.rule) else { return Routed::NoRoute };
-    let Some(matched) = rule.matches.get(selected.matched) else { return Routed::NoRoute };
+pub fn decide(table: &Table, facts: &Facts<'_>, port: u16, random: u64, is_ready: impl Fn(usize) -> bool) -> Decision {
+    let none = Decision { route: None, routed: Routed::NoRoute };
+    let Some(selected) = table.select(facts) else { return none };
+    let Some(route) = table.routes().get(selected.route) else { return none };
+    let Some(rule) = route.rules.get(selected.rule) else { return none };
+    let routed = followed(rule, selected.matched, facts, port, random, is_ready);
+    Decision { route: Some(Arc::clone(&route.object)), routed }
+}
+
+fn followed(
+    rule: &Arc<Rule>,
+    at: usize,
+    facts: &Facts<'_>,
+    port: u16,
+    random: u64,
+    is_ready: impl Fn(usize) -> bool,
+) -> Routed {
+    let Some(matched) = rule.matches.get(at) else { return Routed::NoRoute };
     if let Some(redirected) = redirected(&rule.filters, facts, port, &matched.path) {
         return redirected;
     }
@@ -137,7 +159,7 @@ pub fn decide(table: &Table, facts: &Facts<'_>, port: u16, random: u64, is_ready
             },
         },
     };
-    Routed::Forward(Forward { rule: Arc::clone(rule), matched: selected.matched, backend })
+    Routed::Forward(Forward { rule: Arc::clone(rule), matched: at, backend })
 }
 
 fn redirected(filters: &[Filter], facts: &Facts<'_>, port: u16, matched: &PathMatch) -> Option<Routed> {
@@ -306,7 +328,7 @@ mod tests {
         let headers = HeaderMap::new();
         let decided = |path: &str| {
             let facts = Facts { authority: "web", method: &Method::GET, path, query: "", headers: &headers };
-            match decide(&table, &facts, 80, 7, |_| true) {
+            match decide(&table, &facts, 80, 7, |_| true).routed {
                 Routed::NoRoute => "none".to_owned(),
                 Routed::Redirect(status, location) => format!("{} {}", status.as_u16(), location.to_str().unwrap()),
                 Routed::Broken(reason) => reason.to_string(),

@@ -1,0 +1,265 @@
+//! Series of routes: what became of requests by parent, route and backend (Linkerd's `outbound_http_route_*`).
+//!
+//! Must never lock or allocate per request.
+
+use std::{
+    hash::{Hash, Hasher},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use weir_core::{
+    inbound::DefaultPolicy,
+    route::ObjectRef,
+    snapshot::{PodRef, ServiceTarget},
+};
+
+use super::{
+    labels::{Direction, LabelText, Labels, write_pod, written},
+    series::{Series, Subject},
+    slots::Slots,
+};
+use crate::limits;
+
+/// Upper bounds in seconds: Linkerd's of backends, among which those of its routes are.
+pub(super) const ROUTE_BOUNDS: [f64; 7] = [0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 10.0];
+/// The same in microseconds.
+const ROUTE_BOUNDS_US: [u64; 7] = [25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 10_000_000];
+
+/// One port of a Service.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ServiceRef {
+    /// Namespace.
+    pub namespace: Arc<str>,
+    /// Name.
+    pub name: Arc<str>,
+    /// Port of the Service.
+    pub port: u16,
+}
+
+impl ServiceRef {
+    /// Of what requests are balanced over.
+    pub fn of(service: &ServiceTarget) -> ServiceRef {
+        ServiceRef { namespace: Arc::clone(&service.namespace), name: Arc::clone(&service.name), port: service.port }
+    }
+
+    fn write(&self, text: &mut LabelText, names: [&str; 6]) {
+        let [group, kind, namespace, name, port, section] = names;
+        text.push(group, "core");
+        text.push(kind, "Service");
+        text.push(namespace, &self.namespace);
+        text.push(name, &self.name);
+        text.display(port, self.port);
+        text.push(section, "");
+    }
+}
+
+/// What one series of a route is about.
+#[derive(Clone, Debug)]
+pub struct RouteLabels {
+    /// Whose requests.
+    pub workload: Arc<PodRef>,
+    /// What was dialled.
+    pub parent: ServiceRef,
+    /// What decided; none where the parent has no routes for this workload.
+    pub route: Option<Arc<ObjectRef>>,
+    /// Of series of one backend.
+    pub backend: Option<ServiceRef>,
+}
+
+impl RouteLabels {
+    fn key(&self) -> impl Hash + Eq + '_ {
+        (written(&self.workload), &self.parent, &self.route, &self.backend)
+    }
+}
+
+impl PartialEq for RouteLabels {
+    fn eq(&self, other: &RouteLabels) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for RouteLabels {}
+
+impl Hash for RouteLabels {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key().hash(state);
+    }
+}
+
+impl Labels for RouteLabels {
+    fn direction(&self) -> Direction {
+        Direction::Outbound
+    }
+
+    fn workload(&self) -> &Arc<PodRef> {
+        &self.workload
+    }
+
+    fn policy(&self) -> Option<DefaultPolicy> {
+        None
+    }
+
+    fn write(&self, text: &mut LabelText) {
+        let parent =
+            ["parent_group", "parent_kind", "parent_namespace", "parent_name", "parent_port", "parent_section_name"];
+        self.parent.write(text, parent);
+        let [group, kind, namespace, name] = match &self.route {
+            Some(route) => [&*route.group, &*route.kind, &*route.namespace, &*route.name],
+            // Linkerd's name for what has no route.
+            None => ["", "default", "", "http"],
+        };
+        text.push("route_group", group);
+        text.push("route_kind", kind);
+        text.push("route_namespace", namespace);
+        text.push("route_name", name);
+        if let Some(backend) = &self.backend {
+            let names = [
+                "backend_group",
+                "backend_kind",
+                "backend_namespace",
+                "backend_name",
+                "backend_port",
+                "backend_section_name",
+            ];
+            backend.write(text, names);
+        }
+        write_pod(text, "", &self.workload);
+    }
+}
+
+/// How a request or an attempt ended: labels of the counts of statuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ending {
+    /// None when there was no response.
+    pub(super) status: Option<u16>,
+    /// Why there was none, or none to its end.
+    pub(super) error: Option<&'static str>,
+}
+
+/// What became of retries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetryEvent {
+    /// A request is sent again.
+    Request,
+    /// One that was sent again ended well.
+    Success,
+    /// It ended as it began: no attempt was left.
+    LimitExceeded,
+    /// It was not sent again: the budget, the time or the size of the body did not allow it.
+    Overflow,
+}
+
+/// Requests that share their route, or attempts that share their route and backend.
+#[derive(Debug)]
+pub struct RouteSeries {
+    subject: Subject<RouteLabels>,
+    requests: AtomicU64,
+    endings: Slots<Ending>,
+    other: AtomicU64,
+    durations: [AtomicU64; ROUTE_BOUNDS.len() + 1],
+    sum_us: AtomicU64,
+    retries: [AtomicU64; 4],
+    seen: Mutex<u64>,
+}
+
+impl RouteSeries {
+    /// A request, or an attempt, began.
+    pub fn request(&self) {
+        self.requests.fetch_add(1, Relaxed);
+    }
+
+    /// It ended after so long. `error` as the label of `response_total` has it.
+    pub fn ended(&self, status: Option<u16>, error: Option<&'static str>, took: Duration) {
+        if !self.endings.add(Ending { status, error }) {
+            self.other.fetch_add(1, Relaxed);
+        }
+        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let bucket = ROUTE_BOUNDS_US.iter().position(|bound| us <= *bound).unwrap_or(ROUTE_BOUNDS.len());
+        if let Some(count) = self.durations.get(bucket) {
+            count.fetch_add(1, Relaxed);
+        }
+        self.sum_us.fetch_add(us, Relaxed);
+    }
+
+    /// A request was sent again, or not.
+    pub fn retried(&self, event: RetryEvent) {
+        if let Some(count) = self.retries.get(event as usize) {
+            count.fetch_add(1, Relaxed);
+        }
+    }
+
+    pub(super) fn requests(&self) -> u64 {
+        self.requests.load(Relaxed)
+    }
+
+    /// None for what found no slot.
+    pub(super) fn endings(&self) -> impl Iterator<Item = (Option<Ending>, u64)> + '_ {
+        let other = Some((None, self.other.load(Relaxed))).filter(|(_, count)| *count > 0);
+        self.endings.iter().map(|(ending, count)| (Some(ending), count)).chain(other)
+    }
+
+    /// Counts per bucket, not cumulative, and the sum in seconds.
+    pub(super) fn durations(&self) -> (Vec<u64>, f64) {
+        let counts = self.durations.iter().map(|count| count.load(Relaxed)).collect();
+        (counts, self.sum_us.load(Relaxed) as f64 / 1e6)
+    }
+
+    pub(super) fn retries(&self, event: RetryEvent) -> u64 {
+        self.retries.get(event as usize).map_or(0, |count| count.load(Relaxed))
+    }
+}
+
+impl Series for RouteSeries {
+    type Labels = RouteLabels;
+    type Growth = ();
+
+    fn create(subject: Subject<RouteLabels>) -> RouteSeries {
+        RouteSeries {
+            subject,
+            requests: AtomicU64::new(0),
+            endings: Slots::new(limits::RESPONSE_KINDS),
+            other: AtomicU64::new(0),
+            durations: Default::default(),
+            sum_us: AtomicU64::new(0),
+            retries: Default::default(),
+            seen: Mutex::default(),
+        }
+    }
+
+    fn subject(&self) -> &Subject<RouteLabels> {
+        &self.subject
+    }
+
+    fn advance(&self) -> Option<()> {
+        let retries: u64 = self.retries.iter().map(|count| count.load(Relaxed)).sum();
+        let endings: u64 = self.endings().map(|(_, count)| count).sum();
+        let now = self.requests() + endings + retries;
+        let mut seen = self.seen.lock();
+        (std::mem::replace(&mut *seen, now) != now).then_some(())
+    }
+
+    fn busy(&self) -> bool {
+        false
+    }
+}
+
+/// Linkerd's words for what `response_total` calls by other names.
+pub(super) fn error_name(error: &str) -> &'static str {
+    match error {
+        "failfast" => "FAIL_FAST",
+        "loadshed" => "LOAD_SHED",
+        "request timeout" => "REQUEST_TIMEOUT",
+        // Of an attempt: Linkerd's has the name of what it waits for.
+        "retry timeout" | "backend request timeout" => "RESPONSE_HEADERS_TIMEOUT",
+        "response timeout" => "RESPONSE_STREAM_TIMEOUT",
+        "idle timeout" => "IDLE_TIMEOUT",
+        "cancelled" => "CANCEL",
+        "i/o" => "IO",
+        _ => "UNKNOWN",
+    }
+}
