@@ -290,7 +290,11 @@ impl HttpBody for Body {
             Kind::Attempt(attempt) => {
                 let polled = attempt.poll_frame(cx);
                 let over = attempt.is_end_stream();
-                let _a_requests = this.watch.as_mut().and_then(|watch| watch.look(&polled, over, cx));
+                // One that another has followed would speak for that one.
+                let is_over = matches!(polled, Poll::Ready(Some(Err(BodyError::Superseded))));
+                if let Some(watch) = this.watch.as_mut().filter(|_| !is_over) {
+                    watch.look(&polled, over, cx);
+                }
                 return polled;
             }
             Kind::Full(bytes) => {

@@ -46,11 +46,28 @@ impl Progress {
     /// It begins anew, with another attempt.
     fn restart(&self) {
         self.sent.store(0, Ordering::Relaxed);
+        self.moved();
     }
 
     /// The last byte of the request went out, or its response begins.
     pub fn sent(&self) {
         let _sent_before = self.sent.compare_exchange(0, self.nanos(), Ordering::Relaxed, Ordering::Relaxed);
+    }
+}
+
+/// Says whether a request can be sent again.
+#[derive(Default)]
+struct Gate(Option<Box<dyn Fn() -> bool + Send + Sync>>);
+
+impl Gate {
+    fn is_open(&self) -> bool {
+        self.0.as_ref().is_none_or(|is_open| is_open())
+    }
+}
+
+impl std::fmt::Debug for Gate {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Gate")
     }
 }
 
@@ -65,6 +82,8 @@ pub struct Deadline {
     attempt: Option<Duration>,
     /// Of attempts that another one may follow.
     retry: Option<Duration>,
+    /// Whether another one may follow this one.
+    gate: Gate,
     /// Never later than the next limit: what moves the limit away is looked at when this ends.
     sleep: Option<Pin<Box<Sleep>>>,
 }
@@ -75,8 +94,9 @@ impl Deadline {
     pub fn new(limits: Timeouts, clients: Option<Duration>, has_trailers: bool, arrived: Instant) -> Deadline {
         let limits = limits.within(clients);
         let progress = Arc::new(Progress { arrived, sent: AtomicU64::new(0), moved: AtomicU64::new(0) });
-        let retry = limits.retry;
-        Deadline { limits, has_own: clients.is_some(), has_trailers, progress, attempt: None, retry, sleep: None }
+        let (has_own, retry) = (clients.is_some(), limits.retry);
+        let gate = Gate::default();
+        Deadline { limits, has_own, has_trailers, progress, attempt: None, retry, gate, sleep: None }
     }
 
     /// What the bodies tell.
@@ -108,6 +128,11 @@ impl Deadline {
         self.limits.retry = self.retry.filter(|_| !is_last);
     }
 
+    /// Asked when an attempt has taken too long: is there a way to send it again?
+    pub fn set_gate(&mut self, is_open: impl Fn() -> bool + Send + Sync + 'static) {
+        self.gate = Gate(Some(Box::new(is_open)));
+    }
+
     /// An attempt is over, and its own limits with it.
     pub fn pause(&mut self) {
         self.attempt = None;
@@ -119,6 +144,8 @@ impl Deadline {
     /// Its response has begun, and goes on to the client.
     pub fn begin_response(&mut self) {
         self.limits.retry = None;
+        // It holds the request's body.
+        self.gate = Gate::default();
         self.progress.sent();
         self.progress.moved();
     }
@@ -141,6 +168,11 @@ impl Deadline {
             }
             let now = self.progress.now();
             let Some((at, limit)) = self.limits.next(&self.stage(), now) else { return Poll::Pending };
+            if at <= now && limit == Limit::Retry && !self.gate.is_open() {
+                // What cannot be sent again may as well take its time.
+                self.limits.retry = None;
+                continue;
+            }
             if at <= now {
                 return Poll::Ready(limit);
             }
@@ -157,7 +189,11 @@ impl Deadline {
         Stage {
             attempt: self.attempt,
             sent: (sent > 0).then(|| Duration::from_nanos(sent)),
-            moved: Duration::from_nanos(self.progress.moved.load(Ordering::Relaxed)),
+            // Between attempts nothing is there that could be idle.
+            moved: match self.attempt {
+                Some(_) => Duration::from_nanos(self.progress.moved.load(Ordering::Relaxed)),
+                None => self.progress.now(),
+            },
         }
     }
 }
@@ -210,6 +246,7 @@ mod tests {
     #[tokio::test]
     async fn what_moves_is_not_idle_and_what_is_not_sent_has_no_late_response() {
         let mut given = deadline(Timeouts { idle: Some(MS * 500), response: Some(MS * 500), ..Timeouts::default() });
+        given.begin_attempt(&mut HeaderMap::new());
         let progress = Arc::clone(given.progress());
         let work = async {
             // Twice the limits in all, never as long without a frame.

@@ -71,6 +71,9 @@ pub const HTTP2_PER_ENDPOINT: usize = 8;
 /// How often a worker looks for idle connections that are over their time.
 pub const POOL_SWEEP: Duration = Duration::from_secs(1);
 
+/// Dials of one worker that go on although their request is over: what clients that come and go at once may leave behind.
+pub const DIALS_ADOPTED: usize = 64;
+
 // ---- HTTP ----
 
 /// Header fields of one message: curl, nginx and Envoy agree on about this. hyper's own bound; tests/tests/interop/errors.rs holds it.

@@ -139,6 +139,16 @@ struct Inner {
 #[derive(Default)]
 pub struct Pool {
     inner: Mutex<Inner>,
+    adopted: AtomicUsize,
+}
+
+/// A dial that goes on for the pool, its request being over.
+pub struct Adopted<'a>(&'a AtomicUsize);
+
+impl Drop for Adopted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Pool {
@@ -193,6 +203,12 @@ impl Pool {
     /// Whoever holds this lock dials for all that wait: a burst of requests opens one connection, not one each.
     pub fn dialling(&self, key: &Arc<PoolKey>) -> Arc<tokio::sync::Mutex<()>> {
         Arc::clone(self.inner.lock().dialling.entry(Arc::clone(key)).or_default())
+    }
+
+    /// A place for a dial whose request is over; none where there are enough of them.
+    pub fn adopt(&self) -> Option<Adopted<'_>> {
+        let place = Adopted(&self.adopted);
+        (self.adopted.fetch_add(1, Ordering::Relaxed) < limits::DIALS_ADOPTED).then_some(place)
     }
 
     /// Drops connections that closed or were idle for too long.

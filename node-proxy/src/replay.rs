@@ -5,7 +5,7 @@
 use std::{
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker},
 };
 
 use ::http::HeaderMap;
@@ -19,6 +19,7 @@ use crate::{
 };
 
 /// The body of all attempts of one request.
+#[derive(Clone)]
 pub struct Replay(Arc<Mutex<Source>>);
 
 /// What the client sends, and what it has sent.
@@ -32,6 +33,8 @@ struct Source {
     is_over: bool,
     /// The attempt that reads on; those before are over.
     attempt: u32,
+    /// Who waits for it to go on.
+    waiting: Option<Waker>,
 }
 
 /// The body of one attempt.
@@ -52,7 +55,14 @@ impl Replay {
 
     /// Nothing has gone by yet.
     pub fn new(body: Body) -> Replay {
-        let source = Source { rest: body, kept: Some(BytesMut::new()), trailers: None, is_over: false, attempt: 0 };
+        let source = Source {
+            rest: body,
+            kept: Some(BytesMut::new()),
+            trailers: None,
+            is_over: false,
+            attempt: 0,
+            waiting: None,
+        };
         Replay(Arc::new(Mutex::new(source)))
     }
 
@@ -61,13 +71,19 @@ impl Replay {
         self.0.lock().kept.is_some()
     }
 
-    /// The next attempt's; the one before it gets no more.
-    pub fn attempt(&self) -> Attempt {
+    /// The next attempt's. The one before it gets no more from now on, so that what was kept stays whole; none where it is not any more.
+    pub fn attempt(&self) -> Option<Attempt> {
         let mut source = self.0.lock();
+        source.kept.as_ref()?;
         source.attempt += 1;
+        let superseded = source.waiting.take();
         let is_behind = source.kept.as_ref().is_some_and(|kept| !kept.is_empty());
         let owes_trailers = source.trailers.is_some();
-        Attempt { source: Arc::clone(&self.0), number: source.attempt, is_behind, owes_trailers }
+        let number = source.attempt;
+        drop(source);
+        // Its connection waits for what will not come: it is to hear so.
+        superseded.inspect(Waker::wake_by_ref);
+        Some(Attempt { source: Arc::clone(&self.0), number, is_behind, owes_trailers })
     }
 }
 
@@ -106,7 +122,10 @@ impl Attempt {
             let trailers = if std::mem::take(&mut self.owes_trailers) { source.trailers.clone() } else { None };
             return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
         }
-        let polled = ready!(Pin::new(&mut source.rest).poll_frame(cx));
+        let Poll::Ready(polled) = Pin::new(&mut source.rest).poll_frame(cx) else {
+            source.waiting = Some(cx.waker().clone());
+            return Poll::Pending;
+        };
         match &polled {
             Some(Ok(frame)) => source.keep(frame),
             Some(Err(_)) => source.kept = None,
@@ -158,7 +177,7 @@ mod tests {
     async fn each_attempt_sends_all_of_it() {
         let replay = replay(3000);
         for _ in 0..3 {
-            let mut attempt = replay.attempt();
+            let mut attempt = replay.attempt().unwrap();
             assert_eq!((attempt.size_hint().exact(), attempt.is_end_stream()), (Some(3000), false));
             assert_eq!(all(&mut attempt).await.unwrap(), vec![7; 3000]);
             assert!(attempt.is_end_stream() && replay.is_whole());
@@ -170,15 +189,19 @@ mod tests {
         for (bytes, is_kept) in [(limits::REPLAY_BYTES, true), (limits::REPLAY_BYTES + 1, false)] {
             assert_eq!(Replay::is_for(&Body::full(vec![7; bytes].into())), is_kept);
             let replay = replay(bytes);
-            assert_eq!(all(&mut replay.attempt()).await.unwrap().len(), bytes);
-            assert_eq!(replay.is_whole(), is_kept);
+            assert_eq!(all(&mut replay.attempt().unwrap()).await.unwrap().len(), bytes);
+            assert_eq!(
+                (replay.is_whole(), replay.attempt().is_some()),
+                (is_kept, is_kept),
+                "a part is never taken for the whole"
+            );
         }
     }
 
     #[tokio::test]
     async fn an_attempt_that_another_one_followed_gets_no_more() {
         let replay = replay(10);
-        let (mut first, mut second) = (replay.attempt(), replay.attempt());
+        let (mut first, mut second) = (replay.attempt().unwrap(), replay.attempt().unwrap());
         assert!(!first.is_current() && second.is_current());
         assert!(matches!(all(&mut first).await, Err(BodyError::Superseded)));
         assert_eq!(all(&mut second).await.unwrap(), [7; 10], "the first one has read nothing");

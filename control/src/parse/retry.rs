@@ -48,7 +48,10 @@ pub(super) fn annotated(
     errors: &mut Vec<FieldError>,
 ) -> Option<v1::Retry> {
     let mut read = Annotations { given: annotations?, errors, is_any: false };
-    let statuses = read.read(HTTP, |text| text.split(',').map(status_range).collect::<Result<Vec<_>, _>>());
+    let statuses = read.read(HTTP, |text| {
+        let ranges = text.split(',').map(status_range).collect::<Result<Vec<_>, _>>()?;
+        merged(ranges)
+    });
     let codes = read.read(GRPC, |text| text.split(',').map(code).collect::<Result<Vec<_>, _>>());
     let limit = read.read(LIMIT, |text| attempts(text.trim().parse().ok(), text));
     let timeout = read.read(TIMEOUT, timeouts::linkerd);
@@ -80,6 +83,10 @@ pub(super) fn of_rule(
             }
         }
     }
+    let statuses = merged(statuses).unwrap_or_else(|reason| {
+        errors.push(FieldError::new(field("codes"), reason));
+        Vec::new()
+    });
     let limit = given.attempts.map_or(Ok(1), |count| attempts(u32::try_from(count).ok(), &count.to_string()));
     let limit = limit.unwrap_or_else(|reason| {
         errors.push(FieldError::new(field("attempts"), reason));
@@ -124,6 +131,23 @@ fn status_range(text: &str) -> Result<v1::StatusRange, String> {
     };
     let range = both.map(|(first, last)| v1::StatusRange { first, last });
     range.ok_or_else(|| format!("{} is none of 5xx, gateway-error, a status and two with a dash", quoted(text)))
+}
+
+/// Each status once. Nodes take so many ranges: one route must not make them refuse all of its Service.
+fn merged(mut ranges: Vec<v1::StatusRange>) -> Result<Vec<v1::StatusRange>, String> {
+    ranges.sort_by_key(|range| (range.first, range.last));
+    let mut merged: Vec<v1::StatusRange> = Vec::new();
+    for range in ranges {
+        match merged.last_mut().filter(|last| range.first <= last.last + 1) {
+            Some(last) => last.last = last.last.max(range.last),
+            None => merged.push(range),
+        }
+    }
+    let most = weir_core::limits::RETRY_STATUSES;
+    if merged.len() > most {
+        return Err(format!("{} ranges of statuses, at most {most} are taken", merged.len()));
+    }
+    Ok(merged)
 }
 
 fn code(text: &str) -> Result<u32, String> {
@@ -176,10 +200,7 @@ mod tests {
             (&[][..], None),
             (
                 &[(HTTP, "5xx,gateway-error, 429 ,500-504")],
-                Some(v1::Retry {
-                    statuses: vec![range(500, 599), range(502, 504), range(429, 429), range(500, 504)],
-                    ..once.clone()
-                }),
+                Some(v1::Retry { statuses: vec![range(429, 429), range(500, 599)], ..once.clone() }),
             ),
             (&[(GRPC, "unavailable,cancelled")], Some(v1::Retry { codes: vec![14, 1], ..once.clone() })),
             (&[(LIMIT, "3"), (TIMEOUT, "250ms")], Some(v1::Retry { limit: 3, timeout_ms: 250, ..once.clone() })),
@@ -193,12 +214,14 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_is_named_and_no_attempt_more() {
+        let many = (100..300).step_by(2).map(|status| status.to_string()).collect::<Vec<_>>().join(",");
         for (key, text) in [
             (HTTP, "6xx"),
             (HTTP, ""),
             (HTTP, "504-500"),
             (HTTP, "500,reset"),
             (GRPC, "unknown"),
+            (HTTP, &many),
             (LIMIT, "-1"),
             (LIMIT, "101"),
             (LIMIT, "65536"),

@@ -272,7 +272,7 @@ fn refused_by_nodes(route: &HttpRoute) -> Option<FieldError> {
             filters: rule.filters.iter().chain(of_backends).cloned().collect(),
             destination: Some(v1::http_rule::Destination::Itself(v1::Itself {})),
             timeouts: None,
-            retry: None,
+            retry: route.retry.clone().or_else(|| rule.retry.clone()),
         }
     });
     let given = v1::HttpRoute {

@@ -181,8 +181,17 @@ impl Budget {
         self.part(self.number(now)).requests.fetch_add(1, Relaxed);
     }
 
-    /// Whether one more retry is within the budget; then it is taken.
+    /// Takes one more retry, if it is within the budget.
     pub fn take(&self, now: Duration) -> bool {
+        let is_within = self.has_left(now);
+        if is_within {
+            self.part(self.number(now)).retries.fetch_add(1, Relaxed);
+        }
+        is_within
+    }
+
+    /// Whether one more retry is within the budget.
+    pub fn has_left(&self, now: Duration) -> bool {
         let number = self.number(now);
         let (mut requests, mut retries) = (0_u64, 0_u64);
         let counts = |part: &&Part| number - part.number.load(Relaxed).min(number) < PARTS;
@@ -193,11 +202,7 @@ impl Budget {
         let seconds = self.settings.ttl.as_secs_f64();
         let least = (f64::from(self.settings.min_per_second) * seconds) as u64;
         let most = (requests * u64::from(self.settings.ratio_permille) / 1000).max(least);
-        let is_within = retries < most;
-        if is_within {
-            self.part(number).retries.fetch_add(1, Relaxed);
-        }
-        is_within
+        retries < most
     }
 
     fn number(&self, now: Duration) -> u64 {

@@ -70,6 +70,11 @@ impl<'a> Attempt<'a> {
         Attempt { client, route, began, is_over: false }
     }
 
+    /// When it did.
+    pub(super) fn began(&self) -> Instant {
+        self.client.worker.shared.epoch + self.began
+    }
+
     /// What is left to count is the response's.
     pub(super) fn answered(mut self) {
         self.is_over = true;

@@ -55,7 +55,7 @@ impl Goal {
     }
 
     /// The same in what is known by now. A backend that no route names any more is gone, with its endpoints.
-    fn in_present(&self, present: &Arc<Destination>) -> Goal {
+    pub(super) fn in_present(&self, present: &Arc<Destination>) -> Goal {
         let backend = self.backend.as_ref().map(|backend| {
             let named = present.service().map(|service| &*service.backends).unwrap_or_default();
             Arc::clone(named.iter().find(|one| one.is_named_like(backend)).unwrap_or(backend))

@@ -57,7 +57,7 @@ pub(super) async fn serve(client: Arc<Client>, destination: Arc<Destination>, io
 
 /// The HTTP requests of one connection.
 pub(super) struct Outbound {
-    client: Arc<Client>,
+    pub(super) client: Arc<Client>,
     current: Mutex<Current>,
 }
 
@@ -73,6 +73,8 @@ struct Current {
 #[derive(Clone, Copy)]
 pub(super) struct Arrival {
     pub(super) started: Instant,
+    /// When the present try of it at one endpoint did.
+    attempted: Instant,
     pub(super) grpc: bool,
 }
 
@@ -113,7 +115,7 @@ impl Handle for Outbound {
         let Decided { route, routing } = routed(&self.client, &destination, &request);
         let series = self.route_series(&destination, route.as_ref(), &routing);
         let goal = Goal { destination, backend: None, route };
-        let arrival = Arrival { started, grpc };
+        let arrival = Arrival { started, attempted: started, grpc };
         let asked = Asked { series, arrived: started };
         match self.forward(goal, routing, request, arrival, asked.series.as_deref()).await {
             Ok(mut response) => {
@@ -191,6 +193,7 @@ impl Outbound {
             };
             let route = &*tried.insert(self.route(endpoint.as_ref(), &request, goal));
             let attempt = Attempt::begin(&self.client, route);
+            let arrival = Arrival { attempted: attempt.began(), ..arrival };
             let sent = match deadline.as_deref_mut() {
                 // Not through `within`: a future of this size is moved for some thousand instructions.
                 None => Ok(self.send(route, request, arrival).await),
@@ -249,7 +252,7 @@ impl Outbound {
 
     fn finish(&self, route: &Route, response: Response<Body>, held: Held, arrival: Arrival) -> Response<Body> {
         let now = self.client.worker.shared.now();
-        let Arrival { started, grpc } = arrival;
+        let Arrival { started, attempted, grpc } = arrival;
         let end = ResponseEnd {
             series: Arc::clone(&route.series),
             status: response.status().as_u16(),
@@ -259,7 +262,7 @@ impl Outbound {
             latency: started.elapsed(),
             endpoint: route.path.endpoint.as_ref().map(|endpoint| (Arc::clone(endpoint), now)),
             held,
-            attempt: route.attempts.as_ref().map(|attempts| (Arc::clone(attempts), started)),
+            attempt: route.attempts.as_ref().map(|attempts| (Arc::clone(attempts), attempted)),
             request: None,
             access: None,
             done: false,
@@ -370,7 +373,7 @@ fn deadline(
     let of_service = || goal.destination.service().map(|service| service.timeouts).unwrap_or_default();
     let mut limits = forward.map_or_else(of_service, Forward::timeouts);
     limits.retry = retry(goal, forward).and_then(|retry| retry.timeout);
-    let Arrival { started, grpc } = arrival;
+    let Arrival { started, grpc, .. } = arrival;
     let clients = if grpc { grpc::timeout(request.headers()) } else { None };
     let is_limited = !limits.is_none() || clients.is_some();
     is_limited.then(|| Box::new(Deadline::new(limits, clients, request.version() == Version::HTTP_2, started)))

@@ -2,7 +2,10 @@
 //!
 //! Must never send again what has reached the client, and never wait for a response in order to know whether to.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use ::http::{Request, Response};
 use http_body::{Body as _, Frame};
@@ -44,13 +47,17 @@ impl Again {
         Again { head: Request::from_parts(parts, ()), body }
     }
 
-    fn attempt(&self, deadline: Option<&Deadline>) -> Request<Body> {
-        let body = self.body.as_ref().map_or_else(Body::empty, |body| Body::attempt(body.attempt()));
+    /// The next attempt; none where the body cannot be sent again. From now on the one before sends no more.
+    fn attempt(&self, deadline: Option<&Deadline>) -> Option<Request<Body>> {
+        let body = match &self.body {
+            Some(body) => Body::attempt(body.attempt()?),
+            None => Body::empty(),
+        };
         let body = match deadline {
             Some(deadline) => body.told(deadline.progress()),
             None => body,
         };
-        self.head.clone().map(|()| body)
+        Some(self.head.clone().map(|()| body))
     }
 
     fn is_whole(&self) -> bool {
@@ -84,6 +91,12 @@ impl Outbound {
         if let Some(budget) = &budget {
             budget.request(self.now());
         }
+        if let Some(deadline) = deadline.as_deref_mut().filter(|_| retry.timeout.is_some()) {
+            self.watch_over(deadline, &request, budget.clone());
+        }
+        // Nothing has gone by: the first attempt can always be made.
+        let mut attempt = request.attempt(deadline.as_deref()).ok_or(ProxyError::UpstreamBroken)?;
+        let mut goal = goal.clone();
         let mut failed: Option<Arc<Route>> = None;
         let (mut before, mut attempted) = (0, arrival);
         loop {
@@ -91,8 +104,7 @@ impl Outbound {
             if let Some(deadline) = &mut deadline {
                 deadline.prepare(is_last);
             }
-            let attempt = request.attempt(deadline.as_deref());
-            let mut sent = self.balance(goal, attempt, attempted, deadline.as_deref_mut(), &mut failed).await;
+            let mut sent = self.balance(&goal, attempt, attempted, deadline.as_deref_mut(), &mut failed).await;
             if !wants_another(retry, &mut sent, arrival.grpc).await {
                 if before > 0 && sent.is_ok() {
                     count(RetryEvent::Success);
@@ -105,51 +117,82 @@ impl Outbound {
             }
             let pause = retry.pause(before, fastrand::u64(..));
             let has_time = deadline.as_ref().is_none_or(|deadline| deadline.allows(pause));
-            if !has_time || !request.is_whole() || !self.may_add(budget.as_deref()) {
+            let may_add = || budget.as_ref().is_none_or(|budget| budget.take(self.now()));
+            let is_allowed = has_time && request.is_whole() && may_add();
+            // Made before the pause: what the attempt before it would still read is this one's.
+            let next = if is_allowed { request.attempt(deadline.as_deref()) } else { None };
+            let Some(next) = next else {
                 count(RetryEvent::Overflow);
                 return sent;
-            }
+            };
             if let Ok(response) = sent {
                 response.into_body().read_away();
             }
-            match deadline.as_deref_mut() {
-                None => tokio::time::sleep(pause).await,
-                Some(deadline) => {
-                    deadline.pause();
-                    within(deadline, tokio::time::sleep(pause)).await.map_err(ProxyError::Timeout)?;
-                }
+            rest(pause, deadline.as_deref_mut()).await?;
+            if let Some(present) = self.client.worker.shared.store.snapshot().destination(&self.client.target) {
+                goal = goal.in_present(present);
             }
             before += 1;
             attempted.started = Instant::now();
+            attempt = next;
             count(RetryEvent::Request);
         }
     }
 
-    fn may_add(&self, budget: Option<&Budget>) -> bool {
-        budget.is_none_or(|budget| budget.take(self.now()))
+    /// An attempt that nothing may follow has no time of its own.
+    fn watch_over(&self, deadline: &mut Deadline, request: &Again, budget: Option<Arc<Budget>>) {
+        let (worker, body) = (Arc::clone(&self.client.worker), request.body.clone());
+        deadline.set_gate(move || {
+            body.as_ref().is_none_or(Replay::is_whole)
+                && budget.as_ref().is_none_or(|budget| budget.has_left(worker.shared.now()))
+        });
     }
+}
+
+/// Waits, as long as the request's own time lasts.
+async fn rest(pause: Duration, deadline: Option<&mut Deadline>) -> Result<(), ProxyError> {
+    let sleep = tokio::time::sleep(pause);
+    match deadline {
+        None => sleep.await,
+        Some(deadline) => {
+            deadline.pause();
+            within(deadline, sleep).await.map_err(ProxyError::Timeout)?;
+        }
+    }
+    Ok(())
 }
 
 /// Whether this is an end that the rule asks to try to better.
 async fn wants_another(retry: &Retry, sent: &mut Result<Response<Body>, ProxyError>, grpc: bool) -> bool {
-    match sent {
-        Err(error) => retry.is_for_error(*error, grpc),
-        Ok(response) => {
-            let code = if grpc { code(retry, response).await } else { None };
-            retry.is_for_response(response.status().as_u16(), code)
-                || (retry.is_for_unanswered() && respond::is_unanswered(response))
+    let (status, code) = match sent {
+        Err(error) => return retry.is_for_error(*error, grpc),
+        Ok(response) if retry.is_for_unanswered() && respond::is_unanswered(response) => return true,
+        Ok(response) if grpc => (response.status().as_u16(), code(retry, response).await),
+        Ok(response) => (response.status().as_u16(), Ok(None)),
+    };
+    match code {
+        Ok(code) => retry.is_for_response(status, code),
+        Err(Broken) => {
+            *sent = Err(ProxyError::UpstreamBroken);
+            retry.is_for_error(ProxyError::UpstreamBroken, grpc)
         }
     }
 }
 
+/// A response that breaks off where its end was looked for.
+struct Broken;
+
 /// The gRPC status, of a response that has nothing else to say.
-async fn code(retry: &Retry, response: &mut Response<Body>) -> Option<u32> {
+async fn code(retry: &Retry, response: &mut Response<Body>) -> Result<Option<u32>, Broken> {
     if let Some(code) = grpc::status(response.headers()) {
-        return Some(code);
+        return Ok(Some(code));
     }
     if !retry.has_codes() || response.body().is_end_stream() {
-        return None;
+        return Ok(None);
     }
-    let first = tokio::time::timeout(limits::RETRY_PEEK, response.body_mut().peek()).await;
-    first.ok()?.ok()?.and_then(Frame::trailers_ref).and_then(grpc::status)
+    match tokio::time::timeout(limits::RETRY_PEEK, response.body_mut().peek()).await {
+        Err(_nothing_yet) => Ok(None),
+        Ok(Ok(first)) => Ok(first.and_then(Frame::trailers_ref).and_then(grpc::status)),
+        Ok(Err(_broken)) => Err(Broken),
+    }
 }

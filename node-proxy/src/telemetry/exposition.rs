@@ -10,7 +10,7 @@ use super::{
     families::{self, Family},
     gauges,
     labels::{Direction, LabelText, Labels, write_pod},
-    routes::{Ending, ROUTE_BOUNDS, error_name},
+    routes::{Ending, ROUTE_BOUNDS},
     series::{ResponseKind, Series as _, Subject},
     state::NodeState,
     text::{Format, Text},
@@ -209,7 +209,7 @@ fn write_endings(text: &mut Text, family: &'static Family, labels: &str, series:
             continue;
         };
         let status = status.map(|status| status.to_string()).unwrap_or_default();
-        text.sample(family, labels, &[("http_status", &status), ("error", error.map_or("", error_name))], count);
+        text.sample(family, labels, &[("http_status", &status), ("error", error.unwrap_or_default())], count);
     }
 }
 

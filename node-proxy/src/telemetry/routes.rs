@@ -175,7 +175,8 @@ impl RouteSeries {
 
     /// It ended after so long. `error` as the label of `response_total` has it.
     pub fn ended(&self, status: Option<u16>, error: Option<&'static str>, took: Duration) {
-        if !self.endings.add(Ending { status, error }) {
+        // By the word that is written: of two errors with one word there must be one sample.
+        if !self.endings.add(Ending { status, error: error.map(error_name) }) {
             self.other.fetch_add(1, Relaxed);
         }
         let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
@@ -249,7 +250,7 @@ impl Series for RouteSeries {
 }
 
 /// Linkerd's words for what `response_total` calls by other names.
-pub(super) fn error_name(error: &str) -> &'static str {
+fn error_name(error: &str) -> &'static str {
     match error {
         "failfast" => "FAIL_FAST",
         "loadshed" => "LOAD_SHED",

@@ -3,7 +3,7 @@
 //! Must never give up a connection because the request that it was opened for is over: a time limit that is shorter than a handshake
 //! would never get one. It waits in the pool for the next request.
 
-use std::sync::Arc;
+use std::{pin::Pin, sync::Arc};
 
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -30,8 +30,8 @@ pub(super) struct Opening {
     labels: TcpLabels,
 }
 
-/// Who waits for a connection, if still anybody does.
-type Waiter<T> = oneshot::Sender<Result<T, DialError>>;
+/// How one is opened.
+type Open<T> = for<'a> fn(&'a Opening) -> Pin<Box<dyn Future<Output = Result<T, DialError>> + Send + 'a>>;
 
 impl Opening {
     /// To `key.to`, on behalf of a workload; its bytes are counted under `labels`.
@@ -46,54 +46,53 @@ impl Opening {
 
     /// An HTTP/1 connection.
     pub(super) async fn http1(self) -> Result<http1::SendRequest<Body>, DialError> {
-        self.apart(|opening, waiter: Waiter<_>| async move {
-            if let Err(Ok(unwanted)) = waiter.send(opening.open_http1().await) {
-                opening.worker.pool.put_http1(&opening.key, unwanted);
-            }
-        })
-        .await
+        let keep = |opening: &Opening, unwanted| opening.worker.pool.put_http1(&opening.key, unwanted);
+        self.apart(|opening| Box::pin(opening.open_http1()), keep).await
     }
 
     /// An HTTP/2 connection for one request.
     pub(super) async fn http2(self) -> Result<Http2, DialError> {
-        self.apart(|opening, waiter: Waiter<_>| async move {
-            if let Err(Ok(unwanted)) = waiter.send(opening.open_http2().await) {
-                opening.worker.pool.put_http2(&opening.key, unwanted);
-            }
-        })
-        .await
+        let keep = |opening: &Opening, unwanted| opening.worker.pool.put_http2(&opening.key, unwanted);
+        self.apart(|opening| Box::pin(opening.open_http2()), keep).await
     }
 
     /// An HTTP/2 connection that others use as well: a burst of requests dials one.
     pub(super) async fn shared_http2(self) -> Result<Http2, DialError> {
-        self.apart(|opening, waiter: Waiter<_>| async move {
-            let pool = &opening.worker.pool;
-            let lock = pool.dialling(&opening.key);
-            let _dialling = lock.lock().await;
-            // Somebody else may have dialled meanwhile; or all have given up, one after the other.
-            if waiter.is_closed() {
-                return;
-            }
-            let opened = match pool.http2(&opening.key) {
-                Some(connection) => Ok(connection),
-                None => opening.open_http2().await.inspect(|opened| pool.put_http2(&opening.key, opened.clone())),
-            };
-            // Who waits no more leaves it in the pool.
-            let _gone = waiter.send(opened);
-        })
-        .await
+        self.apart(|opening| Box::pin(opening.open_shared_http2()), |_opening, _in_the_pool| ()).await
     }
 
-    async fn apart<T, F>(self, open: impl FnOnce(Opening, Waiter<T>) -> F) -> Result<T, DialError>
-    where
-        T: Send + 'static,
-        F: Future<Output = ()> + Send + 'static,
-    {
+    /// In a task of its own. `keep`: what becomes of a connection whose request is over.
+    async fn apart<T: Send + 'static>(self, open: Open<T>, keep: fn(&Opening, T)) -> Result<T, DialError> {
         let to = self.key.to;
-        let (waiter, opened) = oneshot::channel();
-        tokio::spawn(open(self, waiter));
+        let (mut waiter, opened) = oneshot::channel();
+        tokio::spawn(async move {
+            let mut opening = open(&self);
+            let opened = tokio::select! {
+                opened = &mut opening => opened,
+                () = waiter.closed() => match self.worker.pool.adopt() {
+                    Some(_adopted) => opening.await,
+                    None => return,
+                },
+            };
+            if let Err(Ok(unwanted)) = waiter.send(opened) {
+                keep(&self, unwanted);
+            }
+        });
         let left = |_left| DialError::Connect { to, source: std::io::Error::other("the worker is leaving") };
         opened.await.map_err(left).and_then(|opened| opened)
+    }
+
+    async fn open_shared_http2(&self) -> Result<Http2, DialError> {
+        let pool = &self.worker.pool;
+        let lock = pool.dialling(&self.key);
+        let _dialling = lock.lock().await;
+        // Somebody else may have dialled while we waited.
+        if let Some(connection) = pool.http2(&self.key) {
+            return Ok(connection);
+        }
+        let opened = self.open_http2().await?;
+        pool.put_http2(&self.key, opened.clone());
+        Ok(opened)
     }
 
     async fn open_http1(&self) -> Result<http1::SendRequest<Body>, DialError> {

@@ -3,6 +3,11 @@
 use std::{
     io::{Read as _, Write as _},
     net::{Ipv6Addr, TcpListener, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     thread::{self, JoinHandle},
 };
 
@@ -56,6 +61,38 @@ pub(crate) fn play(listener: TcpListener, script: Vec<Turn>) -> JoinHandle<Vec<V
             let _rest = std::io::copy(&mut tcp, &mut std::io::sink());
         }
         bodies
+    })
+}
+
+/// Answers 503 to a request whose body still comes, and says so; takes the one after it, unless the client has its answer before there is
+/// one. The body of that one.
+pub(crate) fn hasten(
+    listener: TcpListener,
+    told: mpsc::Sender<()>,
+    is_over: Arc<AtomicBool>,
+) -> JoinHandle<Option<Vec<u8>>> {
+    thread::spawn(move || {
+        let (mut first, _client) = wait::until("the first attempt", PATIENCE, || listener.accept().ok());
+        first.set_nonblocking(false).expect("a server of one request");
+        head(&mut first);
+        first
+            .write_all(b"HTTP/1.1 503 No\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+            .expect("a server of one request");
+        told.send(()).expect("a client");
+        let _read = thread::spawn(move || std::io::copy(&mut first, &mut std::io::sink()));
+        let second = wait::until("a second attempt, or none", PATIENCE, || match listener.accept() {
+            Ok((second, _client)) => Some(Some(second)),
+            Err(_none) => is_over.load(Ordering::Relaxed).then_some(None),
+        });
+        let mut second = second?;
+        second.set_nonblocking(false).expect("a server of one request");
+        second.set_read_timeout(Some(PATIENCE)).expect("a server of one request");
+        let head = head(&mut second);
+        let body = body(&mut second, &head);
+        second
+            .write_all(b"HTTP/1.1 200 Yes\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+            .expect("a server of one request");
+        Some(body)
     })
 }
 
