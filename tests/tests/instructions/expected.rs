@@ -21,10 +21,11 @@ pub(crate) fn check(measured: &[Figure]) {
     }
     let text = read();
     let lines = text.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty());
-    let mut expected: BTreeMap<&str, u64> = lines
+    let mut expected: BTreeMap<&str, Vec<u64>> = lines
         .map(|line| {
-            let (name, count) = line.split_once(' ').unwrap_or_else(|| panic!("{FILE}: {line:?}"));
-            (name, count.trim().parse().unwrap_or_else(|error| panic!("{FILE}: {line:?}: {error}")))
+            let (name, counts) = line.split_once(' ').unwrap_or_else(|| panic!("{FILE}: {line:?}"));
+            let parse = |count: &str| count.parse().unwrap_or_else(|error| panic!("{FILE}: {line:?}: {error}"));
+            (name, counts.split_whitespace().map(parse).collect())
         })
         .collect();
     let mut table = String::new();
@@ -33,6 +34,9 @@ pub(crate) fn check(measured: &[Figure]) {
         let Some(expected) = expected.remove(name) else {
             panic!("{FILE} lacks {name}: run with {WRITE}=write");
         };
+        // The nearest, where the compiler is known to have more than one way.
+        let nearest = expected.into_iter().min_by_key(|expected| expected.abs_diff(*count));
+        let expected = nearest.unwrap_or_else(|| panic!("{FILE}: {name} has no figure"));
         let percent = (as_f64(*count) / as_f64(expected) - 1.0) * 100.0;
         let within = percent.abs() <= TOLERANCE;
         agree &= within;

@@ -152,7 +152,7 @@ fn a_body_that_still_comes_is_never_sent_in_part() {
     let listener = listen(&stage.servers[0], RAW);
     let mut again = 0;
     for _ in 0..30 {
-        let (told, hear) = mpsc::channel();
+        let (told, hear) = mpsc::sync_channel(1);
         let is_over = Arc::new(AtomicBool::new(false));
         let server = hasten(listener.try_clone().unwrap(), told, Arc::clone(&is_over));
         let mut tcp = stage.client.place.netns.enter(|| TcpStream::connect(&address)).unwrap();

@@ -68,7 +68,7 @@ pub(crate) fn play(listener: TcpListener, script: Vec<Turn>) -> JoinHandle<Vec<V
 /// one. The body of that one.
 pub(crate) fn hasten(
     listener: TcpListener,
-    told: mpsc::Sender<()>,
+    told: mpsc::SyncSender<()>,
     is_over: Arc<AtomicBool>,
 ) -> JoinHandle<Option<Vec<u8>>> {
     thread::spawn(move || {
