@@ -142,7 +142,7 @@ fn bodies_are_sent_again_up_to_a_bound() {
 }
 
 /// What a client sends while its request is being sent again, more than is kept of it, is part of the next attempt or there is none: no
-/// server takes a part for the whole. Seen to fail with a next attempt that was made after the pause.
+/// server takes a part for the whole.
 #[test]
 fn a_body_that_still_comes_is_never_sent_in_part() {
     const FIRST: usize = 1000;
