@@ -172,22 +172,11 @@ impl Body {
     }
 
     /// Reads away a response that nobody gets, so that its connection can be used again.
-    pub fn read_away(mut self) {
+    pub fn read_away(self) {
         if self.is_end_stream() {
             return;
         }
-        tokio::spawn(async move {
-            let mut left = limits::REPLAY_BYTES;
-            let reading = async {
-                while let Some(Ok(frame)) = poll_fn(|cx| Pin::new(&mut self).poll_frame(cx)).await {
-                    match left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) {
-                        Some(rest) => left = rest,
-                        None => return,
-                    }
-                }
-            };
-            let _late = tokio::time::timeout(limits::DISCARD, reading).await;
-        });
+        tokio::spawn(read_out(self, limits::REPLAY_BYTES));
     }
 
     /// A response body that has to be whole in time.
@@ -218,6 +207,14 @@ impl Body {
         if has_trailers { Ok(Frame::trailers(respond::grpc_status(&error))) } else { Err(BodyError::TimedOut(limit)) }
     }
 
+    /// The client's own end of this response is one of a route's request, which arrived then.
+    pub fn of_route(&mut self, status: u16, series: Arc<RouteSeries>, arrived: Instant) {
+        match self.ends.last_mut().filter(|end| !end.done) {
+            Some(end) => end.request = Some((series, arrived)),
+            None => series.ended(Some(status), None, arrived.elapsed()),
+        }
+    }
+
     /// What happens when this response body ends, breaks off or is dropped.
     pub fn on_end(mut self, mut end: ResponseEnd) -> Body {
         if self.is_end_stream() {
@@ -225,16 +222,6 @@ impl Body {
         }
         self.ends.push(end);
         self
-    }
-}
-
-impl Body {
-    /// The client's own end of this response is one of a route's request, which arrived then.
-    pub fn of_route(&mut self, status: u16, series: Arc<RouteSeries>, arrived: Instant) {
-        match self.ends.last_mut().filter(|end| !end.done) {
-            Some(end) => end.request = Some((series, arrived)),
-            None => series.ended(Some(status), None, arrived.elapsed()),
-        }
     }
 }
 
@@ -262,12 +249,16 @@ impl Drop for Body {
 
 /// Reads what is left of a request that was answered without it: a reset, or a closed connection, can make the client lose the answer
 /// (RFC 9112 9.6; over HTTP/2 curl before 8.0 takes even `NO_ERROR` for a failure).
-async fn discard(mut incoming: Incoming, _open: Option<Open>) {
-    let mut left = limits::DISCARDED_BYTES;
+async fn discard(incoming: Incoming, _open: Option<Open>) {
+    read_out(incoming, limits::DISCARDED_BYTES).await;
+}
+
+/// Reads a body to its end, or to a bound of bytes and time; nothing of it is kept.
+async fn read_out<B: HttpBody<Data = Bytes> + Unpin>(mut body: B, most: usize) {
+    let mut left = most;
     let reading = async {
-        while let Some(Ok(frame)) = poll_fn(|cx| Pin::new(&mut incoming).poll_frame(cx)).await {
-            let bytes = frame.data_ref().map_or(0, Bytes::len);
-            match left.checked_sub(bytes) {
+        while let Some(Ok(frame)) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+            match left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) {
                 Some(rest) => left = rest,
                 None => return,
             }

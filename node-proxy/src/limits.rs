@@ -165,7 +165,7 @@ pub const VAULT_WAIT: Duration = Duration::from_secs(2);
 
 // ---- telemetry ----
 
-/// Series of one workload, per kind (HTTP, TCP). More than this is a client that invents names: the rest shares one overflow series.
+/// Series of one workload, per kind (HTTP, TCP, routes, their backends). More than this is a client that invents names: the rest shares one overflow series.
 pub const SERIES_PER_WORKLOAD: usize = 1_024;
 /// Series of the whole node, per kind: with their labels about 1 KiB each.
 pub const SERIES_PER_NODE: usize = 8_192;

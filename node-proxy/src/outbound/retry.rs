@@ -1,6 +1,6 @@
 //! Sends a request again where its rule asks for it, as long as its Service's budget and its own time last.
 //!
-//! Must never send again what has reached the client, and never wait for a response in order to know whether to.
+//! Must never send again what has reached the client, nor hold a response back for longer than `limits::RETRY_PEEK`.
 
 use std::{
     sync::Arc,
@@ -81,7 +81,7 @@ impl Outbound {
         request: Again,
         mut deadline: Option<&mut Deadline>,
     ) -> Result<Response<Body>, ProxyError> {
-        let Persistence { goal, retry, arrival, series } = how;
+        let Persistence { goal, retry, mut arrival, series } = how;
         let count = |event| {
             if let Some(series) = series {
                 series.retried(event);
@@ -98,13 +98,13 @@ impl Outbound {
         let mut attempt = request.attempt(deadline.as_deref()).ok_or(ProxyError::UpstreamBroken)?;
         let mut goal = goal.clone();
         let mut failed: Option<Arc<Route>> = None;
-        let (mut before, mut attempted) = (0, arrival);
+        let mut before = 0;
         loop {
             let is_last = before == retry.limit;
             if let Some(deadline) = &mut deadline {
                 deadline.prepare(is_last);
             }
-            let mut sent = self.balance(&goal, attempt, attempted, deadline.as_deref_mut(), &mut failed).await;
+            let mut sent = self.balance(&goal, attempt, arrival, deadline.as_deref_mut(), &mut failed).await;
             if !wants_another(retry, &mut sent, arrival.grpc).await {
                 if before > 0 && sent.is_ok() {
                     count(RetryEvent::Success);
@@ -133,7 +133,7 @@ impl Outbound {
                 goal = goal.in_present(present);
             }
             before += 1;
-            attempted.started = Instant::now();
+            arrival.started = Instant::now();
             attempt = next;
             count(RetryEvent::Request);
         }
