@@ -3,13 +3,13 @@
 use std::{
     fs, io,
     os::{
-        fd::{AsRawFd as _, BorrowedFd},
+        fd::{AsFd as _, AsRawFd as _, BorrowedFd},
         unix::fs::MetadataExt as _,
     },
     path::{Path, PathBuf},
 };
 
-use crate::LoadError;
+use crate::{LoadError, sys};
 
 const PREFIX: &str = "weir-";
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
@@ -75,6 +75,10 @@ impl Place {
     /// # Errors
     /// [`LoadError::Bpffs`] for the first file that will not go.
     pub fn remove(&self) -> Result<(), LoadError> {
+        // While its listeners and settings go, a lookup that is still there refuses connections.
+        for key in self.pinned_pods()? {
+            unlink(&self.pod(&key))?;
+        }
         remove(&self.directory).map_err(|source| LoadError::Bpffs { path: self.directory.clone(), source })
     }
 }
@@ -89,6 +93,17 @@ pub fn directories(root: &Path) -> Result<Vec<Place>, LoadError> {
         name.strip_prefix(PREFIX).is_some_and(|node| !node.is_empty() && node.bytes().all(|byte| byte.is_ascii_digit()))
     });
     Ok(ours.map(|name| Place { directory: root.join(name) }).collect())
+}
+
+/// Ends a pinned link and removes its name. Without one, does nothing.
+pub(crate) fn unlink(path: &Path) -> Result<(), LoadError> {
+    let failed = |source| LoadError::Bpffs { path: path.to_owned(), source };
+    let link = match sys::get(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        link => link.map_err(failed)?,
+    };
+    sys::detach(link.as_fd()).map_err(failed)?;
+    fs::remove_file(path).map_err(failed)
 }
 
 fn names(directory: &Path) -> io::Result<Vec<String>> {
@@ -147,9 +162,8 @@ mod tests {
     fn removal_takes_nested_entries_and_can_be_repeated() {
         let root = tempfile::tempdir().unwrap();
         let place = Place::of(root.path(), 7);
-        fs::create_dir_all(place.pods()).unwrap();
-        fs::write(place.pod("a"), "").unwrap();
-        assert_eq!(place.pinned_pods().unwrap(), ["a"]);
+        fs::create_dir_all(place.directory().join("nested")).unwrap();
+        fs::write(place.directory().join("nested/a"), "").unwrap();
         place.remove().unwrap();
         place.remove().unwrap();
         assert!(!place.directory().exists());

@@ -4,7 +4,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs,
     net::{Ipv4Addr, UdpSocket},
     os::fd::{AsFd as _, AsRawFd, BorrowedFd},
     path::Path,
@@ -20,7 +20,7 @@ use weir_ebpf_common::{MAX_PODS, PodSettings, Probed, Probing, inbound_slot, out
 
 use crate::{
     LoadError,
-    bpffs::{Place, inode_of, namespace_of},
+    bpffs::{self, Place, inode_of, namespace_of},
     object, probe,
     probed::ProbedPorts,
     sockopt, sys,
@@ -155,16 +155,12 @@ impl Programs {
         self.lookups.remove(&slot);
     }
 
-    /// Detaches the socket lookup of a pod. Without one, does nothing.
+    /// Detaches the socket lookup of a pod: it decides about no connection that begins from here on. Without one, does nothing.
     ///
     /// # Errors
     /// [`LoadError::Bpffs`].
     pub fn detach_pod(&self, key: &str) -> Result<(), LoadError> {
-        let path = self.place.pod(key);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(LoadError::Bpffs { path, source: error }),
-            _gone => Ok(()),
-        }
+        bpffs::unlink(&self.place.pod(key))
     }
 
     /// Writes what the programs know of a pod, whole.
@@ -341,7 +337,7 @@ fn attach(
         if same && sys::replace(link.as_fd(), program).is_ok() {
             return Ok(());
         }
-        fs::remove_file(pin).map_err(LoadError::link(format!("removing link {name}")))?;
+        bpffs::unlink(pin)?;
     }
     let link = sys::link(program, target, attach_type).map_err(LoadError::link(format!("attaching for {name}")))?;
     sys::pin(link.as_fd(), pin).map_err(LoadError::link(format!("pinning {name}")))

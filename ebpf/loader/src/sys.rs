@@ -18,6 +18,7 @@ const OBJ_PIN: libc::c_long = 6;
 const OBJ_GET: libc::c_long = 7;
 const LINK_CREATE: libc::c_long = 28;
 const LINK_UPDATE: libc::c_long = 29;
+const LINK_DETACH: libc::c_long = 34;
 
 /// `BPF_CGROUP_INET4_CONNECT`.
 pub(crate) const CGROUP_CONNECT4: u32 = 10;
@@ -99,4 +100,10 @@ pub(crate) fn link(program: BorrowedFd<'_>, target: BorrowedFd<'_>, attach_type:
 /// Replaces the program of `link` in one step: no connection sees neither or both.
 pub(crate) fn replace(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     bpf(LINK_UPDATE, &Update { link: raw(link), program: raw(program), flags: 0, old_program: 0 }).map(drop)
+}
+
+/// Ends what `link` does before it returns. A link whose last name goes ends as well, but a kernel may do that later: some free the
+/// inodes of bpffs after a grace period (RCU).
+pub(crate) fn detach(link: BorrowedFd<'_>) -> io::Result<()> {
+    bpf(LINK_DETACH, &raw(link)).map(drop)
 }

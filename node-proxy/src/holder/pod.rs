@@ -425,6 +425,10 @@ impl Pod {
     /// Takes everything back at once, whatever was done. Failures are logged: there is no one to give them to.
     pub(super) fn undo(&mut self, machine: &mut Machine) {
         self.monitor = None;
+        // While anything is captured it needs its routes and listeners.
+        for error in stop_capture(machine, &self.key, self.state.cookie).into_iter().filter_map(Result::err) {
+            tracing::warn!(uid = self.state.spec.uid, %error, "a pod that leaves is still captured");
+        }
         self.listeners = None;
         let turned = std::mem::take(&mut self.state.turned);
         let cleared = self.namespace.inside(move || inside::clear(&turned)).and_then(|cleared| cleared);
@@ -459,17 +463,21 @@ fn chosen(spec: &PodSpec, facts: &Facts) -> Result<Vec<IpAddr>, PodError> {
     if addresses.is_empty() { Err(PodError::NoAddress) } else { Ok(addresses.clone()) }
 }
 
+/// From here on nothing new of the pod is captured.
+fn stop_capture(machine: &mut Machine, key: &str, cookie: u64) -> [Result<(), LoadError>; 2] {
+    [machine.programs.release(cookie), machine.programs.detach_pod(key)]
+}
+
 /// Removes what the kernel and the state directory hold of a pod, in the order in which nothing is refused.
 pub(super) fn forget(machine: &mut Machine, key: &str, cookie: u64, slot: u32) {
+    let stopped = stop_capture(machine, key, cookie);
     let programs = &mut machine.programs;
-    let steps = [
-        programs.release(cookie),
-        programs.detach_pod(key),
+    let cleared = [
         programs.clear_listener(Slot::Outbound(slot)),
         programs.clear_listener(Slot::Inbound(slot)),
         programs.remove_settings(slot),
     ];
-    for error in steps.into_iter().filter_map(Result::err) {
+    for error in stopped.into_iter().chain(cleared).filter_map(Result::err) {
         tracing::warn!(key, %error, "a part of a pod that left could not be removed");
     }
     if let Err(error) = machine.state.remove(key) {

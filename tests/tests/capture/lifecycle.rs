@@ -1,13 +1,21 @@
 //! Pods that come, change and leave, and those that are refused.
 
-use std::{io, net::SocketAddr, path::PathBuf};
+use std::{
+    fs::File,
+    io,
+    net::SocketAddr,
+    os::fd::AsFd as _,
+    path::{Path, PathBuf},
+};
+
+use weir_ebpf_loader::{Place, Programs};
 
 use weir_node::{handover::PodSpec, limits::RECHECK};
 use weir_tests::{netns::run, wait};
 
 use super::{
     proxy::{Mode, Proxy},
-    stage::{Server, Stage, WITHIN, answer, ask, connect, ip, spec, sysctl, traces},
+    stage::{Server, Stage, WITHIN, answer, ask, cgroup, connect, inode, ip, spec, sysctl, traces},
 };
 
 const PORT: u16 = 8080;
@@ -276,6 +284,32 @@ fn a_file_says_where_a_pod_is_that_a_proxy_asks_for() {
     stage.write_pod_file("late", &format!(r#"{{"uid": "late", "netns": "{}"}}"#, pod.netns.path().display()));
     proxy.wait(|heard| (*heard == super::proxy::Heard::Enrolled("late".to_owned())).then_some(()));
     assert_eq!(ask(&pod.netns, anywhere()).unwrap(), answer("outbound", anywhere().ip(), 80, pod.v4));
+}
+
+// What the holder closes next would refuse connections. Only removing the pin passes here as well; not every kernel detaches then.
+#[test]
+fn a_detached_lookup_is_gone_at_once() {
+    let mut stage = Stage::new();
+    let (pod, other) = (stage.pod("pod"), stage.pod("other"));
+    let address = SocketAddr::new(pod.v4, PORT);
+    let _server = Server::start(&pod.netns, pod.v4, PORT);
+    // A node of its own, whose pods have no settings: where its lookup is attached, it refuses.
+    let place = Place::prepare(Path::new("/sys/fs/bpf"), inode(stage.fabric.node(1))).unwrap();
+    let mut programs = Programs::load(place.clone(), cgroup()).unwrap();
+    let netns = File::open(pod.netns.path()).unwrap();
+    let direct = answer("direct", pod.v4, PORT, other.v4);
+    let rounds = (0..20).map(|_round| {
+        programs.attach_pod("pod", 0, netns.as_fd()).unwrap();
+        let attached = ask(&other.netns, address);
+        programs.detach_pod("pod").unwrap();
+        (attached, ask(&other.netns, address))
+    });
+    let rounds: Vec<_> = rounds.collect();
+    place.remove().unwrap();
+    for (attached, detached) in rounds {
+        assert_eq!(attached.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        assert_eq!(detached.unwrap(), direct);
+    }
 }
 
 #[test]

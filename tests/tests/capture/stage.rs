@@ -4,7 +4,7 @@ use std::{
     env, fs,
     io::{self, Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
-    os::unix::fs::PermissionsExt as _,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     process::Command,
     thread::JoinHandle,
@@ -23,6 +23,16 @@ use weir_tests::{
 pub(crate) const WITHIN: Duration = Duration::from_secs(20);
 /// Mount point of cgroup v2 on hybrid machines; elsewhere it is the root.
 const CGROUPS: [&str; 2] = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"];
+
+/// By which nodes are told apart.
+pub(crate) fn inode(netns: &Netns) -> u64 {
+    fs::metadata(netns.path()).expect("namespace").ino()
+}
+
+/// The root of cgroup v2.
+pub(crate) fn cgroup() -> &'static Path {
+    CGROUPS.into_iter().map(Path::new).find(|path| path.join("cgroup.procs").exists()).expect("cgroup v2")
+}
 
 /// The stage. Everything on it is gone when it is dropped, whatever the test left.
 pub(crate) struct Stage {
@@ -75,16 +85,15 @@ impl Stage {
 
     /// Directory of this node's pins.
     pub(crate) fn pins(&self) -> PathBuf {
-        let inode = std::os::unix::fs::MetadataExt::ino(&fs::metadata(self.node().path()).expect("namespace"));
+        let inode = inode(self.node());
         PathBuf::from(format!("/sys/fs/bpf/weir-{inode}"))
     }
 
     /// Starts a holder, and waits until it is at work.
     pub(crate) fn start_holder(&mut self) {
         let mut command = self.node().command(binary("weir-node"));
-        let cgroup = CGROUPS.into_iter().find(|path| Path::new(path).join("cgroup.procs").exists()).expect("cgroup v2");
         let uid = if self.is_kubernetes { PROXY_UID } else { 0 };
-        command.args(["holder", "--cgroup", cgroup, "--proxy-uid", &uid.to_string()]);
+        command.args(["holder", "--proxy-uid", &uid.to_string(), "--cgroup"]).arg(cgroup());
         if self.is_kubernetes {
             command.arg("--processes");
         }
