@@ -11,6 +11,7 @@ use rustix::process::Signal;
 use crate::{
     daemon::Daemon,
     fabric::{Fabric, WIRE},
+    wait,
 };
 
 /// A capture in progress.
@@ -35,17 +36,35 @@ impl Wire {
         Wire { tcpdump, file }
     }
 
+    /// Waits until tcpdump has written what the kernel has caught for it: on a busy machine that takes a while.
+    fn read_all(&self) {
+        let mut caught = None;
+        wait::until("tcpdump", Duration::from_secs(20), || {
+            self.tcpdump.signal(Signal::USR1);
+            let log = self.tcpdump.log();
+            let [written, by_now, dropped] = log.lines().rev().find_map(account)?;
+            (written + dropped >= *caught.get_or_insert(by_now)).then_some(())
+        });
+    }
+
     /// Ends the capture and returns its bytes.
     ///
     /// # Panics
     /// When nothing was captured: then a search in it would prove nothing.
     pub fn finish(self) -> Vec<u8> {
+        self.read_all();
         self.tcpdump.signal(Signal::INT);
         self.tcpdump.terminate(Duration::from_secs(10));
         let bytes = std::fs::read(&self.file).expect("a capture");
         assert!(bytes.len() > 1_000, "{} bytes were captured", bytes.len());
         bytes
     }
+}
+
+/// The numbers of `tcpdump: 12 packets captured, 15 packets received by filter, 0 packets dropped by kernel`.
+fn account(line: &str) -> Option<[u64; 3]> {
+    let parts = line.strip_prefix("tcpdump: ")?.split(", ").map(|part| part.split(' ').next()?.parse().ok());
+    parts.collect::<Option<Vec<u64>>>()?.try_into().ok()
 }
 
 /// Whether `marker` lies in the bytes.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use weir_tests::{cluster::PATIENCE, wait};
 
-use crate::shop::{Shop, figure};
+use crate::shop::{ASK_ALL, Shop, figure};
 
 /// The file at whose appearance all of them end, and when they do without it: a test that fails leaves them behind.
 const UNTIL: &str = "! test -e /tmp/stop && test $(date +%s) -lt $last";
@@ -59,9 +59,7 @@ pub(crate) struct Outcome {
 impl<'a> Load<'a> {
     /// Speaks to each of them once: the node has asked for these destinations then.
     pub(crate) fn warm(shop: &Shop) {
-        let once = "curl -sS --fail -o /dev/null http://web/ && echo PING | ncat redis 6379 && \
-            grpc-interop-client -server_host grpc -server_port 80 -test_case empty_unary";
-        shop.client(&["sh", "-c", once]);
+        shop.client(&["sh", "-c", ASK_ALL]);
     }
 
     /// Begins; it goes on until [`Load::end`], so that whatever happens between happens under load.
@@ -140,9 +138,17 @@ impl Outcome {
     }
 
     fn over_new(&self, failures: usize) -> usize {
-        let complaints: Vec<&str> = self.new.lines().filter(|line| *line != "done").collect();
-        let done = self.new.lines().count() - complaints.len();
-        let refused = complaints.iter().any(|line| line.contains("refused") || line.contains("timed out"));
+        // Each with the number of those done before it: the first and the last moments have causes of their own.
+        let mut done = 0;
+        let mut complaints: Vec<(usize, &str)> = Vec::new();
+        for line in self.new.lines() {
+            if line == "done" {
+                done += 1;
+            } else {
+                complaints.push((done, line));
+            }
+        }
+        let refused = complaints.iter().any(|(_, line)| line.contains("refused") || line.contains("timed out"));
         let is_whole = complaints.len() <= failures && !refused;
         assert!(is_whole && done as u64 >= self.seconds * 3, "{done} done, then {complaints:?}");
         done

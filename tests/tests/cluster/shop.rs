@@ -2,12 +2,19 @@
 
 use std::time::{Duration, Instant};
 
-use weir_tests::cluster::{Cluster, PATIENCE};
+use weir_tests::{
+    cluster::{Cluster, PATIENCE},
+    wait,
+};
 
 /// What servers answer: looked for on the wire.
 pub(crate) const MARKER: &str = "a-marker-that-nobody-else-sends";
 /// Pods of a shop beside its servers: a client, redis, two gRPC servers.
 const OTHERS: usize = 4;
+
+/// Asks each Service once.
+pub(crate) const ASK_ALL: &str = "curl -sS --fail -o /dev/null http://web/ && echo PING | ncat redis 6379 && \
+    grpc-interop-client -server_host grpc -server_port 80 -test_case empty_unary";
 
 /// The namespace and what runs in it.
 pub(crate) struct Shop {
@@ -33,6 +40,8 @@ impl Shop {
         for other in ["client", "redis", "grpc"] {
             shop.cluster.rolled_out(namespace, &format!("deployment/{other}"));
         }
+        // kube-proxy is up to half a second behind: until then it refuses what goes to a Service.
+        wait::until("the Services of a new shop", PATIENCE, || shop.try_client(&["sh", "-c", ASK_ALL]));
         shop
     }
 
