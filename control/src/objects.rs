@@ -256,6 +256,10 @@ pub struct Service {
     pub retry: Option<v1::Retry>,
     /// Annotations; none for the default.
     pub retry_budget: Option<v1::RetryBudget>,
+    /// Annotations.
+    pub breaker: Option<v1::CircuitBreaker>,
+    /// Annotations.
+    pub load_bias: Option<v1::LoadBias>,
 }
 
 /// One TCP port of a service.

@@ -4,6 +4,8 @@
 //! object (`settings`): Kubernetes takes any, and a restart of control would forget it. What Kubernetes itself would not take refuses
 //! its object, and the caller keeps the last good version.
 
+mod annotations;
+mod breaker;
 mod cluster;
 mod convert;
 mod document;

@@ -241,6 +241,8 @@ fn service_target(index: &Index, name: &Name, service: &Service, port: u16) -> O
         timeouts: timeouts::in_force(service.timeouts, None, Timeouts::default()),
         retry: service.retry.clone().filter(|retry| retry.limit > 0),
         retry_budget: service.retry_budget,
+        breaker: service.breaker,
+        load_bias: service.load_bias,
     };
     Some((target, slices))
 }

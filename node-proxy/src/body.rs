@@ -26,6 +26,7 @@ use crate::{
     deadline::{Deadline, Progress},
     http::Open,
     limits,
+    outbound::Accrual,
     pool::{PoolKey, StreamGuard},
     proxy::Worker,
     replay::Attempt,
@@ -197,6 +198,8 @@ impl Body {
         self.ends.clear();
         let Some(mut own) = own else { return Err(BodyError::TimedOut(limit)) };
         own.error = Some(limit.as_str());
+        // It answered; who did not take the rest in time is not known.
+        own.accrual = None;
         if !own.grpc {
             own.fail();
             return Err(BodyError::TimedOut(limit));
@@ -212,6 +215,14 @@ impl Body {
         match self.ends.last_mut().filter(|end| !end.done) {
             Some(end) => end.request = Some((series, arrived)),
             None => series.ended(Some(status), None, arrived.elapsed()),
+        }
+    }
+
+    /// The end of this response says what there is to say about its endpoint.
+    pub fn accrue(&mut self, status: u16, mut accrual: Box<Accrual>) {
+        match self.ends.last_mut().filter(|end| !end.done) {
+            Some(end) => end.accrual = Some(accrual),
+            None => accrual.classified(status, None, None),
         }
     }
 
@@ -380,6 +391,8 @@ pub struct ResponseEnd {
     pub attempt: Option<(Arc<RouteSeries>, Instant)>,
     /// Where the request is counted for its route, and when it arrived.
     pub request: Option<(Arc<RouteSeries>, Instant)>,
+    /// What breaks or biases its endpoint, if its Service wants that.
+    pub accrual: Option<Box<Accrual>>,
     /// One line of the access log, if the workload wants it.
     pub access: Option<Box<AccessEntry>>,
     /// Counted already.
@@ -403,6 +416,9 @@ impl ResponseEnd {
         let classification =
             if self.grpc { classify::of_grpc(self.grpc_status, self.status) } else { classify::of_http(self.status) };
         self.count(classification);
+        if let Some(mut accrual) = self.accrual.take() {
+            accrual.classified(self.status, self.grpc_status.filter(|_| self.grpc), None);
+        }
         if let Held::Http1(worker, key, sender) = std::mem::replace(&mut self.held, Held::Nothing) {
             worker.pool.put_http1(&key, sender);
         }
@@ -412,6 +428,9 @@ impl ResponseEnd {
         if !self.done {
             self.error = self.error.or(Some("i/o"));
             self.count(Classification::Failure);
+            if let Some(mut accrual) = self.accrual.take() {
+                accrual.broken();
+            }
         }
         self.held = Held::Nothing;
     }

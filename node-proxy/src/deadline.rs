@@ -99,6 +99,11 @@ impl Deadline {
         Deadline { limits, has_own, has_trailers, progress, attempt: None, retry, gate, sleep: None }
     }
 
+    /// Whether the client has a deadline of its own.
+    pub fn has_own(&self) -> bool {
+        self.has_own
+    }
+
     /// What the bodies tell.
     pub fn progress(&self) -> &Arc<Progress> {
         &self.progress

@@ -3,6 +3,7 @@
 //!
 //! Must never send plain what the snapshot says is meshed, and never guess about a destination that control did not name.
 
+mod accrual;
 mod attempt;
 mod choose;
 mod http;
@@ -10,6 +11,7 @@ mod labels;
 mod retry;
 mod route;
 mod tcp;
+pub use accrual::Accrual;
 
 use std::{net::SocketAddr, sync::Arc};
 

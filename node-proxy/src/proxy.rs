@@ -103,7 +103,8 @@ impl Shared {
                     dialled.backends.iter().find(is_meant).map(AsRef::as_ref)
                 }),
             };
-            service.is_some_and(|service| service.ready_endpoints().is_empty())
+            let now = self.now();
+            service.is_some_and(|service| !service.ready_endpoints().iter().any(|endpoint| endpoint.is_available(now)))
         });
     }
 }

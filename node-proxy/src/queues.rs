@@ -5,6 +5,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use dashmap::DashMap;
+use tokio::sync::watch;
 
 use crate::limits;
 
@@ -27,7 +28,10 @@ struct Queue {
 
 /// The queues of a node.
 #[derive(Clone, Default)]
-pub struct Queues(Arc<DashMap<Goal, Queue>>);
+pub struct Queues {
+    queues: Arc<DashMap<Goal, Queue>>,
+    reinstated: watch::Sender<()>,
+}
 
 /// A place in a queue.
 pub struct Place {
@@ -38,10 +42,10 @@ pub struct Place {
 impl Queues {
     /// A place in the queue; none when it is full.
     pub fn join(&self, goal: &Goal) -> Option<Place> {
-        if self.0.len() >= limits::QUEUES && !self.0.contains_key(goal) {
+        if self.queues.len() >= limits::QUEUES && !self.queues.contains_key(goal) {
             return None;
         }
-        let mut queue = self.0.entry(goal.clone()).or_default();
+        let mut queue = self.queues.entry(goal.clone()).or_default();
         if queue.waiting >= limits::QUEUE_CAPACITY {
             return None;
         }
@@ -52,7 +56,7 @@ impl Queues {
 
     /// Until when to wait, since the process's epoch; none while in failfast.
     pub fn deadline(&self, goal: &Goal, now: Duration) -> Option<Duration> {
-        let mut queue = self.0.entry(goal.clone()).or_default();
+        let mut queue = self.queues.entry(goal.clone()).or_default();
         if queue.failfast {
             return None;
         }
@@ -61,12 +65,22 @@ impl Queues {
 
     /// Nobody came: refuse at once from now on.
     pub fn shut(&self, goal: &Goal) {
-        self.0.entry(goal.clone()).or_default().failfast = true;
+        self.queues.entry(goal.clone()).or_default().failfast = true;
+    }
+
+    /// A breaker lets requests through to an endpoint again.
+    pub fn reinstated(&self) {
+        self.reinstated.send_replace(());
+    }
+
+    /// Wakes when that happens to any endpoint.
+    pub fn reinstatements(&self) -> watch::Receiver<()> {
+        self.reinstated.subscribe()
     }
 
     /// An endpoint is ready.
     pub fn open(&self, goal: &Goal) {
-        if let Some(mut queue) = self.0.get_mut(goal) {
+        if let Some(mut queue) = self.queues.get_mut(goal) {
             queue.failfast = false;
             queue.deadline = None;
         }
@@ -74,13 +88,13 @@ impl Queues {
 
     /// Forgets what has an endpoint again or is not dialled any more.
     pub fn retain(&self, mut keep: impl FnMut(&Goal) -> bool) {
-        self.0.retain(|goal, queue| queue.waiting > 0 || keep(goal));
+        self.queues.retain(|goal, queue| queue.waiting > 0 || keep(goal));
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if let Some(mut queue) = self.queues.0.get_mut(&self.goal) {
+        if let Some(mut queue) = self.queues.queues.get_mut(&self.goal) {
             queue.waiting -= 1;
         }
     }

@@ -44,6 +44,13 @@ pub enum SendError {
     },
 }
 
+impl SendError {
+    /// The request's own body failed, not the server.
+    pub fn is_clients(&self) -> bool {
+        matches!(self, SendError::Broken { source, .. } if source.is_user())
+    }
+}
+
 /// A failure, with the request if it is unsent.
 pub struct Unsent {
     /// Why.

@@ -2,8 +2,12 @@
 
 #![expect(clippy::expect_used, reason = "a failed step of a test is a panic")]
 
+#[path = "routes/breakers.rs"]
+mod breakers;
 #[path = "routes/filters.rs"]
 mod filters;
+#[path = "routes/flaky.rs"]
+mod flaky;
 #[path = "routes/matching.rs"]
 mod matching;
 #[path = "routes/metrics.rs"]

@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 use weir_api::v1;
 use weir_core::identity::Identity;
 
-use super::{FieldError, Options, fields, probes, quoted, retry, settings, timeouts};
+use super::{FieldError, Options, breaker, fields, probes, quoted, retry, settings, timeouts};
 use crate::objects::{
     MESHED, Name, Namespace, OPTED_OUT, Object, Pod, Service, ServicePort, Settings, Slice, SliceEndpoint, Unfit,
 };
@@ -191,6 +191,8 @@ pub(super) fn service(service: &fields::Service) -> Outcome<FieldError> {
     flaws.extend(unread.into_iter().map(|flaw| settings::meanwhile(flaw.field, &flaw.reason, unlimited)));
     let mut unread = Vec::new();
     let (retry, retry_budget) = (retry::annotated(annotations, &mut unread), retry::budget(annotations, &mut unread));
+    let (breaker, load_bias) =
+        (breaker::breaker(annotations, &mut unread), breaker::load_bias(annotations, &mut unread));
     let unsaid = "it is as good as not there";
     flaws.extend(unread.into_iter().map(|flaw| settings::meanwhile(flaw.field, &flaw.reason, unsaid)));
     let Some(spec) = &service.spec else {
@@ -218,7 +220,7 @@ pub(super) fn service(service: &fields::Service) -> Outcome<FieldError> {
         });
     }
     let local_only = spec.internal_traffic_policy.as_deref() == Some("Local");
-    let service = Service { addresses, ports, local_only, settings, timeouts, retry, retry_budget };
+    let service = Service { addresses, ports, local_only, settings, timeouts, retry, retry_budget, breaker, load_bias };
     checked(Object::Service(Arc::new(service)), flaws, errors)
 }
 

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 use weir_api::v1;
 use weir_core::retry::BudgetSettings;
 
-use super::{FieldError, fields, quoted, timeouts};
+use super::{FieldError, annotations::Annotations, fields, quoted, timeouts};
 
 const HTTP: &str = "retry.linkerd.io/http";
 const GRPC: &str = "retry.linkerd.io/grpc";
@@ -20,34 +20,12 @@ const BUDGET_TTL: &str = "weir.mesh/retry-budget-ttl";
 const CODES: [(&str, u32); 5] =
     [("cancelled", 1), ("deadline-exceeded", 4), ("internal", 13), ("resource-exhausted", 8), ("unavailable", 14)];
 
-/// Reads annotations one by one; what is not understood is noted and left out.
-struct Annotations<'a> {
-    given: &'a BTreeMap<String, String>,
-    errors: &'a mut Vec<FieldError>,
-    /// Any of those asked for is there, understood or not.
-    is_any: bool,
-}
-
-impl Annotations<'_> {
-    fn read<T>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
-        let text = self.given.get(key)?;
-        self.is_any = true;
-        match parse(text) {
-            Ok(value) => Some(value),
-            Err(reason) => {
-                self.errors.push(FieldError::new(format!("metadata.annotations.{key}"), reason));
-                None
-            }
-        }
-    }
-}
-
 /// The annotations of a Service or route; none when it has none of them.
 pub(super) fn annotated(
     annotations: Option<&BTreeMap<String, String>>,
     errors: &mut Vec<FieldError>,
 ) -> Option<v1::Retry> {
-    let mut read = Annotations { given: annotations?, errors, is_any: false };
+    let mut read = Annotations::new(annotations?, errors);
     let statuses = read.read(HTTP, |text| {
         let ranges = text.split(',').map(status_range).collect::<Result<Vec<_>, _>>()?;
         merged(ranges)
@@ -55,7 +33,7 @@ pub(super) fn annotated(
     let codes = read.read(GRPC, |text| text.split(',').map(code).collect::<Result<Vec<_>, _>>());
     let limit = read.read(LIMIT, |text| attempts(text.trim().parse().ok(), text));
     let timeout = read.read(TIMEOUT, timeouts::linkerd);
-    read.is_any.then(|| v1::Retry {
+    read.is_any().then(|| v1::Retry {
         statuses: statuses.unwrap_or_default(),
         codes: codes.unwrap_or_default(),
         unanswered: false,
@@ -108,11 +86,11 @@ pub(super) fn budget(
     errors: &mut Vec<FieldError>,
 ) -> Option<v1::RetryBudget> {
     let default = BudgetSettings::default();
-    let mut read = Annotations { given: annotations?, errors, is_any: false };
+    let mut read = Annotations::new(annotations?, errors);
     let ratio_permille = read.read(BUDGET_RATIO, ratio).unwrap_or(default.ratio_permille);
     let min_per_second = read.read(BUDGET_LEAST, per_second).unwrap_or(default.min_per_second);
     let ttl_ms = millis(Some(read.read(BUDGET_TTL, window).unwrap_or(default.ttl)));
-    read.is_any.then_some(v1::RetryBudget { ratio_permille, min_per_second, ttl_ms })
+    read.is_any().then_some(v1::RetryBudget { ratio_permille, min_per_second, ttl_ms })
 }
 
 fn millis(duration: Option<Duration>) -> u64 {

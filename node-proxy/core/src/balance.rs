@@ -1,31 +1,76 @@
 //! Chooses one of many endpoints: the less loaded of two random ones ("power of two choices", Mitzenmacher 2001).
 //!
-//! Must never cost more for a large service than for a small one.
+//! Must never cost more for a large service than for a small one, as long as breakers leave most endpoints in.
 
 use std::{sync::Arc, time::Duration};
 
-use crate::snapshot::Endpoint;
+use crate::{
+    breaker::{Admission, Breaker},
+    limits,
+    snapshot::Endpoint,
+};
 
 /// Index of the endpoint to use; `None` when there is none. All of `ready` must be ready.
 ///
 /// `random` decides: the same numbers give the same choice. `exclude` failed just now and is taken only when alone.
 pub fn pick(ready: &[Arc<Endpoint>], now: Duration, random: u64, exclude: Option<&Endpoint>) -> Option<usize> {
+    draw(ready, now, random, |index| is(exclude, &ready[index]))
+}
+
+/// The same among those that `breaker` lets a request through to; `None` when it does so to none of them.
+pub fn pick_admitted(
+    ready: &[Arc<Endpoint>],
+    breaker: &Breaker,
+    now: Duration,
+    mut random: impl FnMut() -> u64,
+    exclude: Option<&Endpoint>,
+) -> Option<(usize, Admission)> {
+    if breaker.panics(ready.len()) {
+        let index = pick(ready, now, random(), exclude)?;
+        // Trials go on: how else would it end.
+        let admission = ready[index].admit(breaker, now).unwrap_or(Admission::In);
+        return Some((index, admission));
+    }
+    for _ in 0..limits::DRAWS {
+        let index = draw(ready, now, random(), |index| is(exclude, &ready[index]) || !ready[index].is_available(now))?;
+        let endpoint = &ready[index];
+        if !is(exclude, endpoint)
+            && let Some(admission) = endpoint.admit(breaker, now)
+        {
+            return Some((index, admission));
+        }
+    }
+    let first = below(random(), ready.len());
+    let mut others = (0..ready.len()).map(|offset| (first + offset) % ready.len());
+    let admitted = |index: usize| ready[index].admit(breaker, now).map(|admission| (index, admission));
+    let found = others.clone().filter(|index| !is(exclude, &ready[*index])).find_map(admitted);
+    found.or_else(|| others.find(|index| is(exclude, &ready[*index])).and_then(admitted))
+}
+
+fn is(excluded: Option<&Endpoint>, endpoint: &Endpoint) -> bool {
+    excluded.is_some_and(|excluded| std::ptr::eq(endpoint, excluded))
+}
+
+/// Multiply-shift maps 32 random bits to a range without division or visible bias.
+fn below(bits: u64, bound: usize) -> usize {
+    (((bits & 0xffff_ffff) * bound as u64) >> 32) as usize
+}
+
+/// The better of two; one that is `out` only when both are.
+fn draw(ready: &[Arc<Endpoint>], now: Duration, random: u64, is_out: impl Fn(usize) -> bool) -> Option<usize> {
     let count = ready.len();
     if count < 2 {
         return count.checked_sub(1);
     }
-    // Multiply-shift maps 32 random bits to a range without division or visible bias.
-    let below = |bits: u64, bound: usize| (((bits & 0xffff_ffff) * bound as u64) >> 32) as usize;
     let first = below(random, count);
     let mut second = below(random >> 32, count - 1);
     if second >= first {
         second += 1;
     }
-    let is_excluded = |index: usize| exclude.is_some_and(|failed| std::ptr::eq(&*ready[index], failed));
-    if is_excluded(first) {
+    if is_out(first) {
         return Some(second);
     }
-    if is_excluded(second) {
+    if is_out(second) {
         return Some(first);
     }
     let score = |index: usize| ready[index].load.score(now);

@@ -14,6 +14,7 @@ pub mod protocol;
 pub mod transport_header;
 
 pub mod balance;
+pub mod breaker;
 pub mod load;
 
 pub mod inbound;

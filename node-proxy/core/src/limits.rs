@@ -48,3 +48,16 @@ pub const RETRY_PAUSE_MOST: Duration = Duration::from_millis(250);
 pub const RETRY_TTL_MIN: Duration = Duration::from_secs(1);
 /// The same at most: what was an hour ago says nothing about what a service bears now.
 pub const RETRY_TTL_MAX: Duration = Duration::from_secs(3600);
+/// For how long a breaker takes an endpoint out at least: less is no rest.
+pub const PENALTY_MIN: Duration = Duration::from_millis(1);
+/// The same at most, before jitter: an endpoint that recovered must be found within a working day.
+pub const PENALTY_MAX: Duration = Duration::from_secs(3600);
+/// Jitter of that time, of a thousand (Linkerd's greatest: hundredfold).
+pub const JITTER_PERMILLE: u32 = 100_000;
+/// For how long a request counts in a success rate at least (Linkerd's).
+pub const RATE_WINDOW_MIN: Duration = Duration::from_millis(10);
+/// The same at most.
+pub const RATE_WINDOW_MAX: Duration = Duration::from_secs(3600);
+/// Draws of two endpoints before all are gone through for one that a breaker lets through: with half of them out, one draw in
+/// four finds none.
+pub const DRAWS: usize = 3;

@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+use weir_api::v1;
+
 use crate::limits;
 
 /// Latency estimate and open requests of one endpoint, shared by all clients of a node.
@@ -22,6 +24,29 @@ pub struct Load {
 impl Default for Load {
     fn default() -> Load {
         Load::new(limits::DEFAULT_RTT)
+    }
+}
+
+/// What an answer that refuses or fails adds to an endpoint's load, so that failing fast does not attract requests
+/// (Linkerd 2.20: `balancer.alpha.linkerd.io/penalize-failures`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoadBias {
+    /// It counts as an answer that took so long.
+    pub penalty: Duration,
+    /// Or as long as its `Retry-After` asks for, up to this.
+    pub max_retry_after: Duration,
+}
+
+impl LoadBias {
+    /// What control says.
+    pub fn of_api(given: v1::LoadBias) -> LoadBias {
+        let millis = |millis: u64| Duration::from_millis(millis).min(limits::PENALTY_MAX);
+        LoadBias { penalty: millis(given.penalty_ms), max_retry_after: millis(given.max_retry_after_ms) }
+    }
+
+    /// As what such an answer counts.
+    pub fn cost(&self, retry_after: Option<Duration>) -> Duration {
+        retry_after.map_or(self.penalty, |after| self.penalty.max(after.min(self.max_retry_after)))
     }
 }
 
@@ -50,6 +75,11 @@ impl Load {
         // A request is finished once; a stray second call must not wrap the counter.
         let _never_below_zero =
             self.pending.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| count.checked_sub(1));
+        self.observe(now, rtt);
+    }
+
+    /// As if an answer had taken so long.
+    pub fn observe(&self, now: Duration, rtt: Duration) {
         let (rtt, estimate) = (rtt.as_secs_f64(), self.decayed(now, rtt.as_secs_f64()));
         self.latency.store(rtt.max(estimate).to_bits(), Ordering::Relaxed);
         self.updated.store(nanos(now), Ordering::Relaxed);

@@ -11,6 +11,7 @@ use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 
 use foldhash::fast::RandomState;
@@ -19,9 +20,10 @@ use weir_api::v1;
 
 pub use self::apply::{Applied, apply};
 use crate::{
+    breaker::{Admission, Breaker, Health},
     identity::Identity,
     inbound::InboundPolicy,
-    load::Load,
+    load::{Load, LoadBias},
     protocol::{PortProtocols, PortRange, Protocol},
     retry::{Budget, Retry},
     route::Routes,
@@ -114,9 +116,21 @@ pub struct Endpoint {
     pub protocol: Protocol,
     /// Latency and pending requests; survives changes of everything but address and uid.
     pub load: Arc<Load>,
+    /// Whether it is out; none where no breaker takes it out. Survives like `load`.
+    pub health: Option<Arc<Health>>,
 }
 
 impl Endpoint {
+    /// Whether a breaker lets a request through to it, sooner or later as `now` says.
+    pub fn is_available(&self, now: Duration) -> bool {
+        self.health.as_ref().is_none_or(|health| health.is_available(now))
+    }
+
+    /// Lets a request through, or not.
+    pub fn admit(&self, breaker: &Breaker, now: Duration) -> Option<Admission> {
+        self.health.as_ref().map_or(Some(Admission::In), |health| health.admit(breaker.settings(), now))
+    }
+
     fn is_same(&self, other: &Endpoint) -> bool {
         self.address == other.address
             && self.ready == other.ready
@@ -124,6 +138,7 @@ impl Endpoint {
             && self.identity == other.identity
             && self.uid == other.uid
             && self.protocol == other.protocol
+            && self.health.is_some() == other.health.is_some()
     }
 }
 
@@ -150,6 +165,10 @@ pub struct ServiceTarget {
     pub retry: Option<Box<Retry>>,
     /// What may be sent again to its endpoints; survives all changes but those of its own settings.
     pub retry_budget: Arc<Budget>,
+    /// What takes its endpoints out; survives like the budget.
+    pub breaker: Option<Arc<Breaker>>,
+    /// What refusals and failures add to an endpoint's load.
+    pub load_bias: Option<LoadBias>,
     ready: usize,
 }
 
@@ -157,6 +176,12 @@ impl ServiceTarget {
     /// Endpoints that may get new requests.
     pub fn ready_endpoints(&self) -> &[Arc<Endpoint>] {
         &self.endpoints[..self.ready]
+    }
+
+    /// When the first of those that are out may be tried; none where none is out.
+    pub fn next_trial(&self) -> Option<Duration> {
+        let healths = self.ready_endpoints().iter().filter_map(|endpoint| endpoint.health.as_ref());
+        healths.filter(|health| !health.is_in()).map(|health| health.next()).min()
     }
 
     /// Whether `other` is the same port of the same service, whatever its endpoints are by now.
@@ -169,7 +194,7 @@ impl ServiceTarget {
 #[derive(Clone, Debug)]
 pub enum Target {
     /// A service: balanced.
-    Service(ServiceTarget),
+    Service(Box<ServiceTarget>),
     /// A certain pod.
     Pod(Arc<Endpoint>),
     /// Neither: forwarded as it is.

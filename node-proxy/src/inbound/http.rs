@@ -82,6 +82,7 @@ impl Handle for Server {
             held,
             attempt: None,
             request: None,
+            accrual: None,
             access: access.map(|entry| entry.answered(response.status().as_u16())),
             done: false,
         };

@@ -11,7 +11,7 @@ use ::http::Response;
 use weir_core::{classify::Classification, timeouts::Limit};
 
 use super::{
-    Client,
+    Accrual, Client,
     http::{Route, refused},
 };
 use crate::{body::Body, limits, telemetry::RouteSeries, upstream::SendError};
@@ -54,11 +54,12 @@ pub(super) struct Attempt<'a> {
     client: &'a Client,
     route: &'a Route,
     began: Duration,
+    accrual: Option<Box<Accrual>>,
     is_over: bool,
 }
 
 impl<'a> Attempt<'a> {
-    pub(super) fn begin(client: &'a Client, route: &'a Route) -> Attempt<'a> {
+    pub(super) fn begin(client: &'a Client, route: &'a Route, accrual: Option<Box<Accrual>>) -> Attempt<'a> {
         let began = client.worker.shared.now();
         if let Some(endpoint) = &route.path.endpoint {
             endpoint.load.start(began);
@@ -67,7 +68,7 @@ impl<'a> Attempt<'a> {
         if let Some(attempts) = &route.attempts {
             attempts.request();
         }
-        Attempt { client, route, began, is_over: false }
+        Attempt { client, route, began, accrual, is_over: false }
     }
 
     /// When it did.
@@ -76,14 +77,20 @@ impl<'a> Attempt<'a> {
     }
 
     /// What is left to count is the response's.
-    pub(super) fn answered(mut self) {
+    pub(super) fn answered(mut self, response: &mut Response<Body>, is_grpc: bool) {
         self.is_over = true;
+        if let Some(accrual) = self.accrual.take() {
+            accrual.answered(response, is_grpc);
+        }
     }
 
     /// There is no response.
     pub(super) fn failed(mut self, error: &SendError) {
         tracing::debug!(%error, pod = %self.client.workload.pod.name, "request not answered");
         self.end(limits::FAILURE_COST);
+        if let Some(mut accrual) = self.accrual.take().filter(|_| !error.is_clients()) {
+            accrual.broken();
+        }
         self.count(502, refused(error).label(), Duration::ZERO);
     }
 
@@ -91,6 +98,9 @@ impl<'a> Attempt<'a> {
     pub(super) fn timed_out(mut self, limit: Limit) {
         let took = self.took();
         self.end(took);
+        if let Some(mut accrual) = self.accrual.take() {
+            accrual.timed_out(limit);
+        }
         self.count(504, limit.as_str(), took);
     }
 

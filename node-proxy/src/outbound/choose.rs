@@ -4,8 +4,10 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use tokio::time::{Instant, sleep_until};
 use weir_core::{
     balance,
+    breaker::Admission,
     outbound::{self, NoTlsReason, Plan},
     proxy_error::ProxyError,
     route::ObjectRef,
@@ -64,54 +66,73 @@ impl Goal {
     }
 }
 
+/// An endpoint, and how a breaker lets the request through to it.
+pub(super) struct Chosen {
+    /// None where the dialled address itself is meant.
+    pub(super) endpoint: Option<Arc<Endpoint>>,
+    pub(super) admission: Admission,
+}
+
+impl Chosen {
+    fn of(endpoint: Option<Arc<Endpoint>>) -> Chosen {
+        Chosen { endpoint, admission: Admission::In }
+    }
+}
+
 impl Client {
-    /// The endpoint for the next request. Waits for a ready one within the failfast bound.
-    pub(super) async fn choose(
-        &self,
-        goal: &Goal,
-        exclude: Option<&Endpoint>,
-    ) -> Result<Option<Arc<Endpoint>>, ProxyError> {
+    /// The endpoint for the next request. Waits for one within the failfast bound.
+    pub(super) async fn choose(&self, goal: &Goal, exclude: Option<&Endpoint>) -> Result<Chosen, ProxyError> {
         match outbound::plan(&self.workload, self.target, &goal.destination) {
-            Plan::Forward => Ok(None),
-            Plan::Endpoint(endpoint) => Ok(Some(endpoint)),
+            Plan::Forward => Ok(Chosen::of(None)),
+            Plan::Endpoint(endpoint) => Ok(Chosen::of(Some(endpoint))),
             Plan::Refuse(error) => Err(error),
             Plan::Balance => {
-                if let Some(endpoint) = self.pick(goal, exclude) {
-                    return Ok(Some(endpoint));
+                if let Some(chosen) = self.pick(goal, exclude) {
+                    return Ok(chosen);
                 }
-                Box::pin(self.wait_for_endpoint(goal)).await.map(Some)
+                Box::pin(self.wait_for_endpoint(goal)).await
             }
         }
     }
 
-    fn pick(&self, goal: &Goal, exclude: Option<&Endpoint>) -> Option<Arc<Endpoint>> {
+    fn pick(&self, goal: &Goal, exclude: Option<&Endpoint>) -> Option<Chosen> {
         let service = goal.service()?;
-        let now = self.worker.shared.now();
-        let index = balance::pick(service.ready_endpoints(), now, fastrand::u64(..), exclude)?;
-        service.endpoints.get(index).map(Arc::clone)
+        let (ready, now) = (service.ready_endpoints(), self.worker.shared.now());
+        let (index, admission) = match &service.breaker {
+            None => (balance::pick(ready, now, fastrand::u64(..), exclude)?, Admission::In),
+            Some(breaker) => balance::pick_admitted(ready, breaker, now, || fastrand::u64(..), exclude)?,
+        };
+        let endpoint = service.endpoints.get(index).map(Arc::clone);
+        Some(Chosen { admission, ..Chosen::of(endpoint) })
     }
 
-    async fn wait_for_endpoint(&self, goal: &Goal) -> Result<Arc<Endpoint>, ProxyError> {
+    async fn wait_for_endpoint(&self, goal: &Goal) -> Result<Chosen, ProxyError> {
         let shared = &self.worker.shared;
         let queue = goal.queue(self.target);
         let Some(_place) = shared.queues.join(&queue) else { return Err(ProxyError::LoadShed) };
         let deadline = match shared.queues.deadline(&queue, shared.now()) {
-            Some(deadline) => tokio::time::Instant::from_std(shared.epoch + deadline),
+            Some(deadline) => Instant::from_std(shared.epoch + deadline),
             None => return Err(ProxyError::FailFast),
         };
-        let mut changes = shared.store.subscribe();
+        let (mut changes, mut reinstated) = (shared.store.subscribe(), shared.queues.reinstatements());
         let mut goal = goal.clone();
         loop {
-            if let Some(endpoint) = self.pick(&goal, None) {
+            if let Some(chosen) = self.pick(&goal, None) {
                 shared.queues.open(&queue);
-                return Ok(endpoint);
+                return Ok(chosen);
             }
-            match tokio::time::timeout_at(deadline, changes.changed()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) | Err(_) => {
-                    shared.queues.shut(&queue);
-                    return Err(ProxyError::FailFast);
-                }
+            // One that a breaker took out may be tried then, by whoever comes first.
+            let trial =
+                goal.service().and_then(ServiceTarget::next_trial).map(|at| Instant::from_std(shared.epoch + at));
+            let until = trial.filter(|trial| *trial < deadline);
+            let is_over = tokio::select! {
+                changed = changes.changed() => changed.is_err(),
+                _any = reinstated.changed() => false,
+                () = sleep_until(until.unwrap_or(deadline)) => until.is_none(),
+            };
+            if is_over {
+                shared.queues.shut(&queue);
+                return Err(ProxyError::FailFast);
             }
             if let Some(present) = shared.store.snapshot().destination(&self.target) {
                 goal = goal.in_present(present);

@@ -27,9 +27,9 @@ use crate::{
     io::Io,
     limits,
     outbound::{
-        Client,
+        Accrual, Client,
         attempt::{Asked, Attempt},
-        choose::{Goal, Path, ServiceName, service_name},
+        choose::{Chosen, Goal, Path, ServiceName, service_name},
         retry::{Again, Persistence},
         route::{Decided, Routing, routed},
     },
@@ -184,15 +184,18 @@ impl Outbound {
     ) -> Result<Response<Body>, ProxyError> {
         for _ in 0..limits::POOL_RETRIES {
             let excluded = tried.as_ref().and_then(|route| route.path.endpoint.as_deref());
-            let endpoint = match deadline.as_deref_mut() {
+            let Chosen { endpoint, admission } = match deadline.as_deref_mut() {
                 None => self.client.choose(goal, excluded).await?,
                 Some(deadline) => {
                     let chosen = within(deadline, self.client.choose(goal, excluded)).await;
                     chosen.map_err(ProxyError::Timeout)??
                 }
             };
+            let has_own_deadline = deadline.as_ref().is_some_and(|deadline| deadline.has_own());
+            let worker = &self.client.worker;
+            let accrual = Accrual::begin(worker, goal, endpoint.as_ref(), admission, has_own_deadline);
             let route = &*tried.insert(self.route(endpoint.as_ref(), &request, goal));
-            let attempt = Attempt::begin(&self.client, route);
+            let attempt = Attempt::begin(&self.client, route, accrual);
             let arrival = Arrival { attempted: attempt.began(), ..arrival };
             let sent = match deadline.as_deref_mut() {
                 // Not through `within`: a future of this size is moved for some thousand instructions.
@@ -203,8 +206,8 @@ impl Outbound {
                 }
             };
             match sent {
-                Ok(Ok(response)) => {
-                    attempt.answered();
+                Ok(Ok(mut response)) => {
+                    attempt.answered(&mut response, arrival.grpc);
                     return Ok(response);
                 }
                 Ok(Err(Unsent { error, request: unsent })) => {
@@ -264,6 +267,7 @@ impl Outbound {
             held,
             attempt: route.attempts.as_ref().map(|attempts| (Arc::clone(attempts), attempted)),
             request: None,
+            accrual: None,
             access: None,
             done: false,
         };

@@ -148,6 +148,8 @@ pub(crate) fn service() -> Vec<v1::Resource> {
         timeouts: None,
         retry: None,
         retry_budget: None,
+        breaker: None,
+        load_bias: None,
     };
     let destination = v1::Destination { target: Some(v1::destination::Target::Service(service)) };
     vec![

@@ -90,7 +90,8 @@ families! {
     ACCESS_LOG_DROPPED = Counter "weir_access_log_dropped_total", Weir, [""], "Access log lines dropped because the writer was behind.";
     TLS_PASSED = Counter "weir_tls_passed_total", Weir, ["`direction`, `sni`"], "Connections with TLS of the application's own, passed through, by server name.";
     CERT_EXPIRATION = Gauge "identity_cert_expiration_timestamp_seconds", Linkerd, ["`identity`"], "When the certificate of an identity expires, Unix time.";
-    BALANCER_ENDPOINTS = Gauge "outbound_http_balancer_endpoints", Linkerd, ["`parent_*`, `backend_*`, `endpoint_state`"], "Endpoints of services that this node has in use.";
+    BALANCER_ENDPOINTS = Gauge "outbound_http_balancer_endpoints", Linkerd, ["`parent_*`, `backend_*`, `endpoint_state`"], "Endpoints of services that this node has in use: `ready`, `pending` and, where there is a breaker, `ejected`.";
+    BALANCER_EJECTIONS = Counter "outbound_http_balancer_ejections_total", Weir, ["`parent_*`, `backend_*`"], "How often a breaker took an endpoint out, trials that failed included; of services that have one.";
     CAPTURED = Gauge "weir_captured_workloads", Weir, ["`state`"], "Workloads of this node, captured or refused.";
     STOCK = Gauge "weir_sockets_in_stock", Weir, [""], "Sockets in pod namespaces made ahead of need.";
     CONTROL = Gauge "weir_control_connected", Weir, [""], "1 while the stream to control is up.";

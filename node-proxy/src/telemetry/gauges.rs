@@ -1,13 +1,15 @@
 //! Gauges asked of the rest of the process at each scrape. Must never wait.
 
-use weir_core::snapshot::{ServiceTarget, Target};
+use std::sync::Arc;
+
+use weir_core::snapshot::{ServiceTarget, Snapshot};
 
 use super::{Telemetry, families, labels::LabelText, process, state::NodeState, text::Text};
 
 /// Writes all of them.
 pub(super) fn write(telemetry: &Telemetry, series: [usize; 4], state: &dyn NodeState, text: &mut Text) {
     write_certificates(state, text);
-    write_endpoints(state, text);
+    write_balancers(state, text);
     let captures = state.captures();
     let captured = captures.iter().filter(|capture| capture.captured).count();
     let family = &families::CAPTURED;
@@ -56,32 +58,61 @@ fn write_certificates(state: &dyn NodeState, text: &mut Text) {
     }
 }
 
-fn write_endpoints(state: &dyn NodeState, text: &mut Text) {
-    let family = &families::BALANCER_ENDPOINTS;
-    text.family(family);
+/// A service that is dialled, and what its requests are balanced over: itself, or a service that its routes name.
+type Balanced<'a> = (&'a ServiceTarget, &'a ServiceTarget);
+
+fn balanced(snapshot: &Snapshot) -> Vec<Balanced<'_>> {
+    let services = snapshot.destinations().filter_map(|destination| destination.service());
+    let mut all: Vec<Balanced<'_>> = Vec::new();
+    for service in services {
+        all.push((service, service));
+        all.extend(service.backends.iter().map(|backend| (service, &**backend)));
+    }
+    let name = |service: &ServiceTarget| (Arc::clone(&service.namespace), Arc::clone(&service.name), service.port);
+    let key = |(parent, backend): &Balanced<'_>| (name(parent), name(backend));
+    // A dual-stack service has two addresses and one set of labels.
+    all.sort_by_cached_key(key);
+    all.dedup_by_key(|one| key(one));
+    all
+}
+
+fn write_balancers(state: &dyn NodeState, text: &mut Text) {
     let snapshot = state.snapshot();
-    let mut services: Vec<&ServiceTarget> = snapshot
-        .destinations()
-        .filter_map(|destination| match &destination.target {
-            Target::Service(service) => Some(service),
-            Target::Pod(_) | Target::Unknown => None,
+    let labelled: Vec<(LabelText, &ServiceTarget)> = balanced(&snapshot)
+        .into_iter()
+        .map(|(parent, backend)| {
+            let mut labels = LabelText::default();
+            for (prefix, service) in [("parent", parent), ("backend", backend)] {
+                labels.push(&format!("{prefix}_group"), "core");
+                labels.push(&format!("{prefix}_kind"), "Service");
+                labels.push(&format!("{prefix}_namespace"), &service.namespace);
+                labels.push(&format!("{prefix}_name"), &service.name);
+                labels.display(&format!("{prefix}_port"), service.port);
+            }
+            (labels, backend)
         })
         .collect();
-    // A dual-stack service has two addresses and one set of labels.
-    services.sort_by(|a, b| (&a.namespace, &a.name, a.port).cmp(&(&b.namespace, &b.name, b.port)));
-    services.dedup_by(|a, b| (&a.namespace, &a.name, a.port) == (&b.namespace, &b.name, b.port));
-    for service in services {
-        let mut labels = LabelText::default();
-        for (prefix, kind) in [("parent", "Service"), ("backend", "Service")] {
-            labels.push(&format!("{prefix}_group"), "core");
-            labels.push(&format!("{prefix}_kind"), kind);
-            labels.push(&format!("{prefix}_namespace"), &service.namespace);
-            labels.push(&format!("{prefix}_name"), &service.name);
-            labels.display(&format!("{prefix}_port"), service.port);
+    let family = &families::BALANCER_ENDPOINTS;
+    text.family(family);
+    for (labels, service) in &labelled {
+        let ejected = service.breaker.as_ref().map_or(0, |breaker| breaker.out());
+        let ready = service.ready_endpoints().len().saturating_sub(ejected);
+        let states = [
+            ("ready", ready),
+            ("ejected", ejected),
+            ("pending", service.endpoints.len().saturating_sub(ready + ejected)),
+        ];
+        // Linkerd's two, and one more where there is a breaker.
+        let has_breaker = service.breaker.is_some();
+        for (state, count) in states.into_iter().filter(|(state, _)| has_breaker || *state != "ejected") {
+            text.sample(family, labels.as_str(), &[("endpoint_state", state)], count);
         }
-        let ready = service.endpoints.iter().filter(|endpoint| endpoint.ready).count();
-        text.sample(family, labels.as_str(), &[("endpoint_state", "ready")], ready);
-        let pending = service.endpoints.len() - ready;
-        text.sample(family, labels.as_str(), &[("endpoint_state", "pending")], pending);
+    }
+    let family = &families::BALANCER_EJECTIONS;
+    text.family(family);
+    for (labels, service) in &labelled {
+        if let Some(breaker) = &service.breaker {
+            text.sample(family, labels.as_str(), &[], breaker.ejections());
+        }
     }
 }

@@ -3,7 +3,6 @@
 use std::{
     io::{Read as _, Write as _},
     net::TcpStream,
-    process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -13,18 +12,17 @@ use std::{
 };
 
 use weir_tests::{
-    daemon::Daemon,
-    mesh::{NAMESPACE, ServiceOptions, ServicePort},
-    python, wait,
+    mesh::{NAMESPACE, ServiceOptions},
+    wait,
 };
 
 use crate::{
-    stage::{Answer, HTTP1, HTTP2, PATIENCE, Stage, ask},
+    flaky::{self, GRPC},
+    stage::{Answer, HTTP1, HTTP2, PATIENCE, Stage, ask, http2, owned, service},
     turns::{Turn, hasten, listen, play},
 };
 
 const RAW: u16 = 9000;
-const GRPC: u16 = 50_051;
 
 /// `retry` of rules: another endpoint answers. Seen to fail without `persist` in `forward`, and without what `balance` was told to avoid.
 #[test]
@@ -226,15 +224,7 @@ fn grpc_statuses_are_asked_for_again() {
     let is_good = |answer: &Answer| answer.headers.get("grpc-status").is_some_and(|status| status == "0");
     wait::until("the annotation is in force", PATIENCE, || (0..20).all(|_| is_good(&get())).then_some(()));
 
-    let program = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/routes/flaky.py");
-    let place = &stage.servers[0].place.netns;
-    let mut command: Command = place.command(python::interpreter().to_str().unwrap());
-    command.args([program, "serve", &format!("[::]:{GRPC}")]);
-    let _server = Daemon::start("flaky", command, &stage.mesh.path("logs"));
-    wait::until("grpcio serves", PATIENCE, || {
-        let open = stage.servers[0].run("ss", &["-Hltn", &format!("sport = :{GRPC}")]);
-        (!open.trim().is_empty()).then_some(())
-    });
+    let _server = flaky::serve(&stage);
     let fail = |stage: &mut Stage, name: &str, annotations: &[(&str, &str)], expected: u32| {
         let mut options = ServiceOptions::new(name, GRPC, GRPC);
         options.annotations = owned(annotations);
@@ -242,26 +232,9 @@ fn grpc_statuses_are_asked_for_again() {
         let target = format!("{address}:{GRPC}");
         // More than once: before the Service is known, none of them arrives.
         wait::until(&format!("{expected} calls fail"), PATIENCE, || {
-            let python = python::interpreter();
-            let said = stage.client.run("timeout", &["60", python.to_str().unwrap(), program, "call", &target]);
-            (said.trim().parse::<u32>() == Ok(expected)).then_some(())
+            (flaky::call(stage, &target) == Some(expected)).then_some(())
         });
     };
     fail(&mut stage, "once", &[], 10);
     fail(&mut stage, "twice", &annotations, 0);
-}
-
-fn owned(annotations: &[(&str, &str)]) -> Vec<(String, String)> {
-    annotations.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
-}
-
-fn http2() -> ServicePort {
-    ServicePort { name: "http2", port: HTTP2, target: HTTP2, protocol: None }
-}
-
-/// A Service with both servers behind it.
-fn service(stage: &mut Stage, name: &str, annotations: &[(&str, &str)]) -> String {
-    let mut options = ServiceOptions::new(name, HTTP1, HTTP1).port(http2());
-    options.annotations = owned(annotations);
-    stage.mesh.service(&options, &[&stage.servers[0], &stage.servers[1]])
 }

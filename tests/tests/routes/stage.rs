@@ -58,10 +58,7 @@ impl Stage {
         let mut mesh = Mesh::start();
         let client = mesh.pod(&PodOptions::new("client", 0));
         let servers = [("v1", 1), ("v2", 0)].map(|(name, node)| mesh.pod(&PodOptions::new(name, node).named(name)));
-        let options = |name: &str| {
-            let port = ServicePort { name: "http2", port: HTTP2, target: HTTP2, protocol: None };
-            ServiceOptions::new(name, HTTP1, HTTP1).port(port)
-        };
+        let options = |name: &str| ServiceOptions::new(name, HTTP1, HTTP1).port(http2());
         let web = mesh.service(&options("web"), &[&servers[0], &servers[1]]);
         let addresses = [0, 1].map(|index| mesh.service(&options(&servers[index].name), &[&servers[index]]));
         let programs = servers.iter().map(|pod| program(&mesh, pod)).collect();
@@ -181,4 +178,19 @@ pub(crate) fn ask(client: &Pod, url: &str, more: &[&str]) -> Answer {
     };
     let headers = lines.filter_map(|line| pair(line, ':')).collect();
     Answer { status, headers, asked: body.lines().filter_map(|line| pair(line, '=')).collect() }
+}
+
+pub(crate) fn owned(annotations: &[(&str, &str)]) -> Vec<(String, String)> {
+    annotations.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
+
+pub(crate) fn http2() -> ServicePort {
+    ServicePort { name: "http2", port: HTTP2, target: HTTP2, protocol: None }
+}
+
+/// A Service with both servers behind it.
+pub(crate) fn service(stage: &mut Stage, name: &str, annotations: &[(&str, &str)]) -> String {
+    let mut options = ServiceOptions::new(name, HTTP1, HTTP1).port(http2());
+    options.annotations = owned(annotations);
+    stage.mesh.service(&options, &[&stage.servers[0], &stage.servers[1]])
 }

@@ -177,6 +177,59 @@ pub struct ServiceTarget {
     /// Of all requests that go to its endpoints, whatever their rule. Unset: 200 of 1000, 10 each second, 10 s.
     #[prost(message, optional, tag = "11")]
     pub retry_budget: ::core::option::Option<RetryBudget>,
+    /// Of its endpoints. Unset: none is ever taken out.
+    #[prost(message, optional, tag = "12")]
+    pub breaker: ::core::option::Option<CircuitBreaker>,
+    /// Unset: an endpoint that refuses or fails has the load of any other.
+    #[prost(message, optional, tag = "13")]
+    pub load_bias: ::core::option::Option<LoadBias>,
+}
+/// Takes endpoints that keep failing out for a while.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CircuitBreaker {
+    /// In a row; 0: any number.
+    #[prost(uint32, tag = "1")]
+    pub max_failures: u32,
+    /// For how long at first, milliseconds; doubles with each trial that fails.
+    #[prost(uint64, tag = "2")]
+    pub min_penalty_ms: u64,
+    /// What it doubles to.
+    #[prost(uint64, tag = "3")]
+    pub max_penalty_ms: u64,
+    /// As much longer at random, of a thousand.
+    #[prost(uint32, tag = "4")]
+    pub jitter_permille: u32,
+    /// Unset: only failures in a row count.
+    #[prost(message, optional, tag = "5")]
+    pub success_rate: ::core::option::Option<SuccessRate>,
+    /// A server's Retry-After makes the time longer, up to the greatest one.
+    #[prost(bool, tag = "6")]
+    pub honor_retry_after: bool,
+    /// Below this part of endpoints that are in, of a thousand, all are as good as in; 0: never.
+    #[prost(uint32, tag = "7")]
+    pub panic_permille: u32,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SuccessRate {
+    /// Fewer successes than this, of a thousand requests, are too few.
+    #[prost(uint32, tag = "1")]
+    pub threshold_permille: u32,
+    /// For how long a request counts, milliseconds.
+    #[prost(uint64, tag = "2")]
+    pub window_ms: u64,
+    /// Fewer requests than this say nothing.
+    #[prost(uint32, tag = "3")]
+    pub min_requests: u32,
+}
+/// What an answer that refuses (429) or fails adds to an endpoint's load.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LoadBias {
+    /// It counts as an answer that took so long, milliseconds.
+    #[prost(uint64, tag = "1")]
+    pub penalty_ms: u64,
+    /// Or as long as its Retry-After asks for, up to this, milliseconds.
+    #[prost(uint64, tag = "2")]
+    pub max_retry_after_ms: u64,
 }
 /// What is sent again.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -13,8 +13,9 @@ use super::{
     convert::{self, Reason},
 };
 use crate::{
+    breaker::{self, Breaker},
     limits,
-    load::Load,
+    load::{Load, LoadBias},
     protocol::Protocol,
     retry::{Budget, BudgetSettings, Retry},
     route::{self, Routes},
@@ -231,6 +232,8 @@ fn is_same_service(before: &ServiceTarget, after: &ServiceTarget) -> bool {
         && before.timeouts == after.timeouts
         && before.retry == after.retry
         && Arc::ptr_eq(&before.retry_budget, &after.retry_budget)
+        && before.breaker.as_ref().map(Arc::as_ptr) == after.breaker.as_ref().map(Arc::as_ptr)
+        && before.load_bias == after.load_bias
         && before.endpoints.len() == after.endpoints.len()
         && before.endpoints.iter().zip(&after.endpoints).all(|(one, other)| Arc::ptr_eq(one, other))
         && before.routes.as_ref().map(Arc::as_ptr) == after.routes.as_ref().map(Arc::as_ptr)
@@ -258,13 +261,23 @@ impl<'a> Held<'a> {
         self.endpoints.get(&(built.address, Arc::clone(&built.uid))).copied()
     }
 
-    fn retry_budget(&self, service: &v1::ServiceTarget, settings: BudgetSettings) -> Arc<Budget> {
+    fn service(&self, service: &v1::ServiceTarget) -> Option<&'a ServiceTarget> {
         let is_it = |held: &&&ServiceTarget| {
             (&*held.namespace, &*held.name, u32::from(held.port)) == (&*service.namespace, &*service.name, service.port)
         };
-        let held = self.services.iter().find(is_it).map(|held| &held.retry_budget);
+        self.services.iter().find(is_it).copied()
+    }
+
+    fn retry_budget(&self, service: &v1::ServiceTarget, settings: BudgetSettings) -> Arc<Budget> {
+        let held = self.service(service).map(|held| &held.retry_budget);
         let same = held.filter(|budget| budget.settings() == settings);
         same.map_or_else(|| Arc::new(Budget::new(settings)), Arc::clone)
+    }
+
+    fn breaker(&self, service: &v1::ServiceTarget, settings: breaker::Settings) -> Arc<Breaker> {
+        let held = self.service(service).and_then(|held| held.breaker.as_ref());
+        let same = held.filter(|breaker| *breaker.settings() == settings);
+        same.map_or_else(|| Arc::new(Breaker::new(settings)), Arc::clone)
     }
 }
 
@@ -285,7 +298,7 @@ fn build(
                 Some(routes) => Some(routes),
                 None => route::routes(&service.http_routes).map_err(|error| format!("service.{error}"))?.map(Arc::new),
             };
-            Target::Service(built)
+            Target::Service(Box::new(built))
         }
         Some(v1::destination::Target::Pod(pod)) => {
             let declared = protocol("pod.protocol", pod.protocol)?;
@@ -333,6 +346,8 @@ fn build_service(next: &Snapshot, held: &Held<'_>, service: &v1::ServiceTarget) 
         Protocol::Detect => crate::protocol::well_known(port),
         declared => declared,
     };
+    let breaker = breaker::Settings::of_api(service.breaker.as_ref()).map_err(|reason| format!("service.{reason}"))?;
+    let breaker = breaker.map(|settings| held.breaker(service, settings));
     let mut endpoints = Vec::new();
     let slices = service.endpoints.iter().filter_map(|name| next.slices.get(name));
     for slice in slices.map(|entry| &entry.value) {
@@ -340,7 +355,8 @@ fn build_service(next: &Snapshot, held: &Held<'_>, service: &v1::ServiceTarget) 
         let Some(slice_port) = slice.ports.iter().find(|port| port.name == service.port_name) else { continue };
         let slice_port = convert::port("ports.port", slice_port.port)?;
         for given in &slice.endpoints {
-            let built = endpoint(given, slice_port, declared)?;
+            let mut built = endpoint(given, slice_port, declared)?;
+            built.health = breaker.as_ref().map(|_| Arc::default());
             let known = held.endpoint(&built);
             endpoints.push(keep(built, known));
         }
@@ -352,6 +368,9 @@ fn build_service(next: &Snapshot, held: &Held<'_>, service: &v1::ServiceTarget) 
     endpoints.sort_by(|one, other| (!one.ready, one.address, &one.uid).cmp(&(!other.ready, other.address, &other.uid)));
     endpoints.dedup_by(|one, other| one.address == other.address && one.uid == other.uid);
     let ready = endpoints.partition_point(|endpoint| endpoint.ready);
+    if let Some(breaker) = &breaker {
+        breaker.recount(&endpoints[..ready]);
+    }
     Ok(ServiceTarget {
         namespace: Arc::from(service.namespace.as_str()),
         name: Arc::from(service.name.as_str()),
@@ -363,6 +382,8 @@ fn build_service(next: &Snapshot, held: &Held<'_>, service: &v1::ServiceTarget) 
         timeouts: Timeouts::of_api(service.timeouts.as_ref()),
         retry: Retry::of_api(service.retry.as_ref()).map_err(|reason| format!("service.{reason}"))?.map(Box::new),
         retry_budget: held.retry_budget(service, BudgetSettings::of_api(service.retry_budget.as_ref())),
+        breaker,
+        load_bias: service.load_bias.map(LoadBias::of_api),
         ready,
     })
 }
@@ -371,7 +392,10 @@ fn build_service(next: &Snapshot, held: &Held<'_>, service: &v1::ServiceTarget) 
 fn keep(built: Endpoint, held: Option<&Arc<Endpoint>>) -> Arc<Endpoint> {
     match held.filter(|held| held.address == built.address && held.uid == built.uid) {
         Some(held) if held.is_same(&built) => Arc::clone(held),
-        Some(held) => Arc::new(Endpoint { load: Arc::clone(&held.load), ..built }),
+        Some(held) => {
+            let health = built.health.map(|fresh| held.health.as_ref().map_or(fresh, Arc::clone));
+            Arc::new(Endpoint { load: Arc::clone(&held.load), health, ..built })
+        }
         None => Arc::new(built),
     }
 }
@@ -397,6 +421,7 @@ fn endpoint(given: &v1::Endpoint, port: u16, declared: Protocol) -> Result<Endpo
         uid: Arc::from(given.uid.as_str()),
         protocol: if declared == Protocol::Detect { ports.lookup(port) } else { declared },
         load: Arc::new(Load::default()),
+        health: None,
     })
 }
 

@@ -16,6 +16,7 @@ pub(crate) fn endpoint(address: &str, uid: &str) -> Endpoint {
         uid: Arc::from(uid),
         protocol: Protocol::Detect,
         load: Arc::default(),
+        health: None,
     }
 }
 

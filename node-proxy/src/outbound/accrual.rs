@@ -1,0 +1,163 @@
+//! One attempt as failure accrual sees it: what its end says about the endpoint, for the breaker and the load bias of its Service.
+//!
+//! Must never blame an endpoint for what its client did: one client's short deadline or broken upload is felt by it alone.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use ::http::{HeaderMap, Response, header};
+use weir_core::{
+    breaker::{Admission, Breaker, Change, Outcome},
+    classify::{self, Classification},
+    grpc,
+    load::LoadBias,
+    snapshot::Endpoint,
+    timeouts::Limit,
+};
+
+use super::choose::Goal;
+use crate::{body::Body, proxy::Worker};
+
+const TOO_MANY_REQUESTS: u16 = 429;
+const DEADLINE_EXCEEDED: u32 = 4;
+const RESOURCE_EXHAUSTED: u32 = 8;
+
+/// An attempt whose end is not known yet. Dropped, it says nothing about the endpoint.
+pub struct Accrual {
+    worker: Arc<Worker>,
+    endpoint: Arc<Endpoint>,
+    breaker: Option<Arc<Breaker>>,
+    bias: Option<LoadBias>,
+    admission: Admission,
+    /// The client has a deadline of its own.
+    has_own_deadline: bool,
+    is_over: bool,
+}
+
+impl Accrual {
+    /// None where the Service asks for nothing of it.
+    pub(super) fn begin(
+        worker: &Arc<Worker>,
+        goal: &Goal,
+        endpoint: Option<&Arc<Endpoint>>,
+        admission: Admission,
+        has_own_deadline: bool,
+    ) -> Option<Box<Accrual>> {
+        let (service, endpoint) = (goal.service()?, endpoint?);
+        let (breaker, bias) = (service.breaker.clone(), service.load_bias);
+        if breaker.is_none() && bias.is_none() {
+            return None;
+        }
+        let (worker, endpoint) = (Arc::clone(worker), Arc::clone(endpoint));
+        Some(Box::new(Accrual { worker, endpoint, breaker, bias, admission, has_own_deadline, is_over: false }))
+    }
+
+    /// A response began. What its head cannot say, its end will.
+    pub(super) fn answered(mut self: Box<Self>, response: &mut Response<Body>, is_grpc: bool) {
+        let status = response.status().as_u16();
+        let code = if is_grpc { grpc::status(response.headers()) } else { None };
+        if code.is_some() || classify::of_http(status) == Classification::Failure {
+            let after =
+                self.bias.is_some() || self.breaker.as_ref().is_some_and(|one| one.settings().honor_retry_after);
+            let after = if after { retry_after(response.headers()) } else { None };
+            return self.classified(status, code, after);
+        }
+        if status == TOO_MANY_REQUESTS {
+            return self.ended(Outcome::Limited(retry_after(response.headers())));
+        }
+        if self.admission == Admission::Trial && !is_grpc {
+            // Else who answers with a stream that lasts for hours would be out for hours.
+            return self.ended(Outcome::Success);
+        }
+        response.body_mut().accrue(status, self);
+    }
+
+    /// A response ended in order.
+    pub fn classified(&mut self, status: u16, code: Option<u32>, retry_after: Option<Duration>) {
+        if self.has_own_deadline && code == Some(DEADLINE_EXCEEDED) {
+            return;
+        }
+        let is_limited = status == TOO_MANY_REQUESTS || code == Some(RESOURCE_EXHAUSTED);
+        let classification = if code.is_some() { classify::of_grpc(code, status) } else { classify::of_http(status) };
+        self.ended(match classification {
+            Classification::Failure => Outcome::Failure(retry_after),
+            Classification::Success if is_limited => Outcome::Limited(retry_after),
+            Classification::Success => Outcome::Success,
+        });
+    }
+
+    /// There was no response, or none to its end.
+    pub fn broken(&mut self) {
+        self.ended(Outcome::Failure(None));
+    }
+
+    /// There was none in time.
+    pub(super) fn timed_out(&mut self, limit: Limit) {
+        if limit != Limit::Request || !self.has_own_deadline {
+            self.broken();
+        }
+    }
+
+    fn ended(&mut self, outcome: Outcome) {
+        self.is_over = true;
+        let shared = &self.worker.shared;
+        let now = shared.now();
+        if let (Some(bias), Outcome::Limited(after) | Outcome::Failure(after)) = (self.bias, outcome) {
+            self.endpoint.load.observe(now, bias.cost(after));
+        }
+        let (Some(breaker), Some(health)) = (&self.breaker, &self.endpoint.health) else { return };
+        let address = self.endpoint.address;
+        match breaker.ended(health, now, self.admission, outcome, fastrand::u64(..)) {
+            Some(Change::Ejected(penalty)) => {
+                tracing::info!(%address, pod = %self.endpoint.pod.name, ?penalty, "endpoint keeps failing: taken out");
+            }
+            Some(Change::Reinstated) => {
+                tracing::info!(%address, pod = %self.endpoint.pod.name, "endpoint is well again: back in");
+                shared.queues.reinstated();
+            }
+            None => {}
+        }
+    }
+}
+
+impl Drop for Accrual {
+    fn drop(&mut self) {
+        if let Some(health) = self.endpoint.health.as_ref().filter(|_| !self.is_over) {
+            health.abandoned(self.worker.shared.now(), self.admission);
+        }
+    }
+}
+
+/// Seconds, or a date (RFC 9110 10.2.3); none of what is neither, or past.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    httpdate::parse_http_date(text).ok()?.duration_since(SystemTime::now()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use ::http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let read = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_str(text).unwrap());
+            retry_after(&headers)
+        };
+        assert_eq!(read("120"), Some(Duration::from_secs(120)));
+        let soon = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(60));
+        assert!(read(&soon).is_some_and(|after| (58..=60).contains(&after.as_secs())), "{soon}");
+        assert_eq!(read("Fri, 31 Dec 1999 23:59:59 GMT"), None);
+        for wrong in ["-1", "1.5", "soon", ""] {
+            assert_eq!(read(wrong), None, "{wrong}");
+        }
+    }
+}
