@@ -321,6 +321,9 @@ impl HttpBody for Body {
             match &frame {
                 Some(Ok(frame)) => {
                     end.sent(frame.data_ref().map_or(0, Bytes::len));
+                    if let Some(accrual) = end.accrual.as_mut().filter(|_| frame.is_data()) {
+                        accrual.streams();
+                    }
                     if let Some(trailers) = frame.trailers_ref() {
                         end.finish(Some(trailers));
                     } else if over {

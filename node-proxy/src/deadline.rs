@@ -77,6 +77,8 @@ pub struct Deadline {
     limits: Timeouts,
     /// The client has a deadline of its own.
     has_own: bool,
+    /// It is what ends the request, not a longer one of its route or Service.
+    is_own: bool,
     has_trailers: bool,
     progress: Arc<Progress>,
     attempt: Option<Duration>,
@@ -95,13 +97,19 @@ impl Deadline {
         let limits = limits.within(clients);
         let progress = Arc::new(Progress { arrived, sent: AtomicU64::new(0), moved: AtomicU64::new(0) });
         let (has_own, retry) = (clients.is_some(), limits.retry);
+        let is_own = clients.is_some() && limits.request == clients;
         let gate = Gate::default();
-        Deadline { limits, has_own, has_trailers, progress, attempt: None, retry, gate, sleep: None }
+        Deadline { limits, has_own, is_own, has_trailers, progress, attempt: None, retry, gate, sleep: None }
     }
 
-    /// Whether the client has a deadline of its own.
-    pub fn has_own(&self) -> bool {
-        self.has_own
+    /// Whether what ends the request is a deadline of the client's own.
+    pub fn is_own(&self) -> bool {
+        self.is_own
+    }
+
+    /// Whether the request has been sent whole, or answered.
+    pub fn is_sent(&self) -> bool {
+        self.progress.sent.load(Ordering::Relaxed) > 0
     }
 
     /// What the bodies tell.

@@ -11,7 +11,7 @@ mod labels;
 mod retry;
 mod route;
 mod tcp;
-pub use accrual::Accrual;
+pub use accrual::{Accrual, ClientsFault};
 
 use std::{net::SocketAddr, sync::Arc};
 

@@ -104,7 +104,7 @@ impl Shared {
                 }),
             };
             let now = self.now();
-            service.is_some_and(|service| !service.ready_endpoints().iter().any(|endpoint| endpoint.is_available(now)))
+            service.is_some_and(|service| !service.is_available(now))
         });
     }
 }

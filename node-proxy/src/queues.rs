@@ -30,7 +30,7 @@ struct Queue {
 #[derive(Clone, Default)]
 pub struct Queues {
     queues: Arc<DashMap<Goal, Queue>>,
-    reinstated: watch::Sender<()>,
+    available: watch::Sender<()>,
 }
 
 /// A place in a queue.
@@ -68,14 +68,14 @@ impl Queues {
         self.queues.entry(goal.clone()).or_default().failfast = true;
     }
 
-    /// A breaker lets requests through to an endpoint again.
-    pub fn reinstated(&self) {
-        self.reinstated.send_replace(());
+    /// A breaker lets requests through to an endpoint again, or its next trial is due at once.
+    pub fn available(&self) {
+        self.available.send_replace(());
     }
 
-    /// Wakes when that happens to any endpoint.
-    pub fn reinstatements(&self) -> watch::Receiver<()> {
-        self.reinstated.subscribe()
+    /// Wakes when that is so of any endpoint.
+    pub fn availability(&self) -> watch::Receiver<()> {
+        self.available.subscribe()
     }
 
     /// An endpoint is ready.

@@ -10,7 +10,7 @@ use std::{error::Error as _, sync::Arc};
 use ::http::{Request, Response, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use weir_core::snapshot::Workload;
+use weir_core::{proxy_error::ProxyError, snapshot::Workload};
 
 use self::opening::Opening;
 use crate::{
@@ -45,6 +45,14 @@ pub enum SendError {
 }
 
 impl SendError {
+    /// What the client is told.
+    pub fn told(&self) -> ProxyError {
+        match self {
+            SendError::Dial(_) | SendError::KeepsClosing { .. } => ProxyError::ConnectFailed,
+            SendError::Broken { .. } => ProxyError::UpstreamBroken,
+        }
+    }
+
     /// The request's own body failed, not the server.
     pub fn is_clients(&self) -> bool {
         matches!(self, SendError::Broken { source, .. } if source.is_user())

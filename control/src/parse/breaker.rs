@@ -44,10 +44,12 @@ pub(super) fn breaker(
     annotations: Option<&BTreeMap<String, String>>,
     errors: &mut Vec<FieldError>,
 ) -> Option<v1::CircuitBreaker> {
+    let before = errors.len();
     let mut read = Annotations::new(annotations?, errors);
     let kind = read.read(KIND, kind);
-    let max_failures = read.read(MAX_FAILURES, count);
-    let (least, most) = (read.read(MIN_PENALTY, penalty), read.read(MAX_PENALTY, penalty));
+    let max_failures = read.read(MAX_FAILURES, count).unwrap_or(DEFAULT_MAX_FAILURES);
+    let least = read.read(MIN_PENALTY, penalty).unwrap_or(DEFAULT_MIN_PENALTY);
+    let most = read.read(MAX_PENALTY, penalty).unwrap_or(DEFAULT_MAX_PENALTY);
     let jitter_permille = read.read(JITTER, |text| permille(text, limits::JITTER_PERMILLE));
     let rate = v1::SuccessRate {
         threshold_permille: read.read(RATE, part).unwrap_or(DEFAULT_RATE_PERMILLE),
@@ -56,28 +58,23 @@ pub(super) fn breaker(
     };
     let honor_retry_after = read.read(RETRY_AFTER, yes).unwrap_or_default();
     let panic_permille = read.read(PANIC, part).unwrap_or_default();
-    let Some(kind) = kind else {
-        if read.is_any() && !annotations?.contains_key(KIND) {
-            read.refuse(KIND, "missing: without it no endpoint is taken out, whatever the other annotations say");
-        }
-        return None;
-    };
-    let (mut least, mut most) = (least.unwrap_or(DEFAULT_MIN_PENALTY), most.unwrap_or(DEFAULT_MAX_PENALTY));
     if least > most {
         read.refuse(MIN_PENALTY, format!("{least:?} is more than the greatest penalty, {most:?}"));
-        (least, most) = (DEFAULT_MIN_PENALTY, DEFAULT_MAX_PENALTY);
     }
-    let mut max_failures = max_failures.unwrap_or(DEFAULT_MAX_FAILURES);
-    if max_failures == 0 && kind == Kind::Consecutive {
-        read.refuse(MAX_FAILURES, "0 is for unified alone");
-        max_failures = DEFAULT_MAX_FAILURES;
+    if read.is_any() && !annotations?.contains_key(KIND) {
+        read.refuse(KIND, "missing: without it no endpoint is taken out, whatever the other annotations say");
     }
-    Some(v1::CircuitBreaker {
+    // As with Linkerd, one that is not understood is as good as no breaker.
+    let kind = kind.filter(|_| errors.len() == before)?;
+    let success_rate = (kind == Kind::Unified).then_some(rate);
+    // As with Linkerd, 0 is none.
+    let is_breaker = max_failures > 0 || success_rate.is_some();
+    is_breaker.then(|| v1::CircuitBreaker {
         max_failures,
         min_penalty_ms: millis(least),
         max_penalty_ms: millis(most),
         jitter_permille: jitter_permille.unwrap_or(DEFAULT_JITTER_PERMILLE),
-        success_rate: (kind == Kind::Unified).then_some(rate),
+        success_rate,
         honor_retry_after,
         panic_permille,
     })
@@ -108,7 +105,12 @@ fn kind(text: &str) -> Result<Kind, String> {
 }
 
 fn yes(text: &str) -> Result<bool, String> {
-    text.trim().parse().map_err(|_error| format!("{} is neither true nor false", quoted(text)))
+    // As Go reads them, in which Linkerd is written.
+    match text.trim() {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        other => Err(format!("{} is neither true nor false", quoted(other))),
+    }
 }
 
 fn count(text: &str) -> Result<u32, String> {
@@ -198,6 +200,7 @@ mod tests {
                 &[(KIND, "consecutive"), (MAX_FAILURES, "3")],
                 Some(v1::CircuitBreaker { max_failures: 3, ..CONSECUTIVE }),
             ),
+            (&[(KIND, "consecutive"), (MAX_FAILURES, "0")], None),
             (&[(KIND, "unified")], Some(v1::CircuitBreaker { success_rate: Some(RATED), ..CONSECUTIVE })),
             (&all, Some(whole)),
         ] {
@@ -206,10 +209,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_is_named_and_takes_out_no_more() {
+    fn what_is_not_understood_is_named_and_takes_nothing_out() {
         for (key, text) in [
             (MAX_FAILURES, "-1"),
-            (MAX_FAILURES, "0"),
             (MIN_PENALTY, "1.5s"),
             (MIN_PENALTY, "0"),
             (MIN_PENALTY, "2m"),
@@ -224,7 +226,7 @@ mod tests {
             (RETRY_AFTER, "yes"),
             (PANIC, "50"),
         ] {
-            let expected = (Some(CONSECUTIVE), vec![format!("metadata.annotations.{key}")]);
+            let expected = (None, vec![format!("metadata.annotations.{key}")]);
             assert_eq!(read(&[(KIND, "consecutive"), (key, text)]), expected, "{text}");
         }
         assert_eq!(read(&[(KIND, "some")]), (None, vec![format!("metadata.annotations.{KIND}")]));
@@ -236,12 +238,12 @@ mod tests {
         let mut errors = Vec::new();
         let mut read = |pairs: &[(&str, &str)]| load_bias(Some(&map(pairs)), &mut errors);
         let given = v1::LoadBias { penalty_ms: 5000, max_retry_after_ms: 300_000 };
-        assert_eq!(read(&[(PENALIZE, "true")]), Some(given));
+        assert_eq!((read(&[(PENALIZE, "true")]), read(&[(PENALIZE, "1")])), (Some(given), Some(given)));
         let given = v1::LoadBias { penalty_ms: 250, max_retry_after_ms: 0 };
         assert_eq!(read(&[(PENALIZE, "true"), (BIAS, "250ms"), (BIAS_MOST, "0")]), Some(given));
         assert_eq!(read(&[(PENALIZE, "false"), (BIAS, "250ms")]), None);
         assert_eq!(read(&[(BIAS, "250ms")]), None);
-        assert_eq!(read(&[(PENALIZE, "1")]), None);
+        assert_eq!(read(&[(PENALIZE, "yes")]), None);
         assert_eq!(errors.len(), 1, "{errors:?}");
     }
 }

@@ -25,7 +25,7 @@ pub fn pick_admitted(
     mut random: impl FnMut() -> u64,
     exclude: Option<&Endpoint>,
 ) -> Option<(usize, Admission)> {
-    if breaker.panics(ready.len()) {
+    if breaker.panics(ready, now) {
         let index = pick(ready, now, random(), exclude)?;
         // Trials go on: how else would it end.
         let admission = ready[index].admit(breaker, now).unwrap_or(Admission::In);
@@ -45,6 +45,23 @@ pub fn pick_admitted(
     let admitted = |index: usize| ready[index].admit(breaker, now).map(|admission| (index, admission));
     let found = others.clone().filter(|index| !is(exclude, &ready[*index])).find_map(admitted);
     found.or_else(|| others.find(|index| is(exclude, &ready[*index])).and_then(admitted))
+}
+
+/// As [`pick`], of those that no breaker has taken out as long as there are any: for what breakers do not judge.
+pub fn pick_in(
+    ready: &[Arc<Endpoint>],
+    now: Duration,
+    mut random: impl FnMut() -> u64,
+    exclude: Option<&Endpoint>,
+) -> Option<usize> {
+    let is_out = |index: usize| ready[index].health.as_ref().is_some_and(|health| !health.is_in());
+    let drawn = draw(ready, now, random(), |index| is(exclude, &ready[index]) || is_out(index))?;
+    if !is_out(drawn) {
+        return Some(drawn);
+    }
+    let first = below(random(), ready.len());
+    let mut others = (0..ready.len()).map(|offset| (first + offset) % ready.len());
+    others.find(|index| !is_out(*index) && !is(exclude, &ready[*index])).or(Some(drawn))
 }
 
 fn is(excluded: Option<&Endpoint>, endpoint: &Endpoint) -> bool {

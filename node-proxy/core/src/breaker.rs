@@ -7,8 +7,8 @@ use std::{
     sync::{
         Arc,
         atomic::{
-            AtomicU32, AtomicU64, AtomicUsize,
-            Ordering::{AcqRel, Acquire, Relaxed, Release},
+            AtomicBool, AtomicU32, AtomicU64,
+            Ordering::{AcqRel, Acquire, Relaxed},
         },
     },
     time::Duration,
@@ -82,13 +82,13 @@ impl Settings {
         Ok(Some(settings).filter(|settings| settings.max_failures > 0 || settings.success_rate.is_some()))
     }
 
-    /// How long an endpoint is out after its so many-th trial in a row, from 0.
+    /// How long an endpoint is out after its so many-th trial in a row, from 0. Never longer than `max_penalty`.
     fn penalty(&self, trips: u32, retry_after: Option<Duration>, random: u64) -> Duration {
         let penalty = self.min_penalty.saturating_mul(1 << trips.min(16)).min(self.max_penalty);
-        let asked = retry_after.filter(|_| self.honor_retry_after).unwrap_or_default().min(self.max_penalty);
+        let asked = retry_after.filter(|_| self.honor_retry_after).unwrap_or_default();
         let jitter = penalty.as_secs_f64() * f64::from(self.jitter_permille) / 1000.0 * (random >> 32) as f64
             / f64::from(u32::MAX);
-        (penalty + Duration::from_secs_f64(jitter)).max(asked)
+        (penalty + Duration::from_secs_f64(jitter)).max(asked).min(self.max_penalty)
     }
 }
 
@@ -97,14 +97,16 @@ impl Settings {
 pub struct Breaker {
     settings: Settings,
     ejections: AtomicU64,
-    /// Of the ready endpoints, how many are out.
-    out: AtomicUsize,
+    /// When endpoints were counted last, nanoseconds since the epoch of `now`; 0: they have to be anew.
+    counted: AtomicU64,
+    is_panic: AtomicBool,
 }
 
 impl Breaker {
     /// Nothing was taken out yet.
     pub fn new(settings: Settings) -> Breaker {
-        Breaker { settings, ejections: AtomicU64::new(0), out: AtomicUsize::new(0) }
+        let (ejections, counted) = (AtomicU64::new(0), AtomicU64::new(0));
+        Breaker { settings, ejections, counted, is_panic: AtomicBool::new(false) }
     }
 
     /// What it goes by.
@@ -126,35 +128,29 @@ impl Breaker {
         outcome: Outcome,
         random: u64,
     ) -> Option<Change> {
-        let change = health.ended(&self.settings, now, admission, outcome, random);
-        match change {
-            Some(Change::Ejected(_)) => {
-                self.ejections.fetch_add(1, Relaxed);
-                self.out.fetch_add(usize::from(admission == Admission::In), Relaxed);
-            }
-            Some(Change::Reinstated) => {
-                let _never_below_zero = self.out.fetch_update(Relaxed, Relaxed, |out| out.checked_sub(1));
-            }
-            None => {}
+        let change = health.ended(&self.settings, now, admission, outcome, random)?;
+        if let Change::Ejected(_) = change {
+            self.ejections.fetch_add(1, Relaxed);
         }
-        change
+        self.counted.store(0, Relaxed);
+        Some(change)
     }
 
-    /// Other endpoints are ready now.
-    pub(crate) fn recount(&self, ready: &[Arc<Endpoint>]) {
-        let is_out = |endpoint: &&Arc<Endpoint>| endpoint.health.as_ref().is_some_and(|health| !health.is_in());
-        self.out.store(ready.iter().filter(is_out).count(), Relaxed);
-    }
-
-    /// Of the ready endpoints, how many are out.
-    pub fn out(&self) -> usize {
-        self.out.load(Relaxed)
-    }
-
-    /// Whether so few of so many ready ones are in that all are as good as in.
-    pub fn panics(&self, ready: usize) -> bool {
+    /// Whether so few of these are in that all are as good as in. Counted after each change, and else now and then: other endpoints may be
+    /// ready by then.
+    pub fn panics(&self, ready: &[Arc<Endpoint>], now: Duration) -> bool {
         let least = self.settings.panic_permille as usize;
-        least > 0 && ready.saturating_sub(self.out()) * 1000 < least * ready
+        if least == 0 {
+            return false;
+        }
+        let (counted, now) = (self.counted.load(Relaxed), nanos(now));
+        if counted == 0 || Duration::from_nanos(now.saturating_sub(counted)) >= limits::PANIC_LOOK {
+            self.counted.store(now, Relaxed);
+            let is_in = |endpoint: &&Arc<Endpoint>| endpoint.health.as_ref().is_none_or(|health| health.is_in());
+            let is_panic = ready.iter().filter(is_in).count() * 1000 < least * ready.len();
+            self.is_panic.store(is_panic, Relaxed);
+        }
+        self.is_panic.load(Relaxed)
     }
 }
 
@@ -163,8 +159,8 @@ impl Breaker {
 pub enum Admission {
     /// The endpoint is in.
     In,
-    /// It is out, and this is its trial.
-    Trial,
+    /// It is out, and this is its trial: the one that is named so.
+    Trial(u64),
 }
 
 /// How a request ended, as far as the endpoint is to blame.
@@ -195,8 +191,8 @@ const IN: u64 = 0;
 /// Whether one endpoint is in, for all clients of a node.
 #[derive(Debug, Default)]
 pub struct Health {
-    /// Nanoseconds since the epoch of `now`: the moment from which one request may try it. A trial moves it on: when nothing is heard of
-    /// one for a time out, there is another.
+    /// Nanoseconds since the epoch of `now`: the moment from which one request may try it. A trial moves it on, by the greatest time out:
+    /// when nothing is heard of it until then, there is another. What it was moved to names the trial.
     until: AtomicU64,
     /// Times out in a row.
     trips: AtomicU32,
@@ -239,15 +235,15 @@ impl Health {
         if until > nanos(now) {
             return None;
         }
-        let next = nanos(now + settings.penalty(self.trips.load(Relaxed), None, 0));
-        self.until.compare_exchange(until, next, AcqRel, Acquire).is_ok().then_some(Admission::Trial)
+        let next = nanos(now + settings.max_penalty);
+        let is_taken = self.until.compare_exchange(until, next, AcqRel, Acquire).is_ok();
+        is_taken.then_some(Admission::Trial(next))
     }
 
-    /// The end of what was admitted is not known: a trial may be made again at once.
-    pub fn abandoned(&self, now: Duration, admission: Admission) {
-        if admission == Admission::Trial && !self.is_in() {
-            self.until.store(nanos(now), Release);
-        }
+    /// The end of what was admitted says nothing: a trial may be made again from `next` on. Whether it was one that still counted.
+    pub fn abandoned(&self, next: Duration, admission: Admission) -> bool {
+        let Admission::Trial(trial) = admission else { return false };
+        self.until.compare_exchange(trial, nanos(next), AcqRel, Acquire).is_ok()
     }
 
     fn ended(
@@ -262,15 +258,17 @@ impl Health {
             Outcome::Success => None,
             Outcome::Limited(after) | Outcome::Failure(after) => after,
         };
-        if admission == Admission::Trial {
+        if let Admission::Trial(trial) = admission {
             return match outcome {
                 Outcome::Success => self.reinstate(),
                 // Who is still overloaded is not back yet where that counts.
                 Outcome::Limited(_) if settings.success_rate.is_none() => self.reinstate(),
                 Outcome::Limited(_) | Outcome::Failure(_) => {
-                    let trips = self.trips.fetch_add(1, Relaxed).saturating_add(1);
+                    let trips = self.trips.load(Relaxed).saturating_add(1);
                     let penalty = settings.penalty(trips, retry_after, random);
-                    self.until.store(nanos(now + penalty), Release);
+                    // One that took so long that another was made, or that it is in again, says nothing any more.
+                    self.until.compare_exchange(trial, nanos(now + penalty), AcqRel, Acquire).ok()?;
+                    self.trips.store(trips, Relaxed);
                     Some(Change::Ejected(penalty))
                 }
             };

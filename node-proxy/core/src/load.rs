@@ -82,7 +82,8 @@ impl Load {
     pub fn observe(&self, now: Duration, rtt: Duration) {
         let (rtt, estimate) = (rtt.as_secs_f64(), self.decayed(now, rtt.as_secs_f64()));
         self.latency.store(rtt.max(estimate).to_bits(), Ordering::Relaxed);
-        self.updated.store(nanos(now), Ordering::Relaxed);
+        // A response that took a minute says when its head came.
+        self.updated.fetch_max(nanos(now), Ordering::Relaxed);
     }
 
     /// When the estimate was made. What is assumed of a new endpoint counts from the first look at it, not from the epoch:

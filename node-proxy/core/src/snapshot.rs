@@ -178,6 +178,26 @@ impl ServiceTarget {
         &self.endpoints[..self.ready]
     }
 
+    fn endpoint(&self, address: SocketAddr, uid: &str) -> Option<&Arc<Endpoint>> {
+        // Sorted by readiness, then by address.
+        let (ready, others) = self.endpoints.split_at(self.ready);
+        [ready, others].into_iter().find_map(|part| {
+            let first = part.partition_point(|endpoint| endpoint.address < address);
+            part[first..].iter().take_while(|endpoint| endpoint.address == address).find(|one| *one.uid == *uid)
+        })
+    }
+
+    /// Whether a request can be sent to one of them now.
+    pub fn is_available(&self, now: Duration) -> bool {
+        let ready = self.ready_endpoints();
+        match &self.breaker {
+            None => !ready.is_empty(),
+            Some(breaker) => {
+                ready.iter().any(|one| one.is_available(now)) || (!ready.is_empty() && breaker.panics(ready, now))
+            }
+        }
+    }
+
     /// When the first of those that are out may be tried; none where none is out.
     pub fn next_trial(&self) -> Option<Duration> {
         let healths = self.ready_endpoints().iter().filter_map(|endpoint| endpoint.health.as_ref());

@@ -5,7 +5,7 @@
 use std::{sync::Arc, time::Instant};
 
 use ::http::{HeaderName, HeaderValue, Method, Request, Response, header};
-use weir_core::{grpc, inbound::Authorization, proxy_error::ProxyError};
+use weir_core::{grpc, inbound::Authorization};
 
 use super::Server;
 use crate::{
@@ -13,6 +13,7 @@ use crate::{
     body::{Body, Held, ResponseEnd},
     http::{self as server, Handle},
     io::Io,
+    outbound::ClientsFault,
     respond,
     telemetry::{Direction, TcpGuard},
     upgrade,
@@ -52,10 +53,15 @@ impl Handle for Server {
         let (authorized, series) = self.request(request.method().as_str(), path);
         series.request();
         let probed = (authorized == Ok(Authorization::Probe)).then(|| path.to_owned());
+        let mut is_clients = false;
         let answered = match authorized {
             Ok(_authorization) => {
                 self.prepare(&mut request);
-                self.send(request).await
+                self.send(request).await.map_err(|error| {
+                    tracing::debug!(%error, pod = %self.workload.pod.name, "application did not answer");
+                    is_clients = error.is_clients();
+                    error.told()
+                })
             }
             Err(denied) => Err(denied),
         };
@@ -68,7 +74,11 @@ impl Handle for Server {
             Ok((response, held)) => (response, held, None),
             Err(error) => {
                 self.worker.shared.telemetry.http_error(Direction::Inbound, &error);
-                (respond::with_error(&error, grpc), Held::Nothing, Some(error.label()))
+                let mut response = respond::with_error(&error, grpc);
+                if is_clients {
+                    response.extensions_mut().insert(ClientsFault);
+                }
+                (response, Held::Nothing, Some(error.label()))
             }
         };
         let end = ResponseEnd {
@@ -105,18 +115,12 @@ impl Server {
         }
     }
 
-    async fn send(&self, mut request: Request<Body>) -> Result<(Response<Body>, Held), ProxyError> {
+    async fn send(&self, mut request: Request<Body>) -> Result<(Response<Body>, Held), SendError> {
         let connect = request.method() == Method::CONNECT;
         let client_half = upgrade::take(&mut request);
         let labels = || self.tcp_labels(false);
         let sent = upstream::send(&self.worker, &self.workload, &self.key, request, &labels).await;
-        let (mut response, held) = sent.map_err(|Unsent { error, .. }| {
-            tracing::debug!(%error, pod = %self.workload.pod.name, "application did not answer");
-            match error {
-                SendError::Dial(_) | SendError::KeepsClosing { .. } => ProxyError::ConnectFailed,
-                SendError::Broken { .. } => ProxyError::UpstreamBroken,
-            }
-        })?;
+        let (mut response, held) = sent.map_err(|Unsent { error, .. }| error)?;
         if let Some(half) = client_half.filter(|_| upgrade::agreed(connect, response.status())) {
             upgrade::join(half, &mut response);
             return Ok((response.map(Body::from), Held::Nothing));

@@ -22,6 +22,7 @@ use crate::{body::Body, proxy::Worker};
 
 const TOO_MANY_REQUESTS: u16 = 429;
 const DEADLINE_EXCEEDED: u32 = 4;
+const PERMISSION_DENIED: u32 = 7;
 const RESOURCE_EXHAUSTED: u32 = 8;
 
 /// An attempt whose end is not known yet. Dropped, it says nothing about the endpoint.
@@ -31,8 +32,8 @@ pub struct Accrual {
     breaker: Option<Arc<Breaker>>,
     bias: Option<LoadBias>,
     admission: Admission,
-    /// The client has a deadline of its own.
-    has_own_deadline: bool,
+    /// A deadline of the client's own ends it.
+    is_own_deadline: bool,
     is_over: bool,
 }
 
@@ -43,7 +44,7 @@ impl Accrual {
         goal: &Goal,
         endpoint: Option<&Arc<Endpoint>>,
         admission: Admission,
-        has_own_deadline: bool,
+        is_own_deadline: bool,
     ) -> Option<Box<Accrual>> {
         let (service, endpoint) = (goal.service()?, endpoint?);
         let (breaker, bias) = (service.breaker.clone(), service.load_bias);
@@ -51,11 +52,14 @@ impl Accrual {
             return None;
         }
         let (worker, endpoint) = (Arc::clone(worker), Arc::clone(endpoint));
-        Some(Box::new(Accrual { worker, endpoint, breaker, bias, admission, has_own_deadline, is_over: false }))
+        Some(Box::new(Accrual { worker, endpoint, breaker, bias, admission, is_own_deadline, is_over: false }))
     }
 
     /// A response began. What its head cannot say, its end will.
     pub(super) fn answered(mut self: Box<Self>, response: &mut Response<Body>, is_grpc: bool) {
+        if response.extensions().get::<ClientsFault>().is_some() {
+            return;
+        }
         let status = response.status().as_u16();
         let code = if is_grpc { grpc::status(response.headers()) } else { None };
         if code.is_some() || classify::of_http(status) == Classification::Failure {
@@ -67,16 +71,21 @@ impl Accrual {
         if status == TOO_MANY_REQUESTS {
             return self.ended(Outcome::Limited(retry_after(response.headers())));
         }
-        if self.admission == Admission::Trial && !is_grpc {
-            // Else who answers with a stream that lasts for hours would be out for hours.
-            return self.ended(Outcome::Success);
+        if !is_grpc {
+            self.streams();
         }
         response.body_mut().accrue(status, self);
     }
 
     /// A response ended in order.
     pub fn classified(&mut self, status: u16, code: Option<u32>, retry_after: Option<Duration>) {
-        if self.has_own_deadline && code == Some(DEADLINE_EXCEEDED) {
+        let is_clients = match code {
+            Some(DEADLINE_EXCEEDED) => self.is_own_deadline,
+            // Most often a policy's word about this one client.
+            Some(PERMISSION_DENIED) => true,
+            _ => false,
+        };
+        if is_clients {
             return;
         }
         let is_limited = status == TOO_MANY_REQUESTS || code == Some(RESOURCE_EXHAUSTED);
@@ -93,15 +102,36 @@ impl Accrual {
         self.ended(Outcome::Failure(None));
     }
 
-    /// There was none in time.
-    pub(super) fn timed_out(&mut self, limit: Limit) {
-        if limit != Limit::Request || !self.has_own_deadline {
+    /// There was none in time. `is_sent`: the whole request had gone out, and only the server was waited for.
+    pub(super) fn timed_out(&mut self, limit: Limit, is_sent: bool) {
+        if is_sent && (limit != Limit::Request || !self.is_own_deadline) {
             self.broken();
         }
     }
 
+    /// No connection came about. The balancer goes by that; whether it is the endpoint's fault, or a policy's for this client, is not known: a
+    /// trial that ends so is none, and the next one is made after the least time out.
+    pub(super) fn unreached(&mut self) {
+        if std::mem::replace(&mut self.is_over, true) {
+            return;
+        }
+        if let (Some(breaker), Some(health)) = (&self.breaker, &self.endpoint.health) {
+            health.abandoned(self.worker.shared.now() + breaker.settings().min_penalty, self.admission);
+        }
+    }
+
+    /// A stream of answers has begun. That is enough for a trial: else who answers with one that lasts for hours, or until its client leaves,
+    /// would be out for as long.
+    pub fn streams(&mut self) {
+        if !self.is_over && matches!(self.admission, Admission::Trial(_)) {
+            self.ended(Outcome::Success);
+        }
+    }
+
     fn ended(&mut self, outcome: Outcome) {
-        self.is_over = true;
+        if std::mem::replace(&mut self.is_over, true) {
+            return;
+        }
         let shared = &self.worker.shared;
         let now = shared.now();
         if let (Some(bias), Outcome::Limited(after) | Outcome::Failure(after)) = (self.bias, outcome) {
@@ -115,7 +145,7 @@ impl Accrual {
             }
             Some(Change::Reinstated) => {
                 tracing::info!(%address, pod = %self.endpoint.pod.name, "endpoint is well again: back in");
-                shared.queues.reinstated();
+                shared.queues.available();
             }
             None => {}
         }
@@ -124,11 +154,17 @@ impl Accrual {
 
 impl Drop for Accrual {
     fn drop(&mut self) {
-        if let Some(health) = self.endpoint.health.as_ref().filter(|_| !self.is_over) {
-            health.abandoned(self.worker.shared.now(), self.admission);
+        if let Some(health) = self.endpoint.health.as_ref().filter(|_| !self.is_over)
+            && health.abandoned(self.worker.shared.now(), self.admission)
+        {
+            self.worker.shared.queues.available();
         }
     }
 }
+
+/// Marks a response of this node's receiving half to a request whose own body failed.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientsFault;
 
 /// Seconds, or a date (RFC 9110 10.2.3); none of what is neither, or past.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {

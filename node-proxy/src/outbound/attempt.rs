@@ -10,10 +10,7 @@ use ::http::Response;
 
 use weir_core::{classify::Classification, timeouts::Limit};
 
-use super::{
-    Accrual, Client,
-    http::{Route, refused},
-};
+use super::{Accrual, Client, http::Route};
 use crate::{body::Body, limits, telemetry::RouteSeries, upstream::SendError};
 
 /// A request that its route counts when it is over: as cancelled when it is dropped before.
@@ -88,18 +85,23 @@ impl<'a> Attempt<'a> {
     pub(super) fn failed(mut self, error: &SendError) {
         tracing::debug!(%error, pod = %self.client.workload.pod.name, "request not answered");
         self.end(limits::FAILURE_COST);
-        if let Some(mut accrual) = self.accrual.take().filter(|_| !error.is_clients()) {
-            accrual.broken();
+        if let Some(mut accrual) = self.accrual.take() {
+            match error {
+                SendError::Dial(_) => accrual.unreached(),
+                // Dropped, it says nothing.
+                error if error.is_clients() => {}
+                SendError::Broken { .. } | SendError::KeepsClosing { .. } => accrual.broken(),
+            }
         }
-        self.count(502, refused(error).label(), Duration::ZERO);
+        self.count(502, error.told().label(), Duration::ZERO);
     }
 
-    /// There was none in time.
-    pub(super) fn timed_out(mut self, limit: Limit) {
+    /// There was none in time. `is_sent`: the whole request had gone out.
+    pub(super) fn timed_out(mut self, limit: Limit, is_sent: bool) {
         let took = self.took();
         self.end(took);
         if let Some(mut accrual) = self.accrual.take() {
-            accrual.timed_out(limit);
+            accrual.timed_out(limit, is_sent);
         }
         self.count(504, limit.as_str(), took);
     }

@@ -80,6 +80,24 @@ impl Chosen {
 }
 
 impl Client {
+    /// The endpoint for the next connection of anything but HTTP, which breakers do not judge: one that is in, where there is any.
+    pub(super) async fn choose_opaque(
+        &self,
+        goal: &Goal,
+        exclude: Option<&Endpoint>,
+    ) -> Result<Option<Arc<Endpoint>>, ProxyError> {
+        if let Plan::Balance = outbound::plan(&self.workload, self.target, &goal.destination)
+            && let Some(service) = goal.service()
+        {
+            let (ready, now) = (service.ready_endpoints(), self.worker.shared.now());
+            if let Some(index) = balance::pick_in(ready, now, || fastrand::u64(..), exclude) {
+                return Ok(service.endpoints.get(index).map(Arc::clone));
+            }
+        }
+        // None is ready, so none is out.
+        self.choose(goal, exclude).await.map(|chosen| chosen.endpoint)
+    }
+
     /// The endpoint for the next request. Waits for one within the failfast bound.
     pub(super) async fn choose(&self, goal: &Goal, exclude: Option<&Endpoint>) -> Result<Chosen, ProxyError> {
         match outbound::plan(&self.workload, self.target, &goal.destination) {
@@ -114,7 +132,7 @@ impl Client {
             Some(deadline) => Instant::from_std(shared.epoch + deadline),
             None => return Err(ProxyError::FailFast),
         };
-        let (mut changes, mut reinstated) = (shared.store.subscribe(), shared.queues.reinstatements());
+        let (mut changes, mut available) = (shared.store.subscribe(), shared.queues.availability());
         let mut goal = goal.clone();
         loop {
             if let Some(chosen) = self.pick(&goal, None) {
@@ -127,7 +145,7 @@ impl Client {
             let until = trial.filter(|trial| *trial < deadline);
             let is_over = tokio::select! {
                 changed = changes.changed() => changed.is_err(),
-                _any = reinstated.changed() => false,
+                _any = available.changed() => false,
                 () = sleep_until(until.unwrap_or(deadline)) => until.is_none(),
             };
             if is_over {

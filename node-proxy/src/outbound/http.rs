@@ -36,7 +36,7 @@ use crate::{
     respond,
     telemetry::{Direction, HttpSeries, RouteSeries, TcpLabels},
     upgrade,
-    upstream::{self, SendError, Unsent},
+    upstream::{self, Unsent},
 };
 
 pub(super) async fn serve(client: Arc<Client>, destination: Arc<Destination>, io: Io, protocol: Protocol) {
@@ -191,9 +191,9 @@ impl Outbound {
                     chosen.map_err(ProxyError::Timeout)??
                 }
             };
-            let has_own_deadline = deadline.as_ref().is_some_and(|deadline| deadline.has_own());
+            let is_own_deadline = deadline.as_ref().is_some_and(|deadline| deadline.is_own());
             let worker = &self.client.worker;
-            let accrual = Accrual::begin(worker, goal, endpoint.as_ref(), admission, has_own_deadline);
+            let accrual = Accrual::begin(worker, goal, endpoint.as_ref(), admission, is_own_deadline);
             let route = &*tried.insert(self.route(endpoint.as_ref(), &request, goal));
             let attempt = Attempt::begin(&self.client, route, accrual);
             let arrival = Arrival { attempted: attempt.began(), ..arrival };
@@ -217,11 +217,11 @@ impl Outbound {
                     }
                     match unsent {
                         Some(unsent) => request = unsent,
-                        None => return Err(refused(&error)),
+                        None => return Err(error.told()),
                     }
                 }
                 Err(limit) => {
-                    attempt.timed_out(limit);
+                    attempt.timed_out(limit, deadline.is_some_and(|deadline| deadline.is_sent()));
                     return Err(ProxyError::Timeout(limit));
                 }
             }
@@ -387,14 +387,6 @@ fn deadline(
 fn retry<'a>(goal: &'a Goal, forward: Option<&'a Forward>) -> Option<&'a Retry> {
     let of_service = || goal.destination.service().and_then(|service| service.retry.as_deref());
     forward.map_or_else(of_service, Forward::retry)
-}
-
-/// What the client is told.
-pub(super) fn refused(error: &SendError) -> ProxyError {
-    match error {
-        SendError::Dial(_) | SendError::KeepsClosing { .. } => ProxyError::ConnectFailed,
-        SendError::Broken { .. } => ProxyError::UpstreamBroken,
-    }
 }
 
 /// Host, or `:authority` of HTTP/2.

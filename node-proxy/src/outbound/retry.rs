@@ -118,7 +118,9 @@ impl Outbound {
             let pause = retry.pause(before, fastrand::u64(..));
             let has_time = deadline.as_ref().is_none_or(|deadline| deadline.allows(pause));
             let may_add = || budget.as_ref().is_none_or(|budget| budget.take(self.now()));
-            let is_allowed = has_time && request.is_whole() && may_add();
+            // Else it would wait, and meet failfast instead of this answer.
+            let is_there = || goal.service().is_none_or(|service| service.is_available(self.now()));
+            let is_allowed = has_time && request.is_whole() && is_there() && may_add();
             // Made before the pause: what the attempt before it would still read is this one's.
             let next = if is_allowed { request.attempt(deadline.as_deref()) } else { None };
             let Some(next) = next else {

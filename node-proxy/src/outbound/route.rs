@@ -44,8 +44,8 @@ pub(super) fn routed(client: &Client, destination: &Destination, request: &Reque
         query: request.uri().query().unwrap_or_default(),
         headers: request.headers(),
     };
-    let is_ready =
-        |backend: usize| service.backends.get(backend).is_some_and(|backend| !backend.ready_endpoints().is_empty());
+    let now = client.worker.shared.now();
+    let is_ready = |backend: usize| service.backends.get(backend).is_some_and(|backend| backend.is_available(now));
     let decision = route::decide(table, &facts, service.port, fastrand::u64(..), is_ready);
     Decided { route: decision.route, routing: followed(service, decision.routed) }
 }

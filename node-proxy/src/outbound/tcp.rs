@@ -9,7 +9,7 @@ use weir_core::{detect::Detected, outbound::Transport as Way, proxy_error::Proxy
 
 use super::{
     Client,
-    choose::{Chosen, Goal, Path},
+    choose::{Goal, Path},
 };
 use crate::{
     copy,
@@ -115,13 +115,9 @@ impl Client {
         let mut failed = None;
         let goal = Goal { destination: Arc::clone(destination), backend: None, route: None };
         for _ in 0..limits::POOL_RETRIES {
-            let Chosen { endpoint, admission } = self.choose(&goal, failed.as_deref()).await?;
+            let endpoint = self.choose_opaque(&goal, failed.as_deref()).await?;
             let path = self.path(endpoint.as_ref());
             let began = self.worker.shared.now();
-            // What a breaker goes by are requests: a connection that it knows nothing of is no trial.
-            if let Some(health) = endpoint.as_ref().and_then(|endpoint| endpoint.health.as_ref()) {
-                health.abandoned(began, admission);
-            }
             if let Some(endpoint) = &endpoint {
                 endpoint.load.start(began);
             }

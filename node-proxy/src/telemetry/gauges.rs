@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use weir_core::snapshot::{ServiceTarget, Snapshot};
+use weir_core::snapshot::{Endpoint, ServiceTarget, Snapshot};
 
 use super::{Telemetry, families, labels::LabelText, process, state::NodeState, text::Text};
 
@@ -95,8 +95,9 @@ fn write_balancers(state: &dyn NodeState, text: &mut Text) {
     let family = &families::BALANCER_ENDPOINTS;
     text.family(family);
     for (labels, service) in &labelled {
-        let ejected = service.breaker.as_ref().map_or(0, |breaker| breaker.out());
-        let ready = service.ready_endpoints().len().saturating_sub(ejected);
+        let is_out = |endpoint: &&Arc<Endpoint>| endpoint.health.as_ref().is_some_and(|health| !health.is_in());
+        let ejected = service.ready_endpoints().iter().filter(is_out).count();
+        let ready = service.ready_endpoints().len() - ejected;
         let states = [
             ("ready", ready),
             ("ejected", ejected),

@@ -1,12 +1,17 @@
 //! Endpoints that keep failing, from annotations to bytes. `/flaky` fails at `v2` alone and `/down` at both; `/tardy` takes three seconds at `v2`.
 
-use std::time::Instant;
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    time::Instant,
+};
 
 use weir_tests::{mesh::ServiceOptions, wait};
 
 use crate::{
     flaky::{self, GRPC},
     stage::{HTTP1, PATIENCE, Stage, ask, owned, service},
+    turns::listen,
 };
 
 const KIND: &str = "balancer.linkerd.io/failure-accrual";
@@ -15,6 +20,10 @@ const MIN_PENALTY: &str = "balancer.linkerd.io/failure-accrual-consecutive-min-p
 const MAX_PENALTY: &str = "balancer.linkerd.io/failure-accrual-consecutive-max-penalty";
 const JITTER: &str = "balancer.linkerd.io/failure-accrual-consecutive-jitter-ratio";
 const PANIC: &str = "weir.mesh/failure-accrual-panic-threshold";
+/// One failure is enough, for longer than a test takes.
+const OUT: [(&str, &str); 3] = [(KIND, "consecutive"), (MAX_FAILURES, "1"), (MIN_PENALTY, "60s")];
+/// Of a server that a test plays.
+const RAW: u16 = 9000;
 
 /// The statuses of so many requests, one after the other.
 fn statuses(stage: &Stage, address: &str, path: &str, count: usize) -> Vec<u16> {
@@ -83,9 +92,8 @@ fn what_keeps_failing_is_left_out_until_a_trial_succeeds() {
 #[test]
 fn with_all_out_requests_fail_fast_or_panic() {
     let mut stage = Stage::start();
-    let out = [(KIND, "consecutive"), (MAX_FAILURES, "1"), (MIN_PENALTY, "60s")];
-    let address = service(&mut stage, "closed", &out);
-    let panicking = service(&mut stage, "panicking", &[&out[..], &[(PANIC, "0.6")]].concat());
+    let address = service(&mut stage, "closed", &OUT);
+    let panicking = service(&mut stage, "panicking", &[&OUT[..], &[(PANIC, "0.6")]].concat());
     for (name, address) in [("closed", &address), ("panicking", &panicking)] {
         knows(&stage, address);
         wait::until("one is out", PATIENCE, || {
@@ -153,9 +161,8 @@ fn grpc_statuses_count() {
 #[test]
 fn time_limits_count_and_those_of_clients_do_not() {
     let mut stage = Stage::start();
-    let out = [(KIND, "consecutive"), (MAX_FAILURES, "1"), (MIN_PENALTY, "60s")];
-    let hurried = service(&mut stage, "hurried", &out);
-    let limited = service(&mut stage, "limited", &[&out[..], &[("timeout.linkerd.io/response", "300ms")]].concat());
+    let hurried = service(&mut stage, "hurried", &OUT);
+    let limited = service(&mut stage, "limited", &[&OUT[..], &[("timeout.linkerd.io/response", "300ms")]].concat());
     for address in [&hurried, &limited] {
         knows(&stage, address);
     }
@@ -188,4 +195,52 @@ fn failures_do_not_attract_requests_where_they_are_penalized() {
     let failed = |address: &str| failed(&statuses(&stage, address, "/flaky", 200));
     let (biased, plain) = (failed(&address), failed(&plain));
     assert!(biased <= 4 && plain > 20, "{biased} of 200 failed, and {plain} without");
+}
+
+/// A canary that is out takes no part of the requests. Seen to fail with backends that count as ready while all of their endpoints are out.
+#[test]
+fn a_backend_that_is_out_leaves_its_share() {
+    let mut stage = Stage::start();
+    for (name, server, annotations) in [("stable", 0, &[][..]), ("canary", 1, &OUT)] {
+        let mut options = ServiceOptions::new(name, HTTP1, HTTP1);
+        options.annotations = owned(annotations);
+        stage.mesh.service(&options, &[&stage.servers[server]]);
+    }
+    let backends = ["stable", "canary"].map(|name| format!("{{name: {name}, port: {HTTP1}}}")).join(", ");
+    stage.route(&format!("  rules: [{{backendRefs: [{backends}]}}]"));
+    let address = stage.web.clone();
+    wait::until("the canary is out", PATIENCE, || {
+        statuses(&stage, &address, "/flaky", 20);
+        let labels = ["backend_name=\"canary\"", "endpoint_state=\"ejected\"", "parent_port=\"8080\""];
+        (stage.sum(0, "outbound_http_balancer_endpoints", &labels) == 1.0).then_some(())
+    });
+    assert_eq!(failed(&statuses(&stage, &address, "/flaky", 100)), 0);
+}
+
+/// A request that its client never sends to its end is held against nobody; one that was sent and not answered is. Seen to fail when the
+/// first counts too.
+#[test]
+fn what_a_client_does_not_send_is_not_the_servers_fault() {
+    let mut stage = Stage::start();
+    let mut options = ServiceOptions::new("silent", RAW, RAW);
+    options.annotations = owned(&[&OUT[..], &[("timeout.linkerd.io/request", "500ms")]].concat());
+    let address = stage.mesh.service(&options, &[&stage.servers[0]]);
+    let _never_answers = listen(&stage.servers[0], RAW);
+    let ask = |text: &str| {
+        let mut tcp = stage.client.place.netns.enter(|| TcpStream::connect((&*address, RAW))).unwrap();
+        tcp.set_read_timeout(Some(PATIENCE)).unwrap();
+        tcp.write_all(text.as_bytes()).unwrap();
+        let mut said = String::new();
+        // It may be closed with a reset, as the request was not whole.
+        let _end = tcp.read_to_string(&mut said);
+        said.lines().next().unwrap_or_default().to_owned()
+    };
+    let half = "POST / HTTP/1.1\r\nhost: silent\r\ncontent-length: 1000\r\n\r\nhalf";
+    wait::until("the Service and its limit are known", PATIENCE, || {
+        (ask(half) == "HTTP/1.1 504 Gateway Timeout").then_some(())
+    });
+    ask(half);
+    assert_eq!(ejections(&stage, "silent"), 0.0);
+    assert_eq!(ask("GET / HTTP/1.1\r\nhost: silent\r\nconnection: close\r\n\r\n"), "HTTP/1.1 504 Gateway Timeout");
+    assert_eq!(ejections(&stage, "silent"), 1.0);
 }

@@ -41,6 +41,13 @@ impl One {
         self.health.admit(&self.settings, self.now)
     }
 
+    /// The one that is due.
+    fn trial(&self) -> Admission {
+        let admission = self.admit().unwrap();
+        assert!(matches!(admission, Admission::Trial(_)), "{admission:?}");
+        admission
+    }
+
     fn end(&self, admission: Admission, outcome: Outcome) -> Option<Change> {
         self.health.ended(&self.settings, self.now, admission, outcome, 0)
     }
@@ -73,10 +80,10 @@ fn one_trial_at_a_time_decides_and_each_that_fails_doubles_the_time_out() {
         one.now = one.health.next() - Duration::from_nanos(1);
         assert_eq!(one.admit(), None, "a moment too early");
         one.now = one.health.next();
-        let trial = one.admit();
-        assert_eq!((trial, one.admit()), (Some(Admission::Trial), None), "the second is not let through");
+        let trial = one.trial();
+        assert_eq!(one.admit(), None, "the second is not let through");
         assert_eq!(one.end(Admission::In, Outcome::Success), None, "what began before says nothing");
-        assert_eq!(one.end(Admission::Trial, FAILURE), Some(Change::Ejected(SECOND * expected)));
+        assert_eq!(one.end(trial, FAILURE), Some(Change::Ejected(SECOND * expected)));
     }
     one.now = one.health.next();
     assert_eq!(one.ask(Outcome::Success), Some(Change::Reinstated));
@@ -89,15 +96,20 @@ fn a_trial_that_nothing_is_heard_of_is_made_again() {
     let mut one = One::new(Settings { max_failures: 1, ..consecutive() });
     one.ask(FAILURE);
     one.now += SECOND;
-    assert_eq!(one.admit(), Some(Admission::Trial));
-    one.health.abandoned(one.now, Admission::Trial);
-    assert_eq!(one.admit(), Some(Admission::Trial), "its client left");
+    let left = one.trial();
+    assert!(one.health.abandoned(one.now, left), "its client left");
+    one.now += Duration::from_nanos(1);
+    let slow = one.trial();
+    assert!(!one.health.abandoned(one.now, left), "once");
+    one.now += SECOND * 59;
+    assert_eq!(one.admit(), None);
     one.now += SECOND;
-    assert_eq!(one.admit(), Some(Admission::Trial), "it takes long");
-    assert_eq!(one.end(Admission::Trial, Outcome::Success), Some(Change::Reinstated));
-    assert_eq!(one.end(Admission::Trial, Outcome::Success), None, "the one before it, late");
-    one.health.abandoned(one.now, Admission::Trial);
-    assert!(one.health.is_in());
+    let other = one.trial();
+    assert_eq!(one.end(slow, FAILURE), None, "too late to say so");
+    assert_eq!(one.end(slow, Outcome::Success), Some(Change::Reinstated), "never too late to say this");
+    assert_eq!(one.end(other, FAILURE), None, "it is in again");
+    assert_eq!(one.end(other, Outcome::Success), None);
+    assert!(!one.health.abandoned(one.now, other) && one.health.is_in());
 }
 
 #[test]
@@ -139,7 +151,7 @@ fn jitter_makes_it_longer_by_its_part_at_most() {
     let settings = Settings { jitter_permille: 500, ..consecutive() };
     assert_eq!(settings.penalty(1, None, 0), SECOND * 2);
     assert_eq!(settings.penalty(1, None, u64::MAX), SECOND * 3);
-    assert_eq!(settings.penalty(u32::MAX, None, u64::MAX), SECOND * 90);
+    assert_eq!(settings.penalty(u32::MAX, None, u64::MAX), SECOND * 60, "never beyond the greatest");
 }
 
 fn service(count: u8) -> Vec<Arc<Endpoint>> {
@@ -183,7 +195,10 @@ fn with_all_out_nobody_is_picked_until_a_trial_is_due() {
     }
     assert_eq!(pick(SECOND), None);
     let trials: Vec<_> = (0..5).filter_map(|_| pick(SECOND * 2)).collect();
-    assert!(trials.len() == 3 && trials.iter().all(|(_, admission)| *admission == Admission::Trial), "{trials:?}");
+    assert!(
+        trials.len() == 3 && trials.iter().all(|(_, admission)| matches!(admission, Admission::Trial(_))),
+        "{trials:?}"
+    );
 }
 
 #[test]
@@ -233,4 +248,18 @@ fn what_control_says_wrongly_is_refused_by_field() {
     ] {
         assert!(Settings::of_api(Some(&wrong)).unwrap_err().starts_with(field), "{wrong:?}");
     }
+}
+
+/// What is for anything but HTTP goes to endpoints that are in as long as there are any, and never in vain.
+#[test]
+fn opaque_connections_avoid_what_is_out() {
+    let (endpoints, breaker) = (service(3), Breaker::new(Settings { max_failures: 1, ..consecutive() }));
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut pick = || balance::pick_in(&endpoints, SECOND * 3600, || random.u64(..), None).unwrap();
+    for (out, endpoint) in endpoints.iter().enumerate().take(2) {
+        breaker.ended(endpoint.health.as_ref().unwrap(), SECOND, Admission::In, FAILURE, 0);
+        assert!((0..100).all(|_| pick() > out));
+    }
+    breaker.ended(endpoints[2].health.as_ref().unwrap(), SECOND, Admission::In, FAILURE, 0);
+    pick();
 }

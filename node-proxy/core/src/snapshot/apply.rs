@@ -244,6 +244,7 @@ fn is_same_service(before: &ServiceTarget, after: &ServiceTarget) -> bool {
 /// What a destination had, its own and that of backends: what is known of loads and budgets stays.
 #[derive(Default)]
 struct Held<'a> {
+    /// Two services may have the same endpoint: one load, whoever sends requests there.
     endpoints: Map<(SocketAddr, Arc<str>), &'a Arc<Endpoint>>,
     services: Vec<&'a ServiceTarget>,
 }
@@ -257,8 +258,16 @@ impl<'a> Held<'a> {
         Held { endpoints, services }
     }
 
-    fn endpoint(&self, built: &Endpoint) -> Option<&'a Arc<Endpoint>> {
-        self.endpoints.get(&(built.address, Arc::clone(&built.uid))).copied()
+    /// An endpoint of `service`, with what is known of it. Each service's own breaker judges it.
+    fn keep(&self, service: &v1::ServiceTarget, built: Endpoint) -> Arc<Endpoint> {
+        let any = self.endpoints.get(&(built.address, Arc::clone(&built.uid))).copied();
+        // Where no breaker judges, one is as good as another.
+        let own = match &built.health {
+            None => any,
+            Some(_) => self.service(service).and_then(|service| service.endpoint(built.address, &built.uid)),
+        };
+        let load = any.map(|any| Arc::clone(&any.load));
+        keep(Endpoint { load: load.unwrap_or_else(|| Arc::clone(&built.load)), ..built }, own)
     }
 
     fn service(&self, service: &v1::ServiceTarget) -> Option<&'a ServiceTarget> {
@@ -293,7 +302,7 @@ fn build(
         Some(v1::destination::Target::Service(service)) => {
             let held = Held::of(before.and_then(Destination::service));
             let mut built = build_service(next, &held, service)?;
-            built.backends = build_backends(next, &held, service)?;
+            built.backends = build_backends(next, &held, service, &built)?;
             built.routes = match routes {
                 Some(routes) => Some(routes),
                 None => route::routes(&service.http_routes).map_err(|error| format!("service.{error}"))?.map(Arc::new),
@@ -322,6 +331,7 @@ fn build_backends(
     next: &Snapshot,
     held: &Held<'_>,
     service: &v1::ServiceTarget,
+    parent: &ServiceTarget,
 ) -> Result<Vec<Arc<ServiceTarget>>, Reason> {
     let mut built: Map<(&str, &str, u32), Arc<ServiceTarget>> = Map::default();
     let mut backends = Vec::new();
@@ -330,7 +340,13 @@ fn build_backends(
         let target = match built.get(&name) {
             Some(target) => Arc::clone(target),
             None => {
-                let target = Arc::new(build_service(next, held, backend)?);
+                let mut target = build_service(next, held, backend)?;
+                if target.is_named_like(parent) {
+                    // The parent itself: one breaker, one state of each endpoint.
+                    (target.endpoints, target.breaker) = (parent.endpoints.clone(), parent.breaker.clone());
+                    target.ready = parent.ready;
+                }
+                let target = Arc::new(target);
                 built.insert(name, Arc::clone(&target));
                 target
             }
@@ -357,8 +373,7 @@ fn build_service(next: &Snapshot, held: &Held<'_>, service: &v1::ServiceTarget) 
         for given in &slice.endpoints {
             let mut built = endpoint(given, slice_port, declared)?;
             built.health = breaker.as_ref().map(|_| Arc::default());
-            let known = held.endpoint(&built);
-            endpoints.push(keep(built, known));
+            endpoints.push(held.keep(service, built));
         }
     }
     if endpoints.len() > limits::ENDPOINTS_PER_SERVICE {
@@ -368,9 +383,6 @@ fn build_service(next: &Snapshot, held: &Held<'_>, service: &v1::ServiceTarget) 
     endpoints.sort_by(|one, other| (!one.ready, one.address, &one.uid).cmp(&(!other.ready, other.address, &other.uid)));
     endpoints.dedup_by(|one, other| one.address == other.address && one.uid == other.uid);
     let ready = endpoints.partition_point(|endpoint| endpoint.ready);
-    if let Some(breaker) = &breaker {
-        breaker.recount(&endpoints[..ready]);
-    }
     Ok(ServiceTarget {
         namespace: Arc::from(service.namespace.as_str()),
         name: Arc::from(service.name.as_str()),
@@ -388,7 +400,7 @@ fn build_service(next: &Snapshot, held: &Held<'_>, service: &v1::ServiceTarget) 
     })
 }
 
-/// The endpoint held before when nothing changed, else a new one with the old one's load.
+/// The endpoint held before when nothing changed, else a new one with what was known of the old one.
 fn keep(built: Endpoint, held: Option<&Arc<Endpoint>>) -> Arc<Endpoint> {
     match held.filter(|held| held.address == built.address && held.uid == built.uid) {
         Some(held) if held.is_same(&built) => Arc::clone(held),

@@ -223,3 +223,60 @@ fn a_workload_may_have_no_address_yet() {
     let later = applied(&early, vec![workload("u", "10.1.0.5")]);
     assert!(later.workload_by_address("10.1.0.5".parse().unwrap()).is_some());
 }
+
+/// `web` with a breaker, and a route to `web-v2`, which has none, and to `web` itself; all over the same pods.
+fn guarded() -> v1::Resource {
+    let target = |name: &str, breaker| v1::ServiceTarget {
+        namespace: "shop".into(),
+        name: name.into(),
+        port: 80,
+        port_name: "http".into(),
+        endpoints: vec!["a".into()],
+        breaker,
+        ..Default::default()
+    };
+    let breaker =
+        v1::CircuitBreaker { max_failures: 1, min_penalty_ms: 1000, max_penalty_ms: 60_000, ..Default::default() };
+    let web = target("web", Some(breaker));
+    let backend = |service| v1::HttpBackend {
+        weight: 1,
+        filters: Vec::new(),
+        target: Some(v1::http_backend::Target::Service(service)),
+    };
+    let backends = v1::HttpBackends { backends: vec![backend(target("web-v2", None)), backend(web.clone())] };
+    let rule = v1::HttpRule {
+        matches: vec![v1::HttpMatch { path: Some(v1::http_match::Path::PathPrefix("/".into())), ..Default::default() }],
+        destination: Some(v1::http_rule::Destination::Backends(backends)),
+        ..Default::default()
+    };
+    let route = v1::HttpRoute { object: Some(v1::ObjectRef::default()), rules: vec![rule], ..Default::default() };
+    let target = v1::destination::Target::Service(v1::ServiceTarget { http_routes: vec![route], ..web });
+    resource(ResourceKind::Destination, "10.96.0.1:80", Body::Destination(v1::Destination { target: Some(target) }))
+}
+
+/// What a breaker knows of an endpoint survives updates, is the same for the Service as its own backend, and is not another Service's.
+/// Seen to fail when endpoints are kept by address alone.
+#[test]
+fn each_services_breaker_keeps_its_own_account_of_an_endpoint() {
+    use crate::breaker::{Admission, Outcome};
+    let now = Duration::from_secs(5);
+    let mut snapshot = applied(&Snapshot::default(), vec![guarded(), slice("a", &[("10.0.0.1", "u1", true)])]);
+    let first = web(&snapshot);
+    let service = first.service().unwrap();
+    let health = service.endpoints[0].health.clone().unwrap();
+    service.breaker.as_ref().unwrap().ended(&health, now, Admission::In, Outcome::Failure(None), 0);
+    for last in 2..5 {
+        let endpoints = [("10.0.0.1", "u1", true), (&*format!("10.0.0.{last}"), "u2", true)];
+        snapshot = applied(&snapshot, vec![slice("a", &endpoints)]);
+        let known = web(&snapshot);
+        let service = known.service().unwrap();
+        let of = |service: &ServiceTarget| service.endpoints[0].health.clone();
+        assert!(Arc::ptr_eq(&health, &of(service).unwrap()), "{last}");
+        assert!(of(&service.backends[0]).is_none() && Arc::ptr_eq(&health, &of(&service.backends[1]).unwrap()));
+        assert_eq!(service.breaker.as_ref().unwrap().ejections(), 1);
+        assert_eq!(service.backends[1].breaker.as_ref().unwrap().ejections(), 1);
+        let loads = [service, &*service.backends[0]].map(|service| Arc::clone(&service.endpoints[0].load));
+        assert!(Arc::ptr_eq(&loads[0], &loads[1]) || last == 2, "one load, from the second time on");
+        assert!(!service.endpoints[0].is_available(now) && service.endpoints[1].is_available(now));
+    }
+}
