@@ -102,8 +102,10 @@ pub(crate) fn unlink(path: &Path) -> Result<(), LoadError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         link => link.map_err(failed)?,
     };
-    sys::detach(link.as_fd()).map_err(failed)?;
-    fs::remove_file(path).map_err(failed)
+    let detached = sys::detach(link.as_fd());
+    // Also where that failed: with its name the link goes as well, if later.
+    fs::remove_file(path).map_err(failed)?;
+    detached.map_err(failed)
 }
 
 fn names(directory: &Path) -> io::Result<Vec<String>> {

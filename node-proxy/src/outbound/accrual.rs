@@ -116,7 +116,11 @@ impl Accrual {
             return;
         }
         if let (Some(breaker), Some(health)) = (&self.breaker, &self.endpoint.health) {
-            health.abandoned(self.worker.shared.now() + breaker.settings().min_penalty, self.admission);
+            let shared = &self.worker.shared;
+            if health.abandoned(shared.now() + breaker.settings().min_penalty, self.admission) {
+                // Who waits has to look anew when that is.
+                shared.queues.available();
+            }
         }
     }
 
