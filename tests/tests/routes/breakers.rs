@@ -111,8 +111,10 @@ fn with_all_out_requests_fail_fast_or_panic() {
     assert_eq!(statuses(&stage, &address, "/", 20), [504; 20]);
     assert!(begin.elapsed().as_secs_f64() < 2.5, "refused at once: {:?}", begin.elapsed());
 
-    let answers = statuses(&stage, &panicking, "/flaky", 100);
-    assert!(failed(&answers) > 10, "v2 is asked as if it were in: {answers:?}");
+    // One slow answer of v2 keeps a balancer by latency from it for seconds; trials alone would be two of a hundred at most.
+    wait::until("v2 is asked as if it were in", PATIENCE, || {
+        (failed(&statuses(&stage, &panicking, "/flaky", 100)) > 10).then_some(())
+    });
 }
 
 /// `unified`: a part of failures takes it out that is never so many in a row.
@@ -193,8 +195,12 @@ fn failures_do_not_attract_requests_where_they_are_penalized() {
     let plain = service(&mut stage, "plain", &[]);
     knows(&stage, &plain);
     let failed = |address: &str| failed(&statuses(&stage, address, "/flaky", 200));
-    let (biased, plain) = (failed(&address), failed(&plain));
-    assert!(biased <= 4 && plain > 20, "{biased} of 200 failed, and {plain} without");
+    let biased = failed(&address);
+    assert!(biased <= 4, "{biased} of 200 failed");
+    // One slow answer of v2 keeps a balancer by latency from it for seconds.
+    wait::until("failures attract requests where nothing is penalized", PATIENCE, || {
+        (failed(&plain) > 20).then_some(())
+    });
 }
 
 /// A canary that is out takes no part of the requests. Seen to fail with backends that count as ready while all of their endpoints are out.
