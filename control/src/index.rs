@@ -67,9 +67,10 @@ pub struct Index {
     slices_by_service: HashMap<Name, BTreeSet<Name>>,
     slices_by_pod: HashMap<Name, BTreeSet<Name>>,
     slices_by_address: HashMap<IpAddr, BTreeSet<Name>>,
-    routes: HashMap<Name, Arc<HttpRoute>>,
-    routes_by_parent: HashMap<Name, BTreeSet<Name>>,
-    routes_by_backend: HashMap<Name, BTreeSet<Name>>,
+    // By kind as well: an HTTPRoute and a GRPCRoute may have one name.
+    routes: HashMap<ObjectName, Arc<HttpRoute>>,
+    routes_by_parent: HashMap<Name, BTreeSet<ObjectName>>,
+    routes_by_backend: HashMap<Name, BTreeSet<ObjectName>>,
     // Peers send mTLS to these pods: their nodes said once that they are captured and have a certificate.
     serving: HashSet<Arc<str>>,
     // Marks of pods that were opted out after they had been set: they say nothing about the time after.
@@ -82,7 +83,7 @@ impl Index {
         let mut changed = Changed::default();
         for event in events {
             match event {
-                Event::Upsert(ObjectName { kind: _, name }, object) => self.upsert(name, object, &mut changed),
+                Event::Upsert(name, object) => self.upsert(name, object, &mut changed),
                 Event::Remove(name) => self.remove(&name, &mut changed),
             }
         }
@@ -217,15 +218,18 @@ impl Index {
     }
 
     /// Routes that have a service as a parent, in the order that breaks ties: the oldest first, then by namespace and name.
-    pub fn routes_of(&self, service: &Name) -> Vec<(&Name, &Arc<HttpRoute>)> {
+    pub fn routes_of(&self, service: &Name) -> Vec<(&ObjectName, &Arc<HttpRoute>)> {
+        fn rank<'a>((own, route): &(&'a ObjectName, &'a Arc<HttpRoute>)) -> (&'a str, &'a Name, Kind) {
+            (&route.created, &own.name, own.kind)
+        }
         let names = self.routes_by_parent.get(service).into_iter().flatten();
         let mut routes: Vec<_> = names.filter_map(|name| self.routes.get_key_value(name)).collect();
-        routes.sort_by(|(name, route), (other_name, other)| (&route.created, name).cmp(&(&other.created, other_name)));
+        routes.sort_by(|one, other| rank(one).cmp(&rank(other)));
         routes
     }
 
     /// All routes, in no order.
-    pub fn routes(&self) -> impl Iterator<Item = (&Name, &Arc<HttpRoute>)> {
+    pub fn routes(&self) -> impl Iterator<Item = (&ObjectName, &Arc<HttpRoute>)> {
         self.routes.iter()
     }
 
@@ -236,17 +240,17 @@ impl Index {
             Kind::Pod => self.pods.len(),
             Kind::Service => self.services.len(),
             Kind::EndpointSlice => self.slices.len(),
-            Kind::HttpRoute => self.routes.len(),
+            Kind::HttpRoute | Kind::GrpcRoute => self.routes.keys().filter(|name| name.kind == kind).count(),
             Kind::ServiceAccount => 0,
         }
     }
 }
 
-fn link<K: Hash + Eq>(map: &mut HashMap<K, BTreeSet<Name>>, key: K, name: &Name) {
+fn link<K: Hash + Eq, N: Ord + Clone>(map: &mut HashMap<K, BTreeSet<N>>, key: K, name: &N) {
     map.entry(key).or_default().insert(name.clone());
 }
 
-fn unlink<K: Hash + Eq>(map: &mut HashMap<K, BTreeSet<Name>>, key: &K, name: &Name) {
+fn unlink<K: Hash + Eq, N: Ord>(map: &mut HashMap<K, BTreeSet<N>>, key: &K, name: &N) {
     if let Some(names) = map.get_mut(key) {
         names.remove(name);
         if names.is_empty() {

@@ -29,12 +29,23 @@ pub enum Kind {
     ServiceAccount,
     /// `gateway.networking.k8s.io/v1/HTTPRoute`, and `v1beta1`, which has the same fields
     HttpRoute,
+    /// `gateway.networking.k8s.io/v1/GRPCRoute`
+    GrpcRoute,
 }
 
 impl Kind {
     /// All of them, in the order in which they are shown.
-    pub const ALL: [Kind; 6] =
-        [Kind::Namespace, Kind::Pod, Kind::Service, Kind::EndpointSlice, Kind::ServiceAccount, Kind::HttpRoute];
+    pub const ALL: [Kind; 7] = [
+        Kind::Namespace,
+        Kind::Pod,
+        Kind::Service,
+        Kind::EndpointSlice,
+        Kind::ServiceAccount,
+        Kind::HttpRoute,
+        Kind::GrpcRoute,
+    ];
+    /// Those that say where requests go.
+    pub const ROUTES: [Kind; 2] = [Kind::HttpRoute, Kind::GrpcRoute];
 
     /// As manifests write it.
     pub fn as_str(self) -> &'static str {
@@ -45,6 +56,7 @@ impl Kind {
             Kind::EndpointSlice => "EndpointSlice",
             Kind::ServiceAccount => "ServiceAccount",
             Kind::HttpRoute => "HTTPRoute",
+            Kind::GrpcRoute => "GRPCRoute",
         }
     }
 
@@ -53,13 +65,13 @@ impl Kind {
         match self {
             Kind::Namespace | Kind::Pod | Kind::Service | Kind::ServiceAccount => "",
             Kind::EndpointSlice => "discovery.k8s.io",
-            Kind::HttpRoute => "gateway.networking.k8s.io",
+            Kind::HttpRoute | Kind::GrpcRoute => "gateway.networking.k8s.io",
         }
     }
 
     /// Whether clusters without it are served as well.
     pub fn is_optional(self) -> bool {
-        self == Kind::HttpRoute
+        Kind::ROUTES.contains(&self)
     }
 
     /// From `apiVersion` and `kind`; `None` for kinds that are not read.
@@ -122,7 +134,7 @@ pub enum Object {
     Slice(Arc<Slice>),
     /// Known to exist; nothing else of it matters.
     ServiceAccount,
-    /// A route with a Service as a parent.
+    /// A route with a Service as a parent, of either kind.
     HttpRoute(Arc<HttpRoute>),
 }
 

@@ -10,6 +10,7 @@ mod cluster;
 mod convert;
 mod document;
 mod fields;
+mod grpc_routes;
 mod probes;
 mod retry;
 mod routes;

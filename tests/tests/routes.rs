@@ -4,6 +4,8 @@
 
 #[path = "routes/breakers.rs"]
 mod breakers;
+#[path = "routes/calls.rs"]
+mod calls;
 #[path = "routes/filters.rs"]
 mod filters;
 #[path = "routes/flaky.rs"]

@@ -6,13 +6,14 @@ use super::{Changed, Index, link, unlink};
 use crate::objects::{HttpRoute, Kind, Name, Namespace, Object, ObjectName, Pod, Service, Slice};
 
 impl Index {
-    pub(super) fn upsert(&mut self, name: Name, object: Object, changed: &mut Changed) {
+    pub(super) fn upsert(&mut self, own: ObjectName, object: Object, changed: &mut Changed) {
+        let name = &own.name;
         match object {
             Object::Namespace(namespace) => self.set_namespace(&name.name, Some(namespace), changed),
-            Object::Pod(pod) => self.set_pod(&name, Some(pod), changed),
-            Object::Service(service) => self.set_service(&name, Some(service), changed),
-            Object::Slice(slice) => self.set_slice(&name, Some(slice), changed),
-            Object::HttpRoute(route) => self.set_route(&name, Some(route), changed),
+            Object::Pod(pod) => self.set_pod(name, Some(pod), changed),
+            Object::Service(service) => self.set_service(name, Some(service), changed),
+            Object::Slice(slice) => self.set_slice(name, Some(slice), changed),
+            Object::HttpRoute(route) => self.set_route(&own, Some(route), changed),
             Object::ServiceAccount => {}
         }
     }
@@ -24,7 +25,7 @@ impl Index {
             Kind::Pod => self.set_pod(name, None, changed),
             Kind::Service => self.set_service(name, None, changed),
             Kind::EndpointSlice => self.set_slice(name, None, changed),
-            Kind::HttpRoute => self.set_route(name, None, changed),
+            Kind::HttpRoute | Kind::GrpcRoute => self.set_route(object, None, changed),
             Kind::ServiceAccount => {}
         }
     }
@@ -135,7 +136,7 @@ impl Index {
         self.touch_service(name, changed);
     }
 
-    fn set_route(&mut self, name: &Name, route: Option<Arc<HttpRoute>>, changed: &mut Changed) {
+    fn set_route(&mut self, name: &ObjectName, route: Option<Arc<HttpRoute>>, changed: &mut Changed) {
         let before = self.routes.get(name).cloned();
         if before == route {
             return;

@@ -200,6 +200,23 @@ fn routes_stand_in_the_order_that_breaks_ties() {
         upsert(&mut index, &dated(name, date));
     }
     let names: Vec<String> =
-        index.routes_of(&Name::new("demo", "web")).iter().map(|(name, _)| name.to_string()).collect();
+        index.routes_of(&Name::new("demo", "web")).iter().map(|(own, _)| own.name.to_string()).collect();
     assert_eq!(names, ["demo/c", "demo/a", "demo/b"]);
+}
+
+#[test]
+fn routes_of_two_kinds_may_have_one_name() {
+    let mut index = Index::default();
+    let http = route("same", "demo", "  rules: []");
+    let grpc = http.replace("HTTPRoute", "GRPCRoute");
+    upsert(&mut index, NAMESPACE);
+    upsert(&mut index, &http);
+    upsert(&mut index, &grpc);
+    let kinds = |index: &Index| -> Vec<Kind> {
+        index.routes_of(&Name::new("demo", "web")).iter().map(|(own, _)| own.kind).collect()
+    };
+    assert_eq!(kinds(&index), Kind::ROUTES);
+    assert_eq!(Kind::ROUTES.map(|kind| index.count(kind)), [1, 1]);
+    removed(&mut index, Kind::HttpRoute, "same");
+    assert_eq!(kinds(&index), [Kind::GrpcRoute]);
 }

@@ -19,7 +19,7 @@ use super::{Failure, election::Leadership, watch, within};
 use crate::{
     index::Index,
     limits,
-    objects::{HttpRoute, Kind, Name, ParentRef},
+    objects::{HttpRoute, Kind, Name, ObjectName, ParentRef},
     plane::Plane,
     snapshot,
 };
@@ -63,7 +63,7 @@ pub(super) async fn follow(client: Client, plane: Arc<Plane>, mut leadership: Le
     let mut changes = plane.changes();
     let mut rescan = interval(limits::ROUTES_RESCAN);
     rescan.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut written: HashMap<Name, Said> = HashMap::new();
+    let mut written: HashMap<ObjectName, Said> = HashMap::new();
     loop {
         tokio::select! {
             changed = changes.changed() => if changed.is_err() { return },
@@ -100,19 +100,17 @@ pub(super) async fn follow(client: Client, plane: Arc<Plane>, mut leadership: Le
     }
 }
 
-fn wanted(plane: &Plane) -> BTreeMap<Name, Said> {
-    let mut all: BTreeMap<Name, Said> = {
+fn wanted(plane: &Plane) -> BTreeMap<ObjectName, Said> {
+    let mut all: BTreeMap<ObjectName, Said> = {
         let index = plane.index();
         // Once for each Service: a thousand routes of one would look at each other a million times.
         let mut told = Told::new();
         index.routes().map(|(name, route)| (name.clone(), taken(&index, &mut told, name, route))).collect()
     };
-    let prefix = format!("{} ", Kind::HttpRoute.as_str());
     for finding in plane.findings() {
-        let named = finding.object.as_deref().and_then(|object| object.strip_prefix(&prefix)?.split_once('/'));
-        if let Some((namespace, name)) = named {
+        if let Some(named) = finding.object.as_deref().and_then(route_named) {
             let text = format!("{}: {}", finding.field, finding.reason);
-            all.entry(Name::new(namespace, name))
+            all.entry(named)
                 .and_modify(|said| {
                     if !matches!(said, Said::Refused(_)) {
                         *said = Said::Refused(text.clone());
@@ -124,15 +122,23 @@ fn wanted(plane: &Plane) -> BTreeMap<Name, Said> {
     all
 }
 
-/// Routes that nodes are told, by Service.
-type Told<'a> = HashMap<&'a Name, HashSet<&'a Name>>;
+/// The route that a finding is about, if it is about one: as `ObjectName` is written.
+fn route_named(object: &str) -> Option<ObjectName> {
+    let (kind, name) = object.split_once(' ')?;
+    let kind = Kind::ROUTES.into_iter().find(|route| route.as_str() == kind)?;
+    let (namespace, name) = name.split_once('/')?;
+    Some(ObjectName { kind, name: Name::new(namespace, name) })
+}
 
-fn taken<'a>(index: &'a Index, told: &mut Told<'a>, name: &Name, route: &'a HttpRoute) -> Said {
+/// Routes that nodes are told, by Service.
+type Told<'a> = HashMap<&'a Name, HashSet<&'a ObjectName>>;
+
+fn taken<'a>(index: &'a Index, told: &mut Told<'a>, name: &ObjectName, route: &'a HttpRoute) -> Said {
     let conditions = route.parents.iter().map(|parent| [accepted(index, told, name, parent), resolved(index, route)]);
     Said::Taken { generation: route.generation, conditions: conditions.collect() }
 }
 
-fn accepted<'a>(index: &'a Index, told: &mut Told<'a>, route: &Name, parent: &'a ParentRef) -> Condition {
+fn accepted<'a>(index: &'a Index, told: &mut Told<'a>, route: &ObjectName, parent: &'a ParentRef) -> Condition {
     let none = |message: String| Some(("NoMatchingParent", message));
     let name = &parent.service;
     let mut is_told = || {
@@ -163,9 +169,9 @@ fn resolved(index: &Index, route: &HttpRoute) -> Condition {
     Condition { kind: "ResolvedRefs", trouble }
 }
 
-async fn write(client: &Client, name: &Name, said: &Said) -> Result<(), Failure> {
-    let api: Api<DynamicObject> =
-        Api::namespaced_with(client.clone(), &name.namespace, &watch::resource(Kind::HttpRoute));
+async fn write(client: &Client, route: &ObjectName, said: &Said) -> Result<(), Failure> {
+    let name = &route.name;
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &name.namespace, &watch::resource(route.kind));
     let object = within(api.get(&name.name)).await?;
     let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     let generation = object.metadata.generation.unwrap_or_default();

@@ -24,7 +24,8 @@ use crate::{
 };
 
 /// Kinds that are watched; of service accounts nothing is read.
-pub(super) const KINDS: [Kind; 5] = [Kind::Namespace, Kind::Pod, Kind::Service, Kind::EndpointSlice, Kind::HttpRoute];
+pub(super) const KINDS: [Kind; 6] =
+    [Kind::Namespace, Kind::Pod, Kind::Service, Kind::EndpointSlice, Kind::HttpRoute, Kind::GrpcRoute];
 
 /// What a watch says.
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! HTTPRoutes as the control plane needs them. Must never hold a rule that nodes would refuse.
+//! HTTPRoutes, and GRPCRoutes as the HTTPRoutes that they amount to, as the control plane needs them. Must never hold a rule that nodes would refuse.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use weir_core::{route::Size, timeouts::Timeouts};
 
 use super::{Name, ServicePort};
 
-/// An HTTPRoute of Gateway API that has a Service as a parent.
+/// An HTTPRoute or GRPCRoute of Gateway API that has a Service as a parent.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HttpRoute {
     /// `metadata.creationTimestamp` as it is written, which sorts by time; empty in manifests.

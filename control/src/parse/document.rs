@@ -3,7 +3,7 @@
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_yaml_ng::{Deserializer, Value};
 
-use super::{FieldError, Finding, Options, Parsed, convert, convert::Outcome, fields, routes};
+use super::{FieldError, Finding, Options, Parsed, convert, convert::Outcome, fields, grpc_routes, routes};
 use crate::objects::{Kind, Name, Object, ObjectName};
 
 /// One YAML document of a file.
@@ -251,6 +251,13 @@ where
                 return Ok(None);
             }
             routes::http_route(&typed::<fields::HttpRoute, D>(source()).map_err(one)?)
+        }
+        Kind::GrpcRoute => {
+            let parents = typed::<fields::RouteParents, D>(source()).map_err(one)?;
+            if !routes::is_ours(&parents) {
+                return Ok(None);
+            }
+            grpc_routes::grpc_route(&typed::<fields::GrpcRoute, D>(source()).map_err(one)?)
         }
     };
     let failures = |errors: Vec<FieldError>| errors.into_iter().map(Failure::of).collect();

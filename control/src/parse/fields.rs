@@ -10,8 +10,9 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 pub(super) use self::routes::{
-    BackendRef, Header, HeaderModifier, HttpRoute, HttpRouteFilter, HttpRouteMatch, HttpRouteRetry, HttpRouteRule,
-    HttpRouteTimeouts, ParentRef, PathModifier, RouteParents, ValueMatch,
+    BackendRef, GrpcMethodMatch, GrpcRoute, GrpcRouteMatch, GrpcRouteRule, Header, HeaderModifier, HttpRoute,
+    HttpRouteFilter, HttpRouteMatch, HttpRouteRetry, HttpRouteRule, HttpRouteTimeouts, ParentRef, PathModifier,
+    RouteParents, ValueMatch,
 };
 
 /// Metadata of any kind.

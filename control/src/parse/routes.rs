@@ -46,7 +46,7 @@ pub(super) fn http_route(given: &fields::HttpRoute) -> Outcome<FieldError> {
     if errors.is_empty() { Ok(Some((Object::HttpRoute(Arc::new(route)), Vec::new()))) } else { Err(errors) }
 }
 
-fn service_parent(
+pub(super) fn service_parent(
     namespace: &str,
     field: &str,
     given: &fields::ParentRef,
@@ -114,34 +114,41 @@ fn http_match(field: &str, given: &fields::HttpRouteMatch, errors: &mut Vec<Fiel
         let reason = format!("{} does not begin with a slash", quoted(value));
         errors.push(FieldError::new(format!("{field}.path.value"), reason));
     }
-    let mut values = |name: &str, given: Option<&[fields::ValueMatch]>, ignore_case: bool| {
-        let mut values: Vec<v1::ValueMatch> = Vec::new();
-        for (at, given) in given.unwrap_or_default().iter().enumerate() {
-            let value = match given.kind.as_deref().unwrap_or("Exact") {
-                "Exact" => value_match::Value::Exact(given.value.clone()),
-                "RegularExpression" => value_match::Value::Pattern(given.value.clone()),
-                other => {
-                    let reason = format!("{} is none of Exact, RegularExpression", quoted(other));
-                    errors.push(FieldError::new(format!("{field}.{name}[{at}].type"), reason));
-                    continue;
-                }
-            };
-            let same = |one: &v1::ValueMatch| {
-                if ignore_case { one.name.eq_ignore_ascii_case(&given.name) } else { one.name == given.name }
-            };
-            // Of equal names the first one counts (Gateway API).
-            if !values.iter().any(same) {
-                values.push(v1::ValueMatch { name: given.name.clone(), value: Some(value) });
-            }
-        }
-        values
-    };
-    let headers = values("headers", given.headers.as_deref(), true);
-    let query_params = values("queryParams", given.query_params.as_deref(), false);
+    let headers = values(&format!("{field}.headers"), given.headers.as_deref(), true, errors);
+    let query_params = values(&format!("{field}.queryParams"), given.query_params.as_deref(), false, errors);
     v1::HttpMatch { path: Some(path), method: given.method.clone().unwrap_or_default(), headers, query_params }
 }
 
-fn filters(
+/// Conditions on headers or query parameters.
+pub(super) fn values(
+    field: &str,
+    given: Option<&[fields::ValueMatch]>,
+    ignore_case: bool,
+    errors: &mut Vec<FieldError>,
+) -> Vec<v1::ValueMatch> {
+    let mut values: Vec<v1::ValueMatch> = Vec::new();
+    for (at, given) in given.unwrap_or_default().iter().enumerate() {
+        let value = match given.kind.as_deref().unwrap_or("Exact") {
+            "Exact" => value_match::Value::Exact(given.value.clone()),
+            "RegularExpression" => value_match::Value::Pattern(given.value.clone()),
+            other => {
+                let reason = format!("{} is none of Exact, RegularExpression", quoted(other));
+                errors.push(FieldError::new(format!("{field}[{at}].type"), reason));
+                continue;
+            }
+        };
+        let same = |one: &v1::ValueMatch| {
+            if ignore_case { one.name.eq_ignore_ascii_case(&given.name) } else { one.name == given.name }
+        };
+        // Of equal names the first one counts (Gateway API).
+        if !values.iter().any(same) {
+            values.push(v1::ValueMatch { name: given.name.clone(), value: Some(value) });
+        }
+    }
+    values
+}
+
+pub(super) fn filters(
     field: &str,
     given: Option<&[fields::HttpRouteFilter]>,
     is_one_prefix: bool,
@@ -236,7 +243,7 @@ fn path(
     Ok(Some(v1::PathModifier { path: Some(path) }))
 }
 
-fn backend(
+pub(super) fn backend(
     namespace: &str,
     field: &str,
     given: &fields::BackendRef,
@@ -264,7 +271,7 @@ fn backend(
 }
 
 /// What nodes would say: regular expressions, names, statuses.
-fn refused_by_nodes(route: &HttpRoute) -> Option<FieldError> {
+pub(super) fn refused_by_nodes(route: &HttpRoute) -> Option<FieldError> {
     let rules = route.rules.iter().map(|rule| {
         let of_backends = rule.backends.iter().flatten().flat_map(|backend| &backend.filters);
         v1::HttpRule {

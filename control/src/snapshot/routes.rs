@@ -11,7 +11,7 @@ use weir_core::route::Size;
 use super::{service_target, timeouts};
 use crate::{
     index::Index,
-    objects::{HttpRoute, Kind, Name, RouteBackend, RouteRule},
+    objects::{HttpRoute, Name, ObjectName, RouteBackend, RouteRule},
 };
 
 /// Routes attached to a port of a service, and all slices that the port then refers to: `own`, and those of backends.
@@ -24,11 +24,11 @@ pub(super) fn attached(index: &Index, service: &Name, port: u16, own: Vec<Name>)
 
 /// Routes of a service that nodes are told: of each namespace the oldest, as many as are compiled for the clients that they hold for. One
 /// namespace must not be able to make nodes refuse what another one says.
-pub(crate) fn in_force<'a>(index: &'a Index, service: &Name) -> Vec<(&'a Name, &'a Arc<HttpRoute>)> {
+pub(crate) fn in_force<'a>(index: &'a Index, service: &Name) -> Vec<(&'a ObjectName, &'a Arc<HttpRoute>)> {
     let mut sizes: HashMap<&str, Size> = HashMap::new();
     let mut routes = index.routes_of(service);
     routes.retain(|(name, route)| {
-        let held = sizes.entry(&name.namespace).or_default();
+        let held = sizes.entry(&name.name.namespace).or_default();
         let size = held.and(route.size());
         if size.fits() {
             *held = size;
@@ -47,18 +47,18 @@ fn is_attached(index: &Index, route: &HttpRoute, service: &Name, port: u16) -> b
 fn http_route(
     index: &Index,
     service: &Name,
-    name: &Name,
+    own: &ObjectName,
     route: &HttpRoute,
     slices: &mut BTreeSet<Name>,
 ) -> v1::HttpRoute {
     v1::HttpRoute {
         object: Some(v1::ObjectRef {
-            group: Kind::HttpRoute.group().to_owned(),
-            kind: Kind::HttpRoute.as_str().to_owned(),
-            namespace: name.namespace.to_string(),
-            name: name.name.to_string(),
+            group: own.kind.group().to_owned(),
+            kind: own.kind.as_str().to_owned(),
+            namespace: own.name.namespace.to_string(),
+            name: own.name.name.to_string(),
         }),
-        is_consumer: name.namespace != service.namespace,
+        is_consumer: own.name.namespace != service.namespace,
         hostnames: route.hostnames.clone(),
         rules: route.rules.iter().map(|rule| http_rule(index, service, route, rule, slices)).collect(),
     }

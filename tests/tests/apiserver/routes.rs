@@ -1,4 +1,4 @@
-//! HTTPRoutes on an API server: Gateway API's own definitions, which may come late and go again; status; what nodes hear.
+//! HTTPRoutes and GRPCRoutes on an API server: Gateway API's own definitions, which may come late and go again; status; what nodes hear.
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
@@ -33,13 +33,23 @@ const ENTRY: &str = r#"[{"op": "add", "path": "/status/parents/0", "value": {
 }}]"#;
 const OTHER_PORT: &str = r#"[{"op": "replace", "path": "/spec/rules/0/backendRefs/0/port", "value": 8080}]"#;
 
-/// Gateway API's own file.
-fn definition() -> PathBuf {
+/// Beside an HTTPRoute of its name.
+const CALLS: &str = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: GRPCRoute
+metadata: {name: web, namespace: shop}
+spec:
+  parentRefs: [{group: \"\", kind: Service, name: web}]
+  rules: [{matches: [{method: {service: shop.Cart}}], backendRefs: [{name: canary, port: 80}]}]
+";
+
+/// Gateway API's own file of a kind.
+fn definition(plural: &str) -> PathBuf {
     let folder = std::env::var_os("WEIR_GATEWAY_API").map(PathBuf::from);
     let folder = folder.expect(
         "WEIR_GATEWAY_API names the folder with Gateway API's definitions: run `cargo xtask cluster test apiserver`",
     );
-    folder.join("gateway.networking.k8s.io_httproutes.yaml")
+    folder.join(format!("gateway.networking.k8s.io_{plural}.yaml"))
 }
 
 /// The backends of the only rule, as the node was told them: the Service, or why there is none.
@@ -59,12 +69,22 @@ fn backends(held: &BTreeMap<String, v1::Resource>) -> Option<Vec<String>> {
     Some(shown.collect())
 }
 
+/// Installs a kind of route, and waits until it is served.
+fn install(stage: &Stage, plural: &str) {
+    stage.apply(&fs::read_to_string(definition(plural)).unwrap());
+    let path = "jsonpath={.status.conditions[?(@.type==\"Established\")].status}";
+    // `kubectl wait` gives up at once on a definition that has no condition yet.
+    let established = ["get", "crd", &format!("{plural}.gateway.networking.k8s.io"), "-o", path];
+    stage.until("the definition is established", &established, |said| said == "True");
+    stage.until("the kind is served", &["get", plural, "-A"], |said| !said.contains("error"));
+}
+
 /// Waits until one of a route's parents says this, in our name.
 fn says(stage: &Stage, route: &str, parent: usize, wanted: &[&str]) {
     let path = format!(
         "jsonpath={{range .status.parents[{parent}].conditions[*]}}{{.type}}={{.status}}/{{.reason}} {{end}}{{.status.parents[{parent}].controllerName}}"
     );
-    stage.until(&format!("{route} says {wanted:?}"), &["-n", "shop", "get", "httproute", route, "-o", &path], |said| {
+    stage.until(&format!("{route} says {wanted:?}"), &["-n", "shop", "get", route, "-o", &path], |said| {
         let words: Vec<&str> = said.split_whitespace().collect();
         words.iter().copied().eq(wanted.iter().copied().chain(["weir.mesh/control"]))
     });
@@ -79,36 +99,48 @@ async fn routes_reach_nodes_and_say_what_became_of_them() {
     let mut control = stage.control("control-0").until_ready();
     let mut node = connect(&control, &stage, "node-a").await;
     assert_eq!(backends(&node.held), None);
-    stage.apply(&fs::read_to_string(definition()).unwrap());
-    let path = "jsonpath={.status.conditions[?(@.type==\"Established\")].status}";
-    // `kubectl wait` gives up at once on a definition that has no condition yet.
-    let established = ["get", "crd", "httproutes.gateway.networking.k8s.io", "-o", path];
-    stage.until("the definition is established", &established, |said| said == "True");
-    stage.until("the kind is served", &["get", "httproutes", "-A"], |said| !said.contains("error"));
+    install(&stage, "httproutes");
     stage.apply(ROUTE);
     let missing = Some(vec!["Service shop/canary not found".to_owned()]);
     node.until("the route", |held| backends(held) == missing).await.unwrap();
-    says(&stage, "web", 0, &["Accepted=True/Accepted", "ResolvedRefs=False/BackendNotFound"]);
-    says(&stage, "web", 1, &["Accepted=False/NoMatchingParent", "ResolvedRefs=False/BackendNotFound"]);
+    says(&stage, "httproute/web", 0, &["Accepted=True/Accepted", "ResolvedRefs=False/BackendNotFound"]);
+    says(&stage, "httproute/web", 1, &["Accepted=False/NoMatchingParent", "ResolvedRefs=False/BackendNotFound"]);
 
     stage.apply(CANARY);
     node.until("the backend", |held| backends(held) == Some(vec!["canary:80".to_owned()])).await.unwrap();
-    says(&stage, "web", 0, &["Accepted=True/Accepted", "ResolvedRefs=True/ResolvedRefs"]);
+    says(&stage, "httproute/web", 0, &["Accepted=True/Accepted", "ResolvedRefs=True/ResolvedRefs"]);
 
     // Somebody else's entry stays, and ours beside it.
     let patch = |arguments: &[&str]| stage.kubectl(&[&["-n", "shop", "patch", "httproute", "web"], arguments].concat());
     patch(&["--subresource=status", "--type=json", "-p", ENTRY]);
     patch(&["--type=json", "-p", OTHER_PORT]);
-    says(&stage, "web", 1, &["Accepted=True/Accepted", "ResolvedRefs=False/BackendNotFound"]);
+    says(&stage, "httproute/web", 1, &["Accepted=True/Accepted", "ResolvedRefs=False/BackendNotFound"]);
     let names = ["-n", "shop", "get", "httproute", "web", "-o", "jsonpath={.status.parents[*].controllerName}"];
     assert_eq!(stage.kubectl(&names), "other.org/gateway weir.mesh/control weir.mesh/control");
 
     let mirror = "filters: [{type: RequestMirror, requestMirror: {backendRef: {name: canary, port: 80}}}]";
     let later = ROUTE.replace("{name: web, namespace", "{name: later, namespace");
     stage.apply(&later.replace("backendRefs: [{name: canary, port: 80}]", mirror));
-    says(&stage, "later", 0, &["Accepted=False/UnsupportedValue"]);
+    says(&stage, "httproute/later", 0, &["Accepted=False/UnsupportedValue"]);
     control.daemon.wait_for("RequestMirror", SOON);
 
+    install(&stage, "grpcroutes");
+    stage.apply(CALLS);
+    says(&stage, "grpcroute/web", 0, &["Accepted=True/Accepted", "ResolvedRefs=True/ResolvedRefs"]);
+    let rules = |held: &BTreeMap<String, v1::Resource>| match &held.get(DESTINATION)?.body {
+        Some(Body::Destination(v1::Destination { target: Some(v1::destination::Target::Service(service)) })) => {
+            let kinds = service.http_routes.iter().filter_map(|route| Some(route.object.as_ref()?.kind.clone()));
+            Some(kinds.collect::<Vec<_>>())
+        }
+        _other => None,
+    };
+    node.until("both routes", |held| rules(held).is_some_and(|kinds| kinds.contains(&"GRPCRoute".to_owned())))
+        .await
+        .unwrap();
+    stage.kubectl(&["delete", "crd", "grpcroutes.gateway.networking.k8s.io"]);
+    node.until("one route", |held| rules(held).is_some_and(|kinds| !kinds.contains(&"GRPCRoute".to_owned())))
+        .await
+        .unwrap();
     stage.kubectl(&["delete", "crd", "httproutes.gateway.networking.k8s.io"]);
     node.until("no route", |held| backends(held).is_none()).await.unwrap();
 }

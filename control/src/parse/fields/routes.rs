@@ -65,6 +65,48 @@ pub(in crate::parse) struct HttpRouteTimeouts {
     pub(in crate::parse) backend_request: Option<String>,
 }
 
+/// `gateway.networking.k8s.io/v1/GRPCRoute`. As above.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(in crate::parse) struct GrpcRoute {
+    pub(in crate::parse) metadata: Metadata,
+    pub(in crate::parse) spec: GrpcRouteSpec,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(in crate::parse) struct GrpcRouteSpec {
+    pub(in crate::parse) parent_refs: Option<Vec<ParentRef>>,
+    pub(in crate::parse) hostnames: Option<Vec<String>>,
+    pub(in crate::parse) rules: Option<Vec<GrpcRouteRule>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+pub(in crate::parse) struct GrpcRouteRule {
+    pub(in crate::parse) name: Option<IgnoredAny>,
+    pub(in crate::parse) matches: Option<Vec<GrpcRouteMatch>>,
+    pub(in crate::parse) filters: Option<Vec<HttpRouteFilter>>,
+    pub(in crate::parse) backend_refs: Option<Vec<BackendRef>>,
+    pub(in crate::parse) session_persistence: Option<IgnoredAny>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+pub(in crate::parse) struct GrpcRouteMatch {
+    pub(in crate::parse) method: Option<GrpcMethodMatch>,
+    pub(in crate::parse) headers: Option<Vec<ValueMatch>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::parse) struct GrpcMethodMatch {
+    #[serde(rename = "type")]
+    pub(in crate::parse) kind: Option<String>,
+    pub(in crate::parse) service: Option<String>,
+    pub(in crate::parse) method: Option<String>,
+}
+
 /// GEP-1731, experimental channel.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]

@@ -1,0 +1,196 @@
+//! GRPCRoutes, read as the HTTPRoutes that they amount to: a call is a POST of `/service/method`. Must never drop a condition or filter of a
+//! rule: a route that cannot be followed as it is written is refused whole.
+
+use std::sync::Arc;
+
+use weir_api::v1::{self, http_match};
+use weir_core::timeouts::Timeouts;
+
+use super::{
+    FieldError,
+    convert::Outcome,
+    fields, quoted, retry,
+    routes::{backend, filters, refused_by_nodes, service_parent, values},
+    timeouts,
+};
+use crate::objects::{HttpRoute, Object, RouteRule};
+
+/// Any service, or any method of one.
+const ANY: &str = "[^/]+";
+/// What may be done to a call; the others are for requests that are not gRPC.
+const FILTERS: [&str; 2] = ["RequestHeaderModifier", "ResponseHeaderModifier"];
+
+/// Reads a route that is ours.
+pub(super) fn grpc_route(given: &fields::GrpcRoute) -> Outcome<FieldError> {
+    let namespace = given.metadata.namespace.as_deref().unwrap_or("default");
+    let (spec, annotations) = (&given.spec, given.metadata.annotations.as_ref());
+    let mut errors = Vec::new();
+    let mut parents = Vec::new();
+    for (at, parent) in spec.parent_refs.iter().flatten().enumerate() {
+        parents.extend(service_parent(namespace, &format!("spec.parentRefs[{at}]"), parent, &mut errors));
+    }
+    let none = [fields::GrpcRouteRule::default()];
+    // Without rules it is for every call.
+    let rules = spec.rules.as_deref().filter(|rules| !rules.is_empty()).unwrap_or(&none).iter().enumerate();
+    let rules = rules.map(|(at, given)| rule(namespace, at, given, &mut errors)).collect();
+    let route = HttpRoute {
+        created: Arc::from(given.metadata.creation_timestamp.as_deref().unwrap_or_default()),
+        generation: given.metadata.generation.unwrap_or_default(),
+        parents,
+        hostnames: spec.hostnames.clone().unwrap_or_default(),
+        rules,
+        timeouts: timeouts::annotated(annotations, &mut errors),
+        retry: retry::annotated(annotations, &mut errors),
+    };
+    if errors.is_empty() {
+        errors.extend(refused_by_nodes(&route));
+    }
+    if errors.is_empty() { Ok(Some((Object::HttpRoute(Arc::new(route)), Vec::new()))) } else { Err(errors) }
+}
+
+fn rule(namespace: &str, at: usize, given: &fields::GrpcRouteRule, errors: &mut Vec<FieldError>) -> RouteRule {
+    let field = format!("spec.rules[{at}]");
+    if given.session_persistence.is_some() {
+        let reason = "is not supported yet; leave it out";
+        errors.push(FieldError::new(format!("{field}.sessionPersistence"), reason));
+    }
+    let mut matches: Vec<v1::HttpMatch> = Vec::new();
+    for (at, given) in given.matches.iter().flatten().enumerate() {
+        matches.push(call(&format!("{field}.matches[{at}]"), given, errors));
+    }
+    if matches.is_empty() {
+        matches.push(call(&field, &fields::GrpcRouteMatch::default(), errors));
+    }
+    only_for_calls(&field, given.filters.as_deref(), errors);
+    let filters = filters(&field, given.filters.as_deref(), false, errors);
+    let mut backends = Vec::new();
+    for (at, given) in given.backend_refs.iter().flatten().enumerate() {
+        let field = format!("{field}.backendRefs[{at}]");
+        only_for_calls(&field, given.filters.as_deref(), errors);
+        backends.push(backend(namespace, &field, given, false, errors));
+    }
+    let backends = Some(backends).filter(|backends| !backends.is_empty());
+    RouteRule { matches, filters, backends, timeouts: Timeouts::default(), retry: None }
+}
+
+fn only_for_calls(field: &str, given: Option<&[fields::HttpRouteFilter]>, errors: &mut Vec<FieldError>) {
+    for (at, filter) in given.unwrap_or_default().iter().enumerate() {
+        if !FILTERS.contains(&filter.kind.as_str()) {
+            let reason = format!("{} is not supported; {} are", quoted(&filter.kind), FILTERS.join(", "));
+            errors.push(FieldError::new(format!("{field}.filters[{at}].type"), reason));
+        }
+    }
+}
+
+/// Conditions on one call.
+fn call(field: &str, given: &fields::GrpcRouteMatch, errors: &mut Vec<FieldError>) -> v1::HttpMatch {
+    let path = match given.method.as_ref().map(|method| path(&format!("{field}.method"), method)) {
+        None => http_match::Path::PathPrefix("/".to_owned()),
+        Some(Ok(path)) => path,
+        Some(Err(error)) => {
+            errors.push(error);
+            http_match::Path::ExactPath("/".to_owned())
+        }
+    };
+    let headers = values(&format!("{field}.headers"), given.headers.as_deref(), true, errors);
+    v1::HttpMatch { path: Some(path), method: "POST".to_owned(), headers, query_params: Vec::new() }
+}
+
+fn path(field: &str, given: &fields::GrpcMethodMatch) -> Result<http_match::Path, FieldError> {
+    let given_text = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    let (service, method) = (given_text(&given.service), given_text(&given.method));
+    if service.is_none() && method.is_none() {
+        return Err(FieldError::new(field, "names neither a service nor a method"));
+    }
+    match given.kind.as_deref().unwrap_or("Exact") {
+        "Exact" => {}
+        "RegularExpression" => {
+            let or_any = |text: Option<String>| text.unwrap_or_else(|| ANY.to_owned());
+            return Ok(http_match::Path::PathPattern(format!("/(?:{})/(?:{})", or_any(service), or_any(method))));
+        }
+        other => {
+            let reason = format!("{} is none of Exact, RegularExpression", quoted(other));
+            return Err(FieldError::new(format!("{field}.type"), reason));
+        }
+    }
+    for (name, text, is_dotted) in [("service", &service, true), ("method", &method, false)] {
+        if let Some(text) = text.as_deref().filter(|text| !is_name(text, is_dotted)) {
+            let reason = format!("{} is no name of a gRPC {name}", quoted(text));
+            return Err(FieldError::new(format!("{field}.{name}"), reason));
+        }
+    }
+    Ok(match (service, method) {
+        (Some(service), Some(method)) => http_match::Path::ExactPath(format!("/{service}/{method}")),
+        (Some(service), None) => http_match::Path::PathPrefix(format!("/{service}")),
+        (None, method) => http_match::Path::PathPattern(format!("/{ANY}/{}", method.unwrap_or_default())),
+    })
+}
+
+/// Names of Protocol Buffers: letters, digits and underscores, with dots between those of packages.
+fn is_name(text: &str, is_dotted: bool) -> bool {
+    text.chars().all(|one| one.is_ascii_alphanumeric() || one == '_' || (is_dotted && one == '.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        fixtures,
+        objects::Kind,
+        parse::{self, Finding},
+    };
+
+    fn text(rules: &str) -> String {
+        format!(
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: GRPCRoute\nmetadata: {{name: calls, namespace: demo}}\nspec:\n  \
+             parentRefs: [{{group: \"\", kind: Service, name: web}}]\n  rules:\n{rules}\n"
+        )
+    }
+
+    #[test]
+    fn calls_are_posts_of_their_paths() {
+        let rules = "  - matches:
+    - {method: {service: shop.Cart, method: Add}}
+    - {method: {service: shop.Cart}, headers: [{name: X-Who, value: me}]}
+    - {method: {method: Add}}
+    - {method: {type: RegularExpression, service: 'shop[.].*'}}
+    - {headers: [{name: x-a, type: RegularExpression, value: b+}]}
+  - {}
+";
+        let (name, object) = fixtures::objects(&text(rules)).pop().unwrap();
+        assert_eq!(name.kind, Kind::GrpcRoute);
+        let Object::HttpRoute(route) = object else { panic!("{object:?}") };
+        let paths: Vec<_> =
+            route.rules.iter().flat_map(|rule| &rule.matches).map(|one| one.path.clone().unwrap()).collect();
+        let expected = [
+            http_match::Path::ExactPath("/shop.Cart/Add".to_owned()),
+            http_match::Path::PathPrefix("/shop.Cart".to_owned()),
+            http_match::Path::PathPattern("/[^/]+/Add".to_owned()),
+            http_match::Path::PathPattern("/(?:shop[.].*)/(?:[^/]+)".to_owned()),
+            http_match::Path::PathPrefix("/".to_owned()),
+            http_match::Path::PathPrefix("/".to_owned()),
+        ];
+        assert_eq!(paths, expected);
+        assert!(route.rules.iter().flat_map(|rule| &rule.matches).all(|one| one.method == "POST"));
+        assert_eq!(route.rules[0].matches[1].headers.len(), 1);
+    }
+
+    #[test]
+    fn what_cannot_be_followed_is_refused_by_field() {
+        for (rule, field) in [
+            ("matches: [{method: {}}]", "spec.rules[0].matches[0].method"),
+            ("matches: [{method: {service: a/b}}]", "spec.rules[0].matches[0].method.service"),
+            ("matches: [{method: {method: 'a.b'}}]", "spec.rules[0].matches[0].method.method"),
+            ("matches: [{method: {type: Prefix, service: a}}]", "spec.rules[0].matches[0].method.type"),
+            ("matches: [{method: {type: RegularExpression, service: '('}}]", "spec.rules"),
+            ("mathces: []", "spec.rules[0].mathces"),
+            ("filters: [{type: URLRewrite, urlRewrite: {hostname: a}}]", "spec.rules[0].filters[0].type"),
+            ("backendRefs: [{name: web, port: 80, weight: -1}]", "spec.rules[0].backendRefs[0].weight"),
+        ] {
+            let parsed = parse::manifest("test.yaml", &text(&format!("  - {{{rule}}}")), &fixtures::options());
+            assert_eq!(parsed.objects, [], "{rule}");
+            let fields: Vec<&str> = parsed.findings.iter().map(|Finding { field, .. }| field.as_str()).collect();
+            assert_eq!(fields, [field], "{rule}: {:?}", parsed.findings);
+        }
+    }
+}
