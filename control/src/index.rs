@@ -240,7 +240,9 @@ impl Index {
             Kind::Pod => self.pods.len(),
             Kind::Service => self.services.len(),
             Kind::EndpointSlice => self.slices.len(),
-            Kind::HttpRoute | Kind::GrpcRoute => self.routes.keys().filter(|name| name.kind == kind).count(),
+            Kind::HttpRoute | Kind::GrpcRoute | Kind::PolicyHttpRoute => {
+                self.routes.keys().filter(|name| name.kind == kind).count()
+            }
             Kind::ServiceAccount => 0,
         }
     }

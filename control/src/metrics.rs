@@ -76,7 +76,7 @@ impl Metrics {
     /// Counts objects anew.
     pub fn objects(&self, index: &Index) {
         for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::ServiceAccount) {
-            self.objects.with_label_values(&[kind.as_str()]).set(whole(index.count(kind)));
+            self.objects.with_label_values(&[kind.shown()]).set(whole(index.count(kind)));
         }
     }
 

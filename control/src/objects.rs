@@ -31,11 +31,13 @@ pub enum Kind {
     HttpRoute,
     /// `gateway.networking.k8s.io/v1/GRPCRoute`
     GrpcRoute,
+    /// `policy.linkerd.io/v1beta3/HTTPRoute`, and the older ones, which have no other fields
+    PolicyHttpRoute,
 }
 
 impl Kind {
     /// All of them, in the order in which they are shown.
-    pub const ALL: [Kind; 7] = [
+    pub const ALL: [Kind; 8] = [
         Kind::Namespace,
         Kind::Pod,
         Kind::Service,
@@ -43,9 +45,10 @@ impl Kind {
         Kind::ServiceAccount,
         Kind::HttpRoute,
         Kind::GrpcRoute,
+        Kind::PolicyHttpRoute,
     ];
     /// Those that say where requests go.
-    pub const ROUTES: [Kind; 2] = [Kind::HttpRoute, Kind::GrpcRoute];
+    pub const ROUTES: [Kind; 3] = [Kind::HttpRoute, Kind::GrpcRoute, Kind::PolicyHttpRoute];
 
     /// As manifests write it.
     pub fn as_str(self) -> &'static str {
@@ -55,8 +58,24 @@ impl Kind {
             Kind::Service => "Service",
             Kind::EndpointSlice => "EndpointSlice",
             Kind::ServiceAccount => "ServiceAccount",
-            Kind::HttpRoute => "HTTPRoute",
+            Kind::HttpRoute | Kind::PolicyHttpRoute => "HTTPRoute",
             Kind::GrpcRoute => "GRPCRoute",
+        }
+    }
+
+    /// As it is shown: with the group where two have one name (`kubectl get httproute.policy.linkerd.io`).
+    pub fn shown(self) -> &'static str {
+        match self {
+            Kind::PolicyHttpRoute => "HTTPRoute.policy.linkerd.io",
+            _other => self.as_str(),
+        }
+    }
+
+    /// The version that is asked for; the API server converts.
+    pub fn version(self) -> &'static str {
+        match self {
+            Kind::PolicyHttpRoute => "v1beta3",
+            _other => "v1",
         }
     }
 
@@ -66,6 +85,7 @@ impl Kind {
             Kind::Namespace | Kind::Pod | Kind::Service | Kind::ServiceAccount => "",
             Kind::EndpointSlice => "discovery.k8s.io",
             Kind::HttpRoute | Kind::GrpcRoute => "gateway.networking.k8s.io",
+            Kind::PolicyHttpRoute => "policy.linkerd.io",
         }
     }
 
@@ -117,7 +137,7 @@ pub struct ObjectName {
 
 impl fmt::Display for ObjectName {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{} {}", self.kind.as_str(), self.name)
+        write!(formatter, "{} {}", self.kind.shown(), self.name)
     }
 }
 

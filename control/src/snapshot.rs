@@ -17,7 +17,7 @@ use weir_core::{
 
 use crate::{
     index::Index,
-    objects::{Name, Pod, PortSpec, Service, Settings},
+    objects::{Name, Pod, PortSpec, Service, ServicePort, Settings},
 };
 
 mod routes;
@@ -25,7 +25,7 @@ mod routes;
 mod tests;
 mod timeouts;
 
-pub(crate) use self::routes::{in_force, resolved};
+pub(crate) use self::routes::{InForce, resolved};
 
 // Fixed for ever: versions must be equal over restarts, or every node would be sent everything again.
 const VERSION_SEED: u64 = 0x7765_6972;
@@ -234,7 +234,7 @@ fn service_target(index: &Index, name: &Name, service: &Service, port: u16) -> O
         name: name.name.to_string(),
         port: port.into(),
         port_name: declared.name.to_string(),
-        protocol: declared.protocol.unwrap_or_else(|| annotated_protocol(index, name, service, declared)).into(),
+        protocol: protocol(index, name, service, declared).into(),
         endpoints: slices.iter().map(Name::to_string).collect(),
         local_only: service.local_only,
         http_routes: Vec::new(),
@@ -247,12 +247,11 @@ fn service_target(index: &Index, name: &Name, service: &Service, port: u16) -> O
     Some((target, slices))
 }
 
-fn annotated_protocol(
-    index: &Index,
-    name: &Name,
-    service: &Service,
-    port: &crate::objects::ServicePort,
-) -> v1::Protocol {
+/// What is spoken on a port of a service, as far as that is declared.
+pub(crate) fn protocol(index: &Index, name: &Name, service: &Service, port: &ServicePort) -> v1::Protocol {
+    if let Some(protocol) = port.protocol {
+        return protocol;
+    }
     let namespace = || index.namespace(&name.namespace).and_then(|namespace| namespace.settings.opaque_ports.as_ref());
     let Some(specs) = service.settings.opaque_ports.as_ref().or_else(namespace) else {
         return well_known_protocol(port.port);

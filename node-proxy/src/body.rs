@@ -31,7 +31,7 @@ use crate::{
     proxy::Worker,
     replay::Attempt,
     respond,
-    telemetry::{HttpSeries, RouteSeries},
+    telemetry::{Answered, HttpSeries, RouteSeries},
 };
 
 enum Kind {
@@ -214,7 +214,10 @@ impl Body {
     pub fn of_route(&mut self, status: u16, series: Arc<RouteSeries>, arrived: Instant) {
         match self.ends.last_mut().filter(|end| !end.done) {
             Some(end) => end.request = Some((series, arrived)),
-            None => series.ended(Some(status), None, arrived.elapsed()),
+            None => {
+                let grpc = self.ends.last().and_then(|end| end.grpc_status);
+                series.ended(Some(Answered { http: status, grpc }), None, arrived.elapsed());
+            }
         }
     }
 
@@ -447,7 +450,8 @@ impl ResponseEnd {
         if self.attempt.is_some() || self.request.is_some() {
             let now = Instant::now();
             for (series, began) in [&self.attempt, &self.request].into_iter().flatten() {
-                series.ended(Some(self.status), self.error, now.duration_since(*began));
+                let answered = Answered { http: self.status, grpc: self.grpc_status };
+                series.ended(Some(answered), self.error, now.duration_since(*began));
             }
         }
         if let Some(access) = self.access.take() {

@@ -38,7 +38,7 @@ pub use self::{
     families::metrics_reference,
     histogram::LATENCY_BOUNDS_MS,
     labels::{Direction, HttpLabels, TcpLabels, TlsLabel},
-    routes::{RetryEvent, RouteLabels, RouteSeries, ServiceRef},
+    routes::{Answered, RetryEvent, RouteLabels, RouteSeries, ServiceRef},
     series::{HttpSeries, TcpGuard, TcpSeries},
     state::{Capture, Certificate, NodeState},
     text::Format,

@@ -25,7 +25,7 @@ impl Index {
             Kind::Pod => self.set_pod(name, None, changed),
             Kind::Service => self.set_service(name, None, changed),
             Kind::EndpointSlice => self.set_slice(name, None, changed),
-            Kind::HttpRoute | Kind::GrpcRoute => self.set_route(object, None, changed),
+            Kind::HttpRoute | Kind::GrpcRoute | Kind::PolicyHttpRoute => self.set_route(object, None, changed),
             Kind::ServiceAccount => {}
         }
     }

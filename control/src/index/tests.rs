@@ -205,18 +205,20 @@ fn routes_stand_in_the_order_that_breaks_ties() {
 }
 
 #[test]
-fn routes_of_two_kinds_may_have_one_name() {
+fn routes_of_several_kinds_may_have_one_name() {
     let mut index = Index::default();
     let http = route("same", "demo", "  rules: []");
     let grpc = http.replace("HTTPRoute", "GRPCRoute");
+    let policy = http.replace("gateway.networking.k8s.io/v1", "policy.linkerd.io/v1beta3");
     upsert(&mut index, NAMESPACE);
     upsert(&mut index, &http);
     upsert(&mut index, &grpc);
+    upsert(&mut index, &policy);
     let kinds = |index: &Index| -> Vec<Kind> {
         index.routes_of(&Name::new("demo", "web")).iter().map(|(own, _)| own.kind).collect()
     };
     assert_eq!(kinds(&index), Kind::ROUTES);
-    assert_eq!(Kind::ROUTES.map(|kind| index.count(kind)), [1, 1]);
+    assert_eq!(Kind::ROUTES.map(|kind| index.count(kind)), [1, 1, 1]);
     removed(&mut index, Kind::HttpRoute, "same");
-    assert_eq!(kinds(&index), [Kind::GrpcRoute]);
+    assert_eq!(kinds(&index), [Kind::GrpcRoute, Kind::PolicyHttpRoute]);
 }

@@ -3,7 +3,7 @@
 //! Must never touch what other controllers say there, and never be written by a replica that does not lead.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     sync::Arc,
 };
 
@@ -14,6 +14,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 use tokio::time::{MissedTickBehavior, interval};
+use weir_api::v1;
 
 use super::{Failure, election::Leadership, watch, within};
 use crate::{
@@ -21,11 +22,14 @@ use crate::{
     limits,
     objects::{HttpRoute, Kind, Name, ObjectName, ParentRef},
     plane::Plane,
-    snapshot,
+    snapshot::{self, InForce},
 };
 
 /// `controllerName`: tells our entries from others'.
 const CONTROLLER: &str = "weir.mesh/control";
+
+/// The annotation that says so beside it.
+const OPAQUE_PORTS: &str = "config.linkerd.io/opaque-ports";
 
 /// One condition, but for when it began.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,13 +129,13 @@ fn wanted(plane: &Plane) -> BTreeMap<ObjectName, Said> {
 /// The route that a finding is about, if it is about one: as `ObjectName` is written.
 fn route_named(object: &str) -> Option<ObjectName> {
     let (kind, name) = object.split_once(' ')?;
-    let kind = Kind::ROUTES.into_iter().find(|route| route.as_str() == kind)?;
+    let kind = Kind::ROUTES.into_iter().find(|route| route.shown() == kind)?;
     let (namespace, name) = name.split_once('/')?;
     Some(ObjectName { kind, name: Name::new(namespace, name) })
 }
 
 /// Routes that nodes are told, by Service.
-type Told<'a> = HashMap<&'a Name, HashSet<&'a ObjectName>>;
+type Told<'a> = HashMap<&'a Name, InForce<'a>>;
 
 fn taken<'a>(index: &'a Index, told: &mut Told<'a>, name: &ObjectName, route: &'a HttpRoute) -> Said {
     let conditions = route.parents.iter().map(|parent| [accepted(index, told, name, parent), resolved(index, route)]);
@@ -139,25 +143,41 @@ fn taken<'a>(index: &'a Index, told: &mut Told<'a>, name: &ObjectName, route: &'
 }
 
 fn accepted<'a>(index: &'a Index, told: &mut Told<'a>, route: &ObjectName, parent: &'a ParentRef) -> Condition {
-    let none = |message: String| Some(("NoMatchingParent", message));
+    Condition { kind: "Accepted", trouble: refused(index, told, route, parent).err() }
+}
+
+/// Why nodes make nothing of a route on one of its parents: the reason, and words for people.
+fn refused<'a>(
+    index: &'a Index,
+    told: &mut Told<'a>,
+    route: &ObjectName,
+    parent: &'a ParentRef,
+) -> Result<(), (&'static str, String)> {
+    let no_parent = |message: String| Err(("NoMatchingParent", message));
     let name = &parent.service;
-    let mut is_told = || {
-        let all = || snapshot::in_force(index, name).into_iter().map(|(own, _route)| own).collect();
-        told.entry(name).or_insert_with(all).contains(route)
-    };
-    let trouble = match index.service(name) {
-        None => none(format!("Service {name} not found")),
-        Some(service) if service.addresses.is_empty() => none(format!("Service {name} has no ClusterIP")),
-        Some(service) if !service.ports.iter().any(|port| parent.is_for(port)) => {
-            none(format!("Service {name} has no such port"))
-        }
-        Some(_) if !is_told() => {
-            let message = "older routes of this namespace have as many matches or regular expressions as nodes take for one Service";
-            Some(("TooManyMatches", message.to_owned()))
-        }
-        Some(_) => None,
-    };
-    Condition { kind: "Accepted", trouble }
+    let Some(service) = index.service(name) else { return no_parent(format!("Service {name} not found")) };
+    if service.addresses.is_empty() {
+        return no_parent(format!("Service {name} has no ClusterIP"));
+    }
+    let ports: Vec<_> = service.ports.iter().filter(|port| parent.is_for(port)).collect();
+    if ports.is_empty() {
+        return no_parent(format!("Service {name} has no such port"));
+    }
+    let in_force = told.entry(name).or_insert_with(|| InForce::of(index, name));
+    if !in_force.is_told(route) {
+        let message =
+            "older routes of this namespace have as many matches or regular expressions as nodes take for one Service";
+        return Err(("TooManyMatches", message.to_owned()));
+    }
+    if ports.iter().all(|port| in_force.is_put_aside(route, port.port)) {
+        let message = format!("a GRPCRoute of this namespace has the ports of Service {name}");
+        return Err(("RouteReasonConflicted", message));
+    }
+    if ports.iter().all(|port| snapshot::protocol(index, name, service, port) == v1::Protocol::Opaque) {
+        let message = format!("the ports of Service {name} are declared opaque (appProtocol, {OPAQUE_PORTS})");
+        return Err(("UnsupportedProtocol", message));
+    }
+    Ok(())
 }
 
 fn resolved(index: &Index, route: &HttpRoute) -> Condition {

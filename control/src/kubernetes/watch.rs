@@ -24,8 +24,15 @@ use crate::{
 };
 
 /// Kinds that are watched; of service accounts nothing is read.
-pub(super) const KINDS: [Kind; 6] =
-    [Kind::Namespace, Kind::Pod, Kind::Service, Kind::EndpointSlice, Kind::HttpRoute, Kind::GrpcRoute];
+pub(super) const KINDS: [Kind; 7] = [
+    Kind::Namespace,
+    Kind::Pod,
+    Kind::Service,
+    Kind::EndpointSlice,
+    Kind::HttpRoute,
+    Kind::GrpcRoute,
+    Kind::PolicyHttpRoute,
+];
 
 /// What a watch says.
 #[derive(Debug)]
@@ -56,12 +63,12 @@ pub(super) fn all(client: &Client, options: &Options, items: &mpsc::Sender<Item>
 
 /// Where the API server has a kind.
 pub(super) fn resource(kind: Kind) -> ApiResource {
-    ApiResource::from_gvk(&GroupVersionKind::gvk(kind.group(), "v1", kind.as_str()))
+    ApiResource::from_gvk(&GroupVersionKind::gvk(kind.group(), kind.version(), kind.as_str()))
 }
 
 async fn follow(kind: Kind, client: Client, options: Options, items: mpsc::Sender<Item>) {
     let api: Api<DynamicObject> = Api::all_with(client, &resource(kind));
-    let mut events = pin!(events(api, Config::default(), kind.as_str(), kind.is_optional()));
+    let mut events = pin!(events(api, Config::default(), kind.shown(), kind.is_optional()));
     while let Some(event) = events.next().await {
         if items.send(Item { kind, news: news(kind, event, &options) }).await.is_err() {
             return;

@@ -170,7 +170,7 @@ fn not_read(file: &str, document: &Document<'_>, api_version: &str, kind: &str, 
 fn unnamed(file: &str, document: &Document<'_>, kind: Kind, parsed: &mut Parsed) {
     parsed.unnamed_refusal = true;
     let failure = Failure::of(FieldError::new("metadata.name", "missing"));
-    parsed.findings.push(failure.finding(file, document, Some(kind.as_str().to_owned())));
+    parsed.findings.push(failure.finding(file, document, Some(kind.shown().to_owned())));
 }
 
 fn take(file: &str, document: &Document<'_>, name: ObjectName, outcome: Outcome<Failure>, parsed: &mut Parsed) {
@@ -245,7 +245,7 @@ where
             typed::<fields::Plain, D>(source()).map_err(one)?;
             Ok(Some((Object::ServiceAccount, Vec::new())))
         }
-        Kind::HttpRoute => {
+        Kind::HttpRoute | Kind::PolicyHttpRoute => {
             let parents = typed::<fields::RouteParents, D>(source()).map_err(one)?;
             if !routes::is_ours(&parents) {
                 return Ok(None);

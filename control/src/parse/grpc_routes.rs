@@ -1,9 +1,9 @@
-//! GRPCRoutes, read as the HTTPRoutes that they amount to: a call is a POST of `/service/method`. Must never drop a condition or filter of a
-//! rule: a route that cannot be followed as it is written is refused whole.
+//! GRPCRoutes, read as HTTPRoutes whose matches are of calls. Must never drop a condition or filter of a rule: a route that cannot be followed
+//! as it is written is refused whole.
 
 use std::sync::Arc;
 
-use weir_api::v1::{self, http_match};
+use weir_api::v1::{self, grpc_method, http_match};
 use weir_core::timeouts::Timeouts;
 
 use super::{
@@ -15,8 +15,6 @@ use super::{
 };
 use crate::objects::{HttpRoute, Object, RouteRule};
 
-/// Any service, or any method of one.
-const ANY: &str = "[^/]+";
 /// What may be done to a call; the others are for requests that are not gRPC.
 const FILTERS: [&str; 2] = ["RequestHeaderModifier", "ResponseHeaderModifier"];
 
@@ -40,7 +38,7 @@ pub(super) fn grpc_route(given: &fields::GrpcRoute) -> Outcome<FieldError> {
         hostnames: spec.hostnames.clone().unwrap_or_default(),
         rules,
         timeouts: timeouts::annotated(annotations, &mut errors),
-        retry: retry::annotated(annotations, &mut errors),
+        retry: retry::annotated_of_calls(annotations, &mut errors),
     };
     if errors.is_empty() {
         errors.extend(refused_by_nodes(&route));
@@ -61,42 +59,32 @@ fn rule(namespace: &str, at: usize, given: &fields::GrpcRouteRule, errors: &mut 
     if matches.is_empty() {
         matches.push(call(&field, &fields::GrpcRouteMatch::default(), errors));
     }
-    only_for_calls(&field, given.filters.as_deref(), errors);
-    let filters = filters(&field, given.filters.as_deref(), false, errors);
+    let filters = filters(&field, given.filters.as_deref(), &FILTERS, false, errors);
     let mut backends = Vec::new();
     for (at, given) in given.backend_refs.iter().flatten().enumerate() {
-        let field = format!("{field}.backendRefs[{at}]");
-        only_for_calls(&field, given.filters.as_deref(), errors);
-        backends.push(backend(namespace, &field, given, false, errors));
+        backends.push(backend(namespace, &format!("{field}.backendRefs[{at}]"), given, &FILTERS, false, errors));
     }
     let backends = Some(backends).filter(|backends| !backends.is_empty());
     RouteRule { matches, filters, backends, timeouts: Timeouts::default(), retry: None }
 }
 
-fn only_for_calls(field: &str, given: Option<&[fields::HttpRouteFilter]>, errors: &mut Vec<FieldError>) {
-    for (at, filter) in given.unwrap_or_default().iter().enumerate() {
-        if !FILTERS.contains(&filter.kind.as_str()) {
-            let reason = format!("{} is not supported; {} are", quoted(&filter.kind), FILTERS.join(", "));
-            errors.push(FieldError::new(format!("{field}.filters[{at}].type"), reason));
-        }
+/// Conditions on one call.
+fn call(field: &str, given: &fields::GrpcRouteMatch, errors: &mut Vec<FieldError>) -> v1::HttpMatch {
+    let named = given.method.as_ref().map(|given| method(&format!("{field}.method"), given));
+    let named = named.transpose().unwrap_or_else(|error| {
+        errors.push(error);
+        None
+    });
+    let headers = values(&format!("{field}.headers"), given.headers.as_deref(), true, errors);
+    v1::HttpMatch {
+        path: Some(http_match::Path::GrpcMethod(named.unwrap_or_default())),
+        method: String::new(),
+        headers,
+        query_params: Vec::new(),
     }
 }
 
-/// Conditions on one call.
-fn call(field: &str, given: &fields::GrpcRouteMatch, errors: &mut Vec<FieldError>) -> v1::HttpMatch {
-    let path = match given.method.as_ref().map(|method| path(&format!("{field}.method"), method)) {
-        None => http_match::Path::PathPrefix("/".to_owned()),
-        Some(Ok(path)) => path,
-        Some(Err(error)) => {
-            errors.push(error);
-            http_match::Path::ExactPath("/".to_owned())
-        }
-    };
-    let headers = values(&format!("{field}.headers"), given.headers.as_deref(), true, errors);
-    v1::HttpMatch { path: Some(path), method: "POST".to_owned(), headers, query_params: Vec::new() }
-}
-
-fn path(field: &str, given: &fields::GrpcMethodMatch) -> Result<http_match::Path, FieldError> {
+fn method(field: &str, given: &fields::GrpcMethodMatch) -> Result<v1::GrpcMethod, FieldError> {
     let given_text = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
     let (service, method) = (given_text(&given.service), given_text(&given.method));
     if service.is_none() && method.is_none() {
@@ -105,8 +93,10 @@ fn path(field: &str, given: &fields::GrpcMethodMatch) -> Result<http_match::Path
     match given.kind.as_deref().unwrap_or("Exact") {
         "Exact" => {}
         "RegularExpression" => {
-            let or_any = |text: Option<String>| text.unwrap_or_else(|| ANY.to_owned());
-            return Ok(http_match::Path::PathPattern(format!("/(?:{})/(?:{})", or_any(service), or_any(method))));
+            return Ok(v1::GrpcMethod {
+                service: service.map(grpc_method::Service::ServicePattern),
+                method: method.map(grpc_method::Method::MethodPattern),
+            });
         }
         other => {
             let reason = format!("{} is none of Exact, RegularExpression", quoted(other));
@@ -119,10 +109,9 @@ fn path(field: &str, given: &fields::GrpcMethodMatch) -> Result<http_match::Path
             return Err(FieldError::new(format!("{field}.{name}"), reason));
         }
     }
-    Ok(match (service, method) {
-        (Some(service), Some(method)) => http_match::Path::ExactPath(format!("/{service}/{method}")),
-        (Some(service), None) => http_match::Path::PathPrefix(format!("/{service}")),
-        (None, method) => http_match::Path::PathPattern(format!("/{ANY}/{}", method.unwrap_or_default())),
+    Ok(v1::GrpcMethod {
+        service: service.map(grpc_method::Service::ExactService),
+        method: method.map(grpc_method::Method::ExactMethod),
     })
 }
 
@@ -148,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_are_posts_of_their_paths() {
+    fn calls_have_names_patterns_and_headers() {
         let rules = "  - matches:
     - {method: {service: shop.Cart, method: Add}}
     - {method: {service: shop.Cart}, headers: [{name: X-Who, value: me}]}
@@ -160,19 +149,27 @@ mod tests {
         let (name, object) = fixtures::objects(&text(rules)).pop().unwrap();
         assert_eq!(name.kind, Kind::GrpcRoute);
         let Object::HttpRoute(route) = object else { panic!("{object:?}") };
-        let paths: Vec<_> =
-            route.rules.iter().flat_map(|rule| &rule.matches).map(|one| one.path.clone().unwrap()).collect();
-        let expected = [
-            http_match::Path::ExactPath("/shop.Cart/Add".to_owned()),
-            http_match::Path::PathPrefix("/shop.Cart".to_owned()),
-            http_match::Path::PathPattern("/[^/]+/Add".to_owned()),
-            http_match::Path::PathPattern("/(?:shop[.].*)/(?:[^/]+)".to_owned()),
-            http_match::Path::PathPrefix("/".to_owned()),
-            http_match::Path::PathPrefix("/".to_owned()),
-        ];
-        assert_eq!(paths, expected);
-        assert!(route.rules.iter().flat_map(|rule| &rule.matches).all(|one| one.method == "POST"));
+        let named: Vec<_> = route.rules.iter().flat_map(|rule| &rule.matches).map(|one| one.path.clone()).collect();
+        let expected = |service, method| Some(http_match::Path::GrpcMethod(v1::GrpcMethod { service, method }));
+        let cart = || Some(grpc_method::Service::ExactService("shop.Cart".to_owned()));
+        let add = || Some(grpc_method::Method::ExactMethod("Add".to_owned()));
+        let pattern = Some(grpc_method::Service::ServicePattern("shop[.].*".to_owned()));
+        let [both, service, method] = [(cart(), add()), (cart(), None), (None, add())].map(|(s, m)| expected(s, m));
+        assert_eq!(named, [both, service, method, expected(pattern, None), expected(None, None), expected(None, None)]);
         assert_eq!(route.rules[0].matches[1].headers.len(), 1);
+    }
+
+    #[test]
+    fn what_is_sent_again_is_said_by_codes() {
+        let annotated = |annotation: &str| {
+            let text =
+                text("  - {}").replace("namespace: demo", &format!("namespace: demo, annotations: {{{annotation}}}"));
+            let (_, object) = fixtures::objects(&text).pop().unwrap();
+            let Object::HttpRoute(route) = object else { panic!("{object:?}") };
+            route.retry.clone()
+        };
+        assert_eq!(annotated("retry.linkerd.io/http: 5xx"), None);
+        assert_eq!(annotated("retry.linkerd.io/grpc: internal").unwrap().codes, [13]);
     }
 
     #[test]
@@ -183,8 +180,10 @@ mod tests {
             ("matches: [{method: {method: 'a.b'}}]", "spec.rules[0].matches[0].method.method"),
             ("matches: [{method: {type: Prefix, service: a}}]", "spec.rules[0].matches[0].method.type"),
             ("matches: [{method: {type: RegularExpression, service: '('}}]", "spec.rules"),
+            ("matches: [{method: {type: RegularExpression, service: 'a)', method: '(b'}}]", "spec.rules"),
             ("mathces: []", "spec.rules[0].mathces"),
             ("filters: [{type: URLRewrite, urlRewrite: {hostname: a}}]", "spec.rules[0].filters[0].type"),
+            ("filters: [{type: ExtensionRef}]", "spec.rules[0].filters[0].type"),
             ("backendRefs: [{name: web, port: 80, weight: -1}]", "spec.rules[0].backendRefs[0].weight"),
         ] {
             let parsed = parse::manifest("test.yaml", &text(&format!("  - {{{rule}}}")), &fixtures::options());

@@ -30,6 +30,18 @@ pub(super) fn annotated(
         let ranges = text.split(',').map(status_range).collect::<Result<Vec<_>, _>>()?;
         merged(ranges)
     });
+    read_all(read, statuses)
+}
+
+/// The same of a GRPCRoute, on which Linkerd does not read what is about HTTP's statuses.
+pub(super) fn annotated_of_calls(
+    annotations: Option<&BTreeMap<String, String>>,
+    errors: &mut Vec<FieldError>,
+) -> Option<v1::Retry> {
+    read_all(Annotations::new(annotations?, errors), None)
+}
+
+fn read_all(mut read: Annotations<'_>, statuses: Option<Vec<v1::StatusRange>>) -> Option<v1::Retry> {
     let codes = read.read(GRPC, |text| text.split(',').map(code).collect::<Result<Vec<_>, _>>());
     let limit = read.read(LIMIT, |text| attempts(text.trim().parse().ok(), text));
     let timeout = read.read(TIMEOUT, timeouts::linkerd);

@@ -7,6 +7,9 @@ use weir_api::v1::{self, http_filter::Filter, http_match, path_modifier, value_m
 use super::{FieldError, convert::Outcome, fields, quoted, retry, timeouts};
 use crate::objects::{HttpRoute, Invalid, Name, Object, ParentRef, RouteBackend, RouteRule};
 
+/// What may be done to requests of an HTTPRoute.
+const FILTERS: [&str; 4] = ["RequestHeaderModifier", "ResponseHeaderModifier", "RequestRedirect", "URLRewrite"];
+
 /// Whether a route has a Service as a parent: all others are somebody else's.
 pub(super) fn is_ours(route: &fields::RouteParents) -> bool {
     route.spec.parent_refs.iter().flatten().any(is_service)
@@ -83,11 +86,13 @@ fn rule(namespace: &str, at: usize, given: &fields::HttpRouteRule, errors: &mut 
         matches.push(http_match(&field, &fields::HttpRouteMatch::default(), errors));
     }
     let is_one_prefix = matches!(&*matches, [one] if matches!(one.path, Some(http_match::Path::PathPrefix(_))));
-    let filters = filters(&field, given.filters.as_deref(), is_one_prefix, errors);
+    let filters = filters(&field, given.filters.as_deref(), &FILTERS, is_one_prefix, errors);
     let backends = given.backend_refs.as_ref().map(|backends| {
         let each = backends.iter().enumerate();
-        each.map(|(at, given)| backend(namespace, &format!("{field}.backendRefs[{at}]"), given, is_one_prefix, errors))
-            .collect::<Vec<_>>()
+        let each = each.map(|(at, given)| {
+            backend(namespace, &format!("{field}.backendRefs[{at}]"), given, &FILTERS, is_one_prefix, errors)
+        });
+        each.collect::<Vec<_>>()
     });
     let backends = backends.filter(|backends| !backends.is_empty());
     let timeouts = timeouts::of_rule(&field, given.timeouts.as_ref(), errors);
@@ -151,13 +156,14 @@ pub(super) fn values(
 pub(super) fn filters(
     field: &str,
     given: Option<&[fields::HttpRouteFilter]>,
+    allowed: &[&str],
     is_one_prefix: bool,
     errors: &mut Vec<FieldError>,
 ) -> Vec<v1::HttpFilter> {
     let mut filters = Vec::new();
     for (at, given) in given.unwrap_or_default().iter().enumerate() {
         let field = format!("{field}.filters[{at}]");
-        match filter(&field, given, is_one_prefix) {
+        match filter(&field, given, allowed, is_one_prefix) {
             Ok(filter) => filters.push(v1::HttpFilter { filter: Some(filter) }),
             Err(error) => errors.push(error),
         }
@@ -165,9 +171,15 @@ pub(super) fn filters(
     filters
 }
 
-fn filter(field: &str, given: &fields::HttpRouteFilter, is_one_prefix: bool) -> Result<Filter, FieldError> {
+fn filter(
+    field: &str,
+    given: &fields::HttpRouteFilter,
+    allowed: &[&str],
+    is_one_prefix: bool,
+) -> Result<Filter, FieldError> {
     let missing = |name: &str| FieldError::new(format!("{field}.{name}"), "missing: `type` asks for it");
-    match given.kind.as_str() {
+    let kind = allowed.iter().find(|allowed| **allowed == given.kind);
+    match kind.copied().unwrap_or_default() {
         "RequestHeaderModifier" => {
             let given = given.request_header_modifier.as_ref().ok_or_else(|| missing("requestHeaderModifier"))?;
             Ok(Filter::RequestHeaders(modifier(given)))
@@ -199,11 +211,8 @@ fn filter(field: &str, given: &fields::HttpRouteFilter, is_one_prefix: bool) -> 
                 path: path(&format!("{field}.urlRewrite.path"), given.path.as_ref(), is_one_prefix)?,
             }))
         }
-        other => {
-            let reason = format!(
-                "{} is not supported; RequestHeaderModifier, ResponseHeaderModifier, RequestRedirect, URLRewrite are",
-                quoted(other)
-            );
+        _other => {
+            let reason = format!("{} is not supported; {} are", quoted(&given.kind), allowed.join(", "));
             Err(FieldError::new(format!("{field}.type"), reason))
         }
     }
@@ -247,6 +256,7 @@ pub(super) fn backend(
     namespace: &str,
     field: &str,
     given: &fields::BackendRef,
+    allowed: &[&str],
     is_one_prefix: bool,
     errors: &mut Vec<FieldError>,
 ) -> RouteBackend {
@@ -267,7 +277,7 @@ pub(super) fn backend(
             }
         }
     };
-    RouteBackend { weight, filters: filters(field, given.filters.as_deref(), is_one_prefix, errors), target }
+    RouteBackend { weight, filters: filters(field, given.filters.as_deref(), allowed, is_one_prefix, errors), target }
 }
 
 /// What nodes would say: regular expressions, names, statuses.

@@ -1,7 +1,7 @@
 //! The routes of a port, as nodes are told them. Must never leave a backend out: its share would go elsewhere.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -11,31 +11,60 @@ use weir_core::route::Size;
 use super::{service_target, timeouts};
 use crate::{
     index::Index,
-    objects::{HttpRoute, Name, ObjectName, RouteBackend, RouteRule},
+    objects::{HttpRoute, Kind, Name, ObjectName, RouteBackend, RouteRule},
 };
 
 /// Routes attached to a port of a service, and all slices that the port then refers to: `own`, and those of backends.
 pub(super) fn attached(index: &Index, service: &Name, port: u16, own: Vec<Name>) -> (Vec<v1::HttpRoute>, Vec<Name>) {
     let mut slices: BTreeSet<Name> = own.into_iter().collect();
-    let routes = in_force(index, service).into_iter().filter(|(_, route)| is_attached(index, route, service, port));
+    let in_force = InForce::of(index, service);
+    let routes = in_force
+        .routes
+        .iter()
+        .filter(|(name, route)| is_attached(index, route, service, port) && !in_force.is_put_aside(name, port));
     let routes = routes.map(|(name, route)| http_route(index, service, name, route, &mut slices)).collect();
     (routes, slices.into_iter().collect())
 }
 
 /// Routes of a service that nodes are told: of each namespace the oldest, as many as are compiled for the clients that they hold for. One
 /// namespace must not be able to make nodes refuse what another one says.
-pub(crate) fn in_force<'a>(index: &'a Index, service: &Name) -> Vec<(&'a ObjectName, &'a Arc<HttpRoute>)> {
-    let mut sizes: HashMap<&str, Size> = HashMap::new();
-    let mut routes = index.routes_of(service);
-    routes.retain(|(name, route)| {
-        let held = sizes.entry(&name.name.namespace).or_default();
-        let size = held.and(route.size());
-        if size.fits() {
-            *held = size;
+pub(crate) struct InForce<'a> {
+    routes: Vec<(&'a ObjectName, &'a Arc<HttpRoute>)>,
+    names: HashSet<&'a ObjectName>,
+    /// Namespaces and ports with a GRPCRoute.
+    calls: HashSet<(&'a str, u16)>,
+}
+
+impl<'a> InForce<'a> {
+    pub(crate) fn of(index: &'a Index, service: &Name) -> InForce<'a> {
+        let mut sizes: HashMap<&str, Size> = HashMap::new();
+        let mut routes = index.routes_of(service);
+        routes.retain(|(name, route)| {
+            let held = sizes.entry(&name.name.namespace).or_default();
+            let size = held.and(route.size());
+            if size.fits() {
+                *held = size;
+            }
+            size.fits()
+        });
+        let ports = index.service(service).map(|service| service.ports.as_slice()).unwrap_or_default();
+        let mut calls = HashSet::new();
+        for (name, route) in routes.iter().filter(|(name, _route)| name.kind == Kind::GrpcRoute) {
+            let attached = ports.iter().filter(|port| is_attached(index, route, service, port.port));
+            calls.extend(attached.map(|port| (&*name.name.namespace, port.port)));
         }
-        size.fits()
-    });
-    routes
+        InForce { names: routes.iter().map(|(name, _route)| *name).collect(), routes, calls }
+    }
+
+    pub(crate) fn is_told(&self, route: &ObjectName) -> bool {
+        self.names.contains(route)
+    }
+
+    /// Whether a GRPCRoute of the same namespace has the port: routes of the more specific kind stand instead of the others (Gateway API's
+    /// GEP-1294), for those clients for whom they hold.
+    pub(crate) fn is_put_aside(&self, route: &ObjectName, port: u16) -> bool {
+        route.kind != Kind::GrpcRoute && self.calls.contains(&(&*route.name.namespace, port))
+    }
 }
 
 fn is_attached(index: &Index, route: &HttpRoute, service: &Name, port: u16) -> bool {

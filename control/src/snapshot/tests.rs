@@ -155,6 +155,23 @@ fn routes_come_with_the_port_that_they_are_attached_to() {
     }
 }
 
+/// Of each namespace by itself, and port by port.
+#[test]
+fn a_grpc_route_puts_http_routes_of_its_port_aside() {
+    let two = SERVICE.replace("  ports:\n", "  ports:\n  - {name: other, port: 81}\n");
+    let http = route("same", "demo", "");
+    let grpc = route("calls", "demo", "").replace("HTTPRoute", "GRPCRoute");
+    let grpc = grpc.replace("namespace: demo}]", "namespace: demo, port: 80}]");
+    let index = index(&[&two, &http, &grpc, &route("own", "elsewhere", "")]);
+    for (port, expected) in [(80, ["GRPCRoute calls", "HTTPRoute own"]), (81, ["HTTPRoute own", "HTTPRoute same"])] {
+        let found = service(destination(&index, format!("10.96.0.1:{port}").parse().unwrap()).0).http_routes;
+        let objects = found.iter().filter_map(|route| route.object.as_ref());
+        let mut shown: Vec<String> = objects.map(|object| format!("{} {}", object.kind, object.name)).collect();
+        shown.sort();
+        assert_eq!(shown, expected, "{port}");
+    }
+}
+
 #[test]
 fn one_namespace_cannot_crowd_out_anothers_routes() {
     let rules = |patterns: usize| {

@@ -51,6 +51,30 @@ pub fn status(fields: &HeaderMap) -> Option<u32> {
     fields.get("grpc-status")?.to_str().ok()?.parse().ok()
 }
 
+/// gRPC's name of a status code; what is none, or missing, is UNKNOWN (gRPC's statuscodes.md).
+pub fn code_name(code: Option<u16>) -> &'static str {
+    const NAMES: [&str; 17] = [
+        "OK",
+        "CANCELLED",
+        "UNKNOWN",
+        "INVALID_ARGUMENT",
+        "DEADLINE_EXCEEDED",
+        "NOT_FOUND",
+        "ALREADY_EXISTS",
+        "PERMISSION_DENIED",
+        "RESOURCE_EXHAUSTED",
+        "FAILED_PRECONDITION",
+        "ABORTED",
+        "OUT_OF_RANGE",
+        "UNIMPLEMENTED",
+        "INTERNAL",
+        "UNAVAILABLE",
+        "DATA_LOSS",
+        "UNAUTHENTICATED",
+    ];
+    code.and_then(|code| NAMES.get(usize::from(code))).copied().unwrap_or("UNKNOWN")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,6 +123,12 @@ mod tests {
             assert_eq!(headers["grpc-timeout"], expected);
             assert!(timeout(&headers).unwrap() <= left);
         }
+    }
+
+    #[test]
+    fn names_of_codes() {
+        assert_eq!([0, 5, 16, 17].map(|code| code_name(Some(code))), ["OK", "NOT_FOUND", "UNAUTHENTICATED", "UNKNOWN"]);
+        assert_eq!(code_name(None), "UNKNOWN");
     }
 
     #[test]

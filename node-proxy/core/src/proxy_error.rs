@@ -45,6 +45,9 @@ pub enum ProxyError {
     /// The request's rule can be followed no further.
     #[error("the route's backend is missing or invalid")]
     BackendInvalid,
+    /// The same of a GRPCRoute (Gateway API, GRPCRouteRule `backendRefs`: UNAVAILABLE).
+    #[error("the GRPCRoute's backend is missing or invalid")]
+    CallBackendInvalid,
     /// The server is not who was required.
     #[error("the server's identity is not the required one")]
     IdentityRequired,
@@ -55,7 +58,7 @@ pub enum ProxyError {
 
 impl ProxyError {
     /// All of them, for tables and tests.
-    pub const ALL: [ProxyError; 17] = [
+    pub const ALL: [ProxyError; 18] = [
         ProxyError::FailFast,
         ProxyError::LoadShed,
         ProxyError::ConnectFailed,
@@ -71,6 +74,7 @@ impl ProxyError {
         ProxyError::Unauthorized(Denial::OutsideCluster),
         ProxyError::NoRoute,
         ProxyError::BackendInvalid,
+        ProxyError::CallBackendInvalid,
         ProxyError::IdentityRequired,
         ProxyError::Loop,
     ];
@@ -83,7 +87,7 @@ impl ProxyError {
             ProxyError::ConnectFailed | ProxyError::UpstreamBroken | ProxyError::IdentityRequired => 502,
             ProxyError::Unauthorized(_) => 403,
             ProxyError::NoRoute => 404,
-            ProxyError::BackendInvalid => 500,
+            ProxyError::BackendInvalid | ProxyError::CallBackendInvalid => 500,
             ProxyError::Loop => 508,
         }
     }
@@ -96,6 +100,7 @@ impl ProxyError {
             | ProxyError::Unresolved
             | ProxyError::ConnectFailed
             | ProxyError::UpstreamBroken
+            | ProxyError::CallBackendInvalid
             | ProxyError::IdentityRequired => 14,
             ProxyError::Unauthorized(_) => 7,
             ProxyError::NoRoute => 5,
@@ -114,7 +119,7 @@ impl ProxyError {
             ProxyError::Timeout(limit) => limit.as_str(),
             ProxyError::Unauthorized(_) => "unauthorized",
             ProxyError::NoRoute => "no route",
-            ProxyError::BackendInvalid => "invalid backend",
+            ProxyError::BackendInvalid | ProxyError::CallBackendInvalid => "invalid backend",
             ProxyError::IdentityRequired => "identity required",
             ProxyError::Loop => "gateway loop",
         }
@@ -129,9 +134,11 @@ impl ProxyError {
             | ProxyError::UpstreamBroken
             | ProxyError::Timeout(_)
             | ProxyError::IdentityRequired => Blame::Upstream,
-            ProxyError::LoadShed | ProxyError::Unresolved | ProxyError::BackendInvalid | ProxyError::Loop => {
-                Blame::Local
-            }
+            ProxyError::LoadShed
+            | ProxyError::Unresolved
+            | ProxyError::BackendInvalid
+            | ProxyError::CallBackendInvalid
+            | ProxyError::Loop => Blame::Local,
         }
     }
 
@@ -143,7 +150,8 @@ impl ProxyError {
             | ProxyError::ConnectFailed
             | ProxyError::Unresolved
             | ProxyError::NoRoute
-            | ProxyError::BackendInvalid => true,
+            | ProxyError::BackendInvalid
+            | ProxyError::CallBackendInvalid => true,
             ProxyError::UpstreamBroken
             | ProxyError::Timeout(_)
             | ProxyError::Unauthorized(_)
@@ -167,6 +175,7 @@ mod tests {
             (ProxyError::Unauthorized(Denial::Nobody), 403, 7),
             (ProxyError::NoRoute, 404, 5),
             (ProxyError::BackendInvalid, 500, 9),
+            (ProxyError::CallBackendInvalid, 500, 14),
             (ProxyError::Loop, 508, 10),
         ] {
             assert_eq!((error.http_status(), error.grpc_code()), (http, grpc), "{error}");

@@ -103,6 +103,7 @@ impl Retry {
             | ProxyError::Unauthorized(_)
             | ProxyError::NoRoute
             | ProxyError::BackendInvalid
+            | ProxyError::CallBackendInvalid
             | ProxyError::IdentityRequired
             | ProxyError::Loop => false,
         }

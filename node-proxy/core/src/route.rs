@@ -1,7 +1,8 @@
-//! Which rule a request falls under: Gateway API's HTTPRoutes, compiled so that the cost of a request does not grow with their number.
+//! Which rule a request falls under: Gateway API's HTTPRoutes and GRPCRoutes, compiled so that the cost of a request does not grow with their number.
 //!
 //! Must never choose by anything but the request and the precedence that Gateway API lays down: two nodes agree.
 
+mod calls;
 mod convert;
 mod filter;
 mod hostname;
@@ -16,6 +17,7 @@ mod tests;
 use http::{HeaderMap, Method};
 
 pub use self::{
+    calls::CallMatch,
     convert::{Size, routes, services},
     filter::{Filter, HeaderModifier, PathModifier, Redirect, Rewrite},
     hostname::Hostname,

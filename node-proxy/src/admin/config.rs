@@ -1,10 +1,7 @@
 //! `/config`: effective configuration and state for people and scripts. Must never hold a private key.
 
 use serde_json::{Value, json};
-use weir_core::{
-    route::ObjectRef,
-    snapshot::{Destination, Endpoint, PodRef, Target, Workload},
-};
+use weir_core::snapshot::{Destination, Endpoint, PodRef, Target, Workload};
 
 use super::LogLevel;
 use crate::telemetry::NodeState;
@@ -45,7 +42,7 @@ pub(super) fn effective(state: &dyn NodeState, log_level: &LogLevel) -> Value {
             "port": service.port,
             "protocol": format!("{:?}", service.protocol),
             "endpoints": service.endpoints.iter().map(|each| endpoint(each)).collect::<Vec<_>>(),
-            "routes": service.routes.iter().flat_map(|routes| routes.objects()).map(ObjectRef::to_string).collect::<Vec<_>>(),
+            "routes": service.routes.iter().flat_map(|routes| routes.objects()).map(|route| format!("{} {route}", route.kind)).collect::<Vec<_>>(),
         }),
         Target::Pod(pod) => json!({ "address": destination.address, "pod": endpoint(pod) }),
         Target::Unknown => json!({ "address": destination.address, "unknown": true }),

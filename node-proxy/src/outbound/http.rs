@@ -65,7 +65,7 @@ struct Current {
     destination: Arc<Destination>,
     generation: u64,
     routes: Vec<Arc<Route>>,
-    /// Series of the HTTPRoutes that decided.
+    /// Series of the routes that decided.
     decided: Vec<(Option<Arc<ObjectRef>>, Arc<RouteSeries>)>,
 }
 
@@ -85,7 +85,7 @@ pub(super) struct Route {
     service: Option<ServiceName>,
     authority: Option<HeaderValue>,
     pub(super) series: Arc<HttpSeries>,
-    /// The HTTPRoute that decided so.
+    /// The route that decided so.
     decided: Option<Arc<ObjectRef>>,
     /// Where its attempts are counted; none where no service was dialled.
     pub(super) attempts: Option<Arc<RouteSeries>>,
@@ -337,7 +337,7 @@ impl Outbound {
         route
     }
 
-    /// Where a request is counted for the HTTPRoute that decided, if a Service was dialled and it has one for the request or none at all.
+    /// Where a request is counted for the route that decided, if a Service was dialled and it has one for the request or none at all.
     fn route_series(
         &self,
         destination: &Destination,

@@ -47,15 +47,21 @@ pub(super) fn routed(client: &Client, destination: &Destination, request: &Reque
     let now = client.worker.shared.now();
     let is_ready = |backend: usize| service.backends.get(backend).is_some_and(|backend| backend.is_available(now));
     let decision = route::decide(table, &facts, service.port, fastrand::u64(..), is_ready);
-    Decided { route: decision.route, routing: followed(service, decision.routed) }
+    let routing = followed(service, decision.route.as_deref(), decision.routed);
+    Decided { route: decision.route, routing }
 }
 
-fn followed(service: &ServiceTarget, routed: Routed) -> Result<Routing, ProxyError> {
+fn followed(service: &ServiceTarget, route: Option<&ObjectRef>, routed: Routed) -> Result<Routing, ProxyError> {
+    let invalid = if route.is_some_and(ObjectRef::is_of_calls) {
+        ProxyError::CallBackendInvalid
+    } else {
+        ProxyError::BackendInvalid
+    };
     match routed {
         Routed::NoRoute => Err(ProxyError::NoRoute),
         Routed::Broken(reason) => {
             tracing::debug!(%reason, service = %service.name, "a route has no backend for a request");
-            Err(ProxyError::BackendInvalid)
+            Err(invalid)
         }
         Routed::Redirect(status, location) => {
             let mut response = Response::new(Body::empty());
@@ -66,7 +72,7 @@ fn followed(service: &ServiceTarget, routed: Routed) -> Result<Routing, ProxyErr
         }
         Routed::Forward(forward) => {
             let backend = match forward.service() {
-                Some(index) => Some(service.backends.get(index).ok_or(ProxyError::BackendInvalid)?),
+                Some(index) => Some(service.backends.get(index).ok_or(invalid)?),
                 None => None,
             };
             Ok(Routing::To(backend.map(Arc::clone), forward))

@@ -46,28 +46,58 @@ static TCP: [(&Family, Write<TcpSeries>); 7] = [
     }),
 ];
 
-static ROUTES: [(&Family, Write<RouteSeries>); 6] = [
-    (&families::ROUTE_STATUSES, write_endings),
-    (&families::ROUTE_DURATION, write_durations),
-    (&families::ROUTE_RETRIES, |text, family, labels, series| {
-        text.sample(family, labels, &[], series.retries(RetryEvent::Request));
-    }),
-    (&families::ROUTE_RETRY_SUCCESSES, |text, family, labels, series| {
-        text.sample(family, labels, &[], series.retries(RetryEvent::Success));
-    }),
-    (&families::ROUTE_RETRY_LIMIT, |text, family, labels, series| {
-        text.sample(family, labels, &[], series.retries(RetryEvent::LimitExceeded));
-    }),
-    (&families::ROUTE_RETRY_OVERFLOW, |text, family, labels, series| {
-        text.sample(family, labels, &[], series.retries(RetryEvent::Overflow));
-    }),
-];
+static ROUTES: [(&Family, Write<RouteSeries>); 6] = of_routes([
+    &families::ROUTE_STATUSES,
+    &families::ROUTE_DURATION,
+    &families::ROUTE_RETRIES,
+    &families::ROUTE_RETRY_SUCCESSES,
+    &families::ROUTE_RETRY_LIMIT,
+    &families::ROUTE_RETRY_OVERFLOW,
+]);
 
-static BACKENDS: [(&Family, Write<RouteSeries>); 3] = [
-    (&families::BACKEND_REQUESTS, |text, family, labels, series| text.sample(family, labels, &[], series.requests())),
-    (&families::BACKEND_STATUSES, write_endings),
-    (&families::BACKEND_DURATION, write_durations),
-];
+static CALL_ROUTES: [(&Family, Write<RouteSeries>); 6] = of_routes([
+    &families::CALL_ROUTE_STATUSES,
+    &families::CALL_ROUTE_DURATION,
+    &families::CALL_ROUTE_RETRIES,
+    &families::CALL_ROUTE_RETRY_SUCCESSES,
+    &families::CALL_ROUTE_RETRY_LIMIT,
+    &families::CALL_ROUTE_RETRY_OVERFLOW,
+]);
+
+static BACKENDS: [(&Family, Write<RouteSeries>); 3] =
+    of_backends([&families::BACKEND_REQUESTS, &families::BACKEND_STATUSES, &families::BACKEND_DURATION]);
+
+static CALL_BACKENDS: [(&Family, Write<RouteSeries>); 3] =
+    of_backends([&families::CALL_BACKEND_REQUESTS, &families::CALL_BACKEND_STATUSES, &families::CALL_BACKEND_DURATION]);
+
+const fn of_routes(families: [&'static Family; 6]) -> [(&'static Family, Write<RouteSeries>); 6] {
+    let [statuses, duration, retries, successes, limit, overflow] = families;
+    [
+        (statuses, write_endings),
+        (duration, write_durations),
+        (retries, |text, family, labels, series| {
+            text.sample(family, labels, &[], series.retries(RetryEvent::Request));
+        }),
+        (successes, |text, family, labels, series| {
+            text.sample(family, labels, &[], series.retries(RetryEvent::Success));
+        }),
+        (limit, |text, family, labels, series| {
+            text.sample(family, labels, &[], series.retries(RetryEvent::LimitExceeded));
+        }),
+        (overflow, |text, family, labels, series| {
+            text.sample(family, labels, &[], series.retries(RetryEvent::Overflow));
+        }),
+    ]
+}
+
+const fn of_backends(families: [&'static Family; 3]) -> [(&'static Family, Write<RouteSeries>); 3] {
+    let [requests, statuses, duration] = families;
+    [
+        (requests, |text, family, labels, series| text.sample(family, labels, &[], series.requests())),
+        (statuses, write_endings),
+        (duration, write_durations),
+    ]
+}
 
 /// An iterator over the pieces of one scrape.
 pub struct Exposition {
@@ -75,6 +105,9 @@ pub struct Exposition {
     tcp: Vec<Arc<TcpSeries>>,
     routes: Vec<Arc<RouteSeries>>,
     backends: Vec<Arc<RouteSeries>>,
+    // The same of GRPCRoutes.
+    call_routes: Vec<Arc<RouteSeries>>,
+    call_backends: Vec<Arc<RouteSeries>>,
     text: Text,
     // Families written whole and series written of the next one.
     family: usize,
@@ -91,8 +124,21 @@ impl Exposition {
         telemetry.counters.write(&mut rest);
         gauges::write(telemetry, [http.len(), tcp.len(), routes.len(), backends.len()], state, &mut rest);
         rest.end();
-        let text = Text::new(format);
-        Exposition { http, tcp, routes, backends, text, family: 0, series: 0, rest: Some(rest.take()) }
+        let of_calls = |series: &Arc<RouteSeries>| series.is_of_calls();
+        let (call_routes, routes) = routes.into_iter().partition(of_calls);
+        let (call_backends, backends) = backends.into_iter().partition(of_calls);
+        Exposition {
+            http,
+            tcp,
+            routes,
+            backends,
+            call_routes,
+            call_backends,
+            text: Text::new(format),
+            family: 0,
+            series: 0,
+            rest: Some(rest.take()),
+        }
     }
 }
 
@@ -111,6 +157,10 @@ impl Iterator for Exposition {
                 write_one(text, family, *write, &self.routes, next)
             } else if let Some((family, write)) = BACKENDS.get(past(&mut at, ROUTES.len())) {
                 write_one(text, family, *write, &self.backends, next)
+            } else if let Some((family, write)) = CALL_ROUTES.get(past(&mut at, BACKENDS.len())) {
+                write_one(text, family, *write, &self.call_routes, next)
+            } else if let Some((family, write)) = CALL_BACKENDS.get(past(&mut at, CALL_ROUTES.len())) {
+                write_one(text, family, *write, &self.call_backends, next)
             } else {
                 break;
             };
@@ -203,13 +253,15 @@ fn write_responses(text: &mut Text, family: &'static Family, labels: &str, serie
 }
 
 fn write_endings(text: &mut Text, family: &'static Family, labels: &str, series: &RouteSeries) {
+    let name = if series.is_of_calls() { "grpc_status" } else { "http_status" };
     for (ending, count) in series.endings() {
         let Some(Ending { status, error }) = ending else {
-            text.sample(family, labels, &[("http_status", "overflow"), ("error", "")], count);
+            text.sample(family, labels, &[(name, "overflow"), ("error", "")], count);
             continue;
         };
-        let status = status.map(|status| status.to_string()).unwrap_or_default();
-        text.sample(family, labels, &[("http_status", &status), ("error", error.unwrap_or_default())], count);
+        let number = status.map(|status| status.to_string()).unwrap_or_default();
+        let status = if series.is_of_calls() { weir_core::grpc::code_name(status) } else { &number };
+        text.sample(family, labels, &[(name, status), ("error", error.unwrap_or_default())], count);
     }
 }
 

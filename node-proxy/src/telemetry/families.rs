@@ -79,6 +79,15 @@ families! {
     BACKEND_REQUESTS = Counter "outbound_http_route_backend_requests_total", Linkerd, ["route, backend"], "Attempts begun.";
     BACKEND_STATUSES = Counter "outbound_http_route_backend_response_statuses_total", Linkerd, ["route, backend, `http_status`, `error`"], "Attempts that ended.";
     BACKEND_DURATION = Histogram "outbound_http_route_backend_response_duration_seconds", Linkerd, ["route, backend"], "Time from the begin of an attempt to the end of its response.";
+    CALL_ROUTE_STATUSES = Counter "outbound_grpc_route_request_statuses_total", Linkerd, ["route, `grpc_status`, `error`"], "Calls of GRPCRoutes that ended, all attempts together.";
+    CALL_ROUTE_DURATION = Histogram "outbound_grpc_route_request_duration_seconds", Linkerd, ["route"], "Time from a call's arrival to the end of its response, all attempts together.";
+    CALL_ROUTE_RETRIES = Counter "outbound_grpc_route_retry_requests_total", Linkerd, ["route"], "Attempts of calls after the first.";
+    CALL_ROUTE_RETRY_SUCCESSES = Counter "outbound_grpc_route_retry_successes_total", Linkerd, ["route"], "Calls of GRPCRoutes that were sent again and then ended well.";
+    CALL_ROUTE_RETRY_LIMIT = Counter "outbound_grpc_route_retry_limit_exceeded_total", Linkerd, ["route"], "Calls of GRPCRoutes that failed with no attempt left.";
+    CALL_ROUTE_RETRY_OVERFLOW = Counter "outbound_grpc_route_retry_overflow_total", Linkerd, ["route"], "Calls of GRPCRoutes that failed and were not sent again for the budget of the Service, the time of the call or the size of its body.";
+    CALL_BACKEND_REQUESTS = Counter "outbound_grpc_route_backend_requests_total", Linkerd, ["route, backend"], "Attempts of calls begun.";
+    CALL_BACKEND_STATUSES = Counter "outbound_grpc_route_backend_response_statuses_total", Linkerd, ["route, backend, `grpc_status`, `error`"], "Attempts of calls that ended.";
+    CALL_BACKEND_DURATION = Histogram "outbound_grpc_route_backend_response_duration_seconds", Linkerd, ["route, backend"], "Time from the begin of an attempt to the end of its response.";
     INBOUND_HTTP_ERRORS = Counter "inbound_http_errors_total", Linkerd, ["`error`"], "Requests to local workloads that the proxy itself answered with an error.";
     OUTBOUND_HTTP_ERRORS = Counter "outbound_http_errors_total", Linkerd, ["`error`"], "Requests of local workloads that the proxy itself answered with an error.";
     INBOUND_TCP_ERRORS = Counter "inbound_tcp_errors_total", Linkerd, ["`error`"], "Connections to local workloads that the proxy itself ended.";
@@ -175,7 +184,7 @@ const LABELS: &str = "
 |---|---|
 | HTTP | `direction` (`inbound`, `outbound`), `authority` (outbound), target, TLS, identities, policy, workload, peer |
 | TCP | `direction`, `peer` (`src`: accepted by the proxy, `dst`: opened by it), target, TLS, identities, policy, workload, peer |
-| route | `parent_group`, `parent_kind`, `parent_namespace`, `parent_name`, `parent_port`, `parent_section_name` (the Service that was dialled), `route_group`, `route_kind`, `route_namespace`, `route_name` (the HTTPRoute; `default` and `http` without), workload |
+| route | `parent_group`, `parent_kind`, `parent_namespace`, `parent_name`, `parent_port`, `parent_section_name` (the Service that was dialled), `route_group`, `route_kind`, `route_namespace`, `route_name` (the HTTPRoute or GRPCRoute; `default` and `http` without), workload |
 | backend | `backend_group`, `backend_kind`, `backend_namespace`, `backend_name`, `backend_port`, `backend_section_name` |
 | target | `target_addr`, `target_ip`, `target_port` |
 | TLS | `tls` (`true`, `disabled`, `no_identity`, `opaque`), `no_tls_reason`, `sni` |

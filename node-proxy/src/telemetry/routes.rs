@@ -1,4 +1,5 @@
-//! Series of routes: what became of requests by parent, route and backend (Linkerd's `outbound_http_route_*`).
+//! Series of routes: what became of requests by parent, route and backend (Linkerd's `outbound_http_route_*` and, of GRPCRoutes,
+//! `outbound_grpc_route_*`).
 //!
 //! Must never lock or allocate per request.
 
@@ -135,10 +136,19 @@ impl Labels for RouteLabels {
 /// How a request or an attempt ended: labels of the counts of statuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ending {
-    /// None when there was no response.
+    /// None when there was no response. Of a call the code of its gRPC status, none without one.
     pub(super) status: Option<u16>,
     /// Why there was none, or none to its end.
     pub(super) error: Option<&'static str>,
+}
+
+/// What a response said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// Status of the response.
+    pub http: u16,
+    /// Of its header or trailers.
+    pub grpc: Option<u32>,
 }
 
 /// What became of retries.
@@ -174,7 +184,12 @@ impl RouteSeries {
     }
 
     /// It ended after so long. `error` as the label of `response_total` has it.
-    pub fn ended(&self, status: Option<u16>, error: Option<&'static str>, took: Duration) {
+    pub fn ended(&self, answered: Option<Answered>, error: Option<&'static str>, took: Duration) {
+        let status = match answered {
+            Some(answered) if self.is_of_calls() => answered.grpc.and_then(|code| u16::try_from(code).ok()),
+            Some(answered) => Some(answered.http),
+            None => None,
+        };
         // By the word that is written: of two errors with one word there must be one sample.
         if !self.endings.add(Ending { status, error: error.map(error_name) }) {
             self.other.fetch_add(1, Relaxed);
@@ -191,6 +206,14 @@ impl RouteSeries {
     pub fn retried(&self, event: RetryEvent) {
         if let Some(count) = self.retries.get(event as usize) {
             count.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Whether it is a GRPCRoute's.
+    pub(super) fn is_of_calls(&self) -> bool {
+        match &self.subject {
+            Subject::Exact(labels) => labels.route.as_ref().is_some_and(|route| route.is_of_calls()),
+            Subject::Overflow { .. } => false,
         }
     }
 

@@ -43,6 +43,44 @@ spec:
   rules: [{matches: [{method: {service: shop.Cart}}], backendRefs: [{name: canary, port: 80}]}]
 ";
 
+/// Linkerd's kind, of which the definition here says no more than where it is.
+const LINKERDS: &str = "
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: httproutes.policy.linkerd.io}
+spec:
+  group: policy.linkerd.io
+  scope: Namespaced
+  names: {plural: httproutes, singular: httproute, kind: HTTPRoute}
+  versions:
+  - name: v1beta2
+    served: true
+    storage: false
+    subresources: {status: {}}
+    schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
+  - name: v1beta3
+    served: true
+    storage: true
+    subresources: {status: {}}
+    schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
+";
+/// One for clients, and one for a Server, which is nobody's here.
+const POLICY: &str = "
+apiVersion: policy.linkerd.io/v1beta2
+kind: HTTPRoute
+metadata: {name: web, namespace: shop}
+spec:
+  parentRefs: [{group: core, kind: Service, name: web, port: 80}]
+  rules: [{backendRefs: [{name: canary, port: 80}], timeouts: {request: 3s}}]
+---
+apiVersion: policy.linkerd.io/v1beta3
+kind: HTTPRoute
+metadata: {name: probes, namespace: shop}
+spec:
+  parentRefs: [{group: policy.linkerd.io, kind: Server, name: web}]
+  rules: [{matches: [{path: {value: /ready}}]}]
+";
+
 /// Gateway API's own file of a kind.
 fn definition(plural: &str) -> PathBuf {
     let folder = std::env::var_os("WEIR_GATEWAY_API").map(PathBuf::from);
@@ -69,14 +107,29 @@ fn backends(held: &BTreeMap<String, v1::Resource>) -> Option<Vec<String>> {
     Some(shown.collect())
 }
 
+/// Kinds and groups of the routes that the node was told.
+fn kinds(held: &BTreeMap<String, v1::Resource>) -> Vec<String> {
+    match held.get(DESTINATION).and_then(|resource| resource.body.as_ref()) {
+        Some(Body::Destination(v1::Destination { target: Some(v1::destination::Target::Service(service)) })) => {
+            let objects = service.http_routes.iter().filter_map(|route| route.object.as_ref());
+            objects.map(|object| format!("{}.{}", object.kind, object.group)).collect()
+        }
+        _other => Vec::new(),
+    }
+}
+
 /// Installs a kind of route, and waits until it is served.
 fn install(stage: &Stage, plural: &str) {
     stage.apply(&fs::read_to_string(definition(plural)).unwrap());
+    served(stage, &format!("{plural}.gateway.networking.k8s.io"));
+}
+
+/// Waits until the API server serves a kind that was defined.
+fn served(stage: &Stage, name: &str) {
     let path = "jsonpath={.status.conditions[?(@.type==\"Established\")].status}";
     // `kubectl wait` gives up at once on a definition that has no condition yet.
-    let established = ["get", "crd", &format!("{plural}.gateway.networking.k8s.io"), "-o", path];
-    stage.until("the definition is established", &established, |said| said == "True");
-    stage.until("the kind is served", &["get", plural, "-A"], |said| !said.contains("error"));
+    stage.until("the definition is established", &["get", "crd", name, "-o", path], |said| said == "True");
+    stage.until("the kind is served", &["get", name, "-A"], |said| !said.contains("error"));
 }
 
 /// Waits until one of a route's parents says this, in our name.
@@ -118,29 +171,32 @@ async fn routes_reach_nodes_and_say_what_became_of_them() {
     let names = ["-n", "shop", "get", "httproute", "web", "-o", "jsonpath={.status.parents[*].controllerName}"];
     assert_eq!(stage.kubectl(&names), "other.org/gateway weir.mesh/control weir.mesh/control");
 
-    let mirror = "filters: [{type: RequestMirror, requestMirror: {backendRef: {name: canary, port: 80}}}]";
+    let unknown = "filters: [{type: ExtensionRef, extensionRef: {group: example.org, kind: Filter, name: x}}]";
     let later = ROUTE.replace("{name: web, namespace", "{name: later, namespace");
-    stage.apply(&later.replace("backendRefs: [{name: canary, port: 80}]", mirror));
+    stage.apply(&later.replace("backendRefs: [{name: canary, port: 80}]", unknown));
     says(&stage, "httproute/later", 0, &["Accepted=False/UnsupportedValue"]);
-    control.daemon.wait_for("RequestMirror", SOON);
+    control.daemon.wait_for("ExtensionRef", SOON);
 
     install(&stage, "grpcroutes");
     stage.apply(CALLS);
     says(&stage, "grpcroute/web", 0, &["Accepted=True/Accepted", "ResolvedRefs=True/ResolvedRefs"]);
-    let rules = |held: &BTreeMap<String, v1::Resource>| match &held.get(DESTINATION)?.body {
-        Some(Body::Destination(v1::Destination { target: Some(v1::destination::Target::Service(service)) })) => {
-            let kinds = service.http_routes.iter().filter_map(|route| Some(route.object.as_ref()?.kind.clone()));
-            Some(kinds.collect::<Vec<_>>())
-        }
-        _other => None,
-    };
-    node.until("both routes", |held| rules(held).is_some_and(|kinds| kinds.contains(&"GRPCRoute".to_owned())))
-        .await
-        .unwrap();
+    says(&stage, "httproute/web", 1, &["Accepted=False/RouteReasonConflicted", "ResolvedRefs=False/BackendNotFound"]);
+    node.until("the GRPCRoute alone", |held| kinds(held) == ["GRPCRoute.gateway.networking.k8s.io"]).await.unwrap();
     stage.kubectl(&["delete", "crd", "grpcroutes.gateway.networking.k8s.io"]);
-    node.until("one route", |held| rules(held).is_some_and(|kinds| !kinds.contains(&"GRPCRoute".to_owned())))
-        .await
-        .unwrap();
+    node.until("the HTTPRoute alone", |held| kinds(held) == ["HTTPRoute.gateway.networking.k8s.io"]).await.unwrap();
+    says(&stage, "httproute/web", 1, &["Accepted=True/Accepted", "ResolvedRefs=False/BackendNotFound"]);
+
+    stage.apply(LINKERDS);
+    served(&stage, "httproutes.policy.linkerd.io");
+    stage.apply(POLICY);
+    let both = ["HTTPRoute.gateway.networking.k8s.io", "HTTPRoute.policy.linkerd.io"];
+    node.until("Linkerd's beside it", |held| kinds(held) == both).await.unwrap();
+    let policy = "httproute.policy.linkerd.io/web";
+    says(&stage, policy, 0, &["Accepted=True/Accepted", "ResolvedRefs=True/ResolvedRefs"]);
     stage.kubectl(&["delete", "crd", "httproutes.gateway.networking.k8s.io"]);
+    node.until("Linkerd's alone", |held| kinds(held) == ["HTTPRoute.policy.linkerd.io"]).await.unwrap();
+    let probes = ["-n", "shop", "get", "httproutes.policy.linkerd.io", "probes", "-o", "jsonpath={.status}"];
+    assert_eq!(stage.kubectl(&probes), "");
+    stage.kubectl(&["delete", "crd", "httproutes.policy.linkerd.io"]);
     node.until("no route", |held| backends(held).is_none()).await.unwrap();
 }

@@ -184,7 +184,7 @@ fn raw(stage: &mut Stage) -> String {
     wait::until("the route is in force", PATIENCE, || {
         // A destination that nobody dialled is not known yet; nobody listens there.
         ask(&stage.client, &format!("http://{address}:{RAW}/"), &[]);
-        stage.mesh.admin(0, "/config").contains(&format!("\"{NAMESPACE}/again\"")).then_some(())
+        stage.mesh.admin(0, "/config").contains(&format!("\"HTTPRoute {NAMESPACE}/again\"")).then_some(())
     });
     format!("{address}:{RAW}")
 }

@@ -78,7 +78,7 @@ impl Stage {
             // A destination that nobody dialled is not known yet.
             self.get("/", &[]);
             self.get_http2("/", &[]);
-            (self.mesh.admin(0, "/config").matches(&format!("\"{route}-")).count() == 2).then_some(())
+            (self.mesh.admin(0, "/config").matches(&format!("\"HTTPRoute {route}-")).count() == 2).then_some(())
         });
     }
 

@@ -363,7 +363,7 @@ pub struct HttpMatch {
     pub headers: ::prost::alloc::vec::Vec<ValueMatch>,
     #[prost(message, repeated, tag = "6")]
     pub query_params: ::prost::alloc::vec::Vec<ValueMatch>,
-    #[prost(oneof = "http_match::Path", tags = "1, 2, 3")]
+    #[prost(oneof = "http_match::Path", tags = "1, 2, 3, 7")]
     pub path: ::core::option::Option<http_match::Path>,
 }
 /// Nested message and enum types in `HttpMatch`.
@@ -376,6 +376,36 @@ pub mod http_match {
         PathPrefix(::prost::alloc::string::String),
         #[prost(string, tag = "3")]
         PathPattern(::prost::alloc::string::String),
+        /// A gRPC call, which is a POST of `/service/method`.
+        #[prost(message, tag = "7")]
+        GrpcMethod(super::GrpcMethod),
+    }
+}
+/// What is unset may be any. A pattern is for the whole name.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GrpcMethod {
+    /// With its package: `shop.Cart`.
+    #[prost(oneof = "grpc_method::Service", tags = "1, 2")]
+    pub service: ::core::option::Option<grpc_method::Service>,
+    #[prost(oneof = "grpc_method::Method", tags = "3, 4")]
+    pub method: ::core::option::Option<grpc_method::Method>,
+}
+/// Nested message and enum types in `GrpcMethod`.
+pub mod grpc_method {
+    /// With its package: `shop.Cart`.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Service {
+        #[prost(string, tag = "1")]
+        ExactService(::prost::alloc::string::String),
+        #[prost(string, tag = "2")]
+        ServicePattern(::prost::alloc::string::String),
+    }
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Method {
+        #[prost(string, tag = "3")]
+        ExactMethod(::prost::alloc::string::String),
+        #[prost(string, tag = "4")]
+        MethodPattern(::prost::alloc::string::String),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

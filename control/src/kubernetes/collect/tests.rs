@@ -44,6 +44,7 @@ fn complete(pods: Vec<Item>) -> Collector {
     list(&mut collector, Kind::EndpointSlice, Vec::new());
     list(&mut collector, Kind::HttpRoute, Vec::new());
     list(&mut collector, Kind::GrpcRoute, Vec::new());
+    list(&mut collector, Kind::PolicyHttpRoute, Vec::new());
     collector
 }
 
@@ -63,6 +64,7 @@ fn nothing_is_told_before_every_kind_was_listed_once() {
     list(&mut collector, Kind::Service, Vec::new());
     list(&mut collector, Kind::HttpRoute, Vec::new());
     list(&mut collector, Kind::GrpcRoute, Vec::new());
+    list(&mut collector, Kind::PolicyHttpRoute, Vec::new());
     collector.take(item(Kind::EndpointSlice, News::Began));
     assert!(collector.scan().is_none());
     collector.take(item(Kind::EndpointSlice, News::Listed));

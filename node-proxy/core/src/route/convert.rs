@@ -4,10 +4,10 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use http::{HeaderName, Method, StatusCode, uri::Scheme};
-use weir_api::v1::{self, http_backend, http_filter, http_match, http_rule, path_modifier, value_match};
+use weir_api::v1::{self, grpc_method, http_backend, http_filter, http_match, http_rule, path_modifier, value_match};
 
 use super::{
-    Hostname, HttpMatch, Invalid, PathMatch, Pattern, QueryMatch, Table, ValueMatch,
+    CallMatch, Hostname, HttpMatch, Invalid, PathMatch, Pattern, QueryMatch, Table, ValueMatch,
     filter::{self, Filter, HeaderModifier, PathModifier, Redirect, Rewrite},
     matches::HeaderMatch,
     rule::{Backend, Backends, ObjectRef, Route, Routes, Rule},
@@ -54,7 +54,14 @@ impl Size {
         matches.into_iter().fold(Size::default(), |size, one| {
             let values = one.headers.iter().chain(&one.query_params);
             let patterns = values.filter(|value| matches!(value.value, Some(value_match::Value::Pattern(_)))).count();
-            let of_path = usize::from(matches!(one.path, Some(http_match::Path::PathPattern(_))));
+            let of_path = match &one.path {
+                Some(http_match::Path::PathPattern(_)) => 1,
+                Some(http_match::Path::GrpcMethod(call)) => {
+                    usize::from(matches!(call.service, Some(grpc_method::Service::ServicePattern(_))))
+                        + usize::from(matches!(call.method, Some(grpc_method::Method::MethodPattern(_))))
+                }
+                Some(http_match::Path::ExactPath(_) | http_match::Path::PathPrefix(_)) | None => 0,
+            };
             Size { matches: size.matches + 1, patterns: size.patterns + patterns + of_path }
         })
     }
@@ -158,10 +165,12 @@ fn converted_match(given: &v1::HttpMatch) -> Result<HttpMatch, Invalid> {
         Some(http_match::Path::PathPattern(pattern)) => {
             PathMatch::Pattern(Pattern::new("matches.path.value", pattern)?)
         }
+        Some(http_match::Path::GrpcMethod(given)) => PathMatch::Call(call(given)?),
         None => return Err(Invalid::new("matches.path", "missing")),
     };
     let method = match given.method.as_str() {
-        "" => None,
+        // A call is a POST (gRPC over HTTP/2).
+        "" => matches!(path, PathMatch::Call(_)).then_some(Method::POST),
         method => Some(
             Method::from_bytes(method.as_bytes())
                 .map_err(|_not| Invalid::new("matches.method", format!("{method:?} is no method")))?,
@@ -181,6 +190,22 @@ fn converted_match(given: &v1::HttpMatch) -> Result<HttpMatch, Invalid> {
         method,
         headers: headers.collect::<Result<_, Invalid>>()?,
         query: query.collect::<Result<_, Invalid>>()?,
+    })
+}
+
+fn call(given: &v1::GrpcMethod) -> Result<CallMatch, Invalid> {
+    let pattern = |field, text: &str| Pattern::new(field, text).map(ValueMatch::Pattern).map(Some);
+    Ok(CallMatch {
+        service: match &given.service {
+            None => None,
+            Some(grpc_method::Service::ExactService(name)) => Some(ValueMatch::Exact(name.as_str().into())),
+            Some(grpc_method::Service::ServicePattern(text)) => pattern("matches.method.service", text)?,
+        },
+        method: match &given.method {
+            None => None,
+            Some(grpc_method::Method::ExactMethod(name)) => Some(ValueMatch::Exact(name.as_str().into())),
+            Some(grpc_method::Method::MethodPattern(text)) => pattern("matches.method.method", text)?,
+        },
     })
 }
 

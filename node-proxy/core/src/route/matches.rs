@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use http::{HeaderMap, HeaderName, Method};
 
-use super::{Facts, Pattern};
+use super::{CallMatch, Facts, Pattern, calls::called};
 
 /// All of these hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,9 +33,10 @@ impl HttpMatch {
             && self.query.iter().all(|query| query.holds(facts.query))
     }
 
-    /// Greater goes first among matches of the same path (Gateway API, HTTPRouteRule `matches`).
-    pub(super) fn weight(&self) -> (bool, usize, usize) {
-        (self.method.is_some(), self.headers.len(), self.query.len())
+    /// Greater goes first among matches of the same path, and among those of calls (Gateway API, `matches` of HTTPRouteRule and GRPCRouteRule).
+    pub(super) fn weight(&self) -> [usize; 4] {
+        let of_call = if let PathMatch::Call(call) = &self.path { call.rank() } else { 0 };
+        [of_call, usize::from(self.method.is_some()), self.headers.len(), self.query.len()]
     }
 }
 
@@ -48,6 +49,8 @@ pub enum PathMatch {
     Pattern(Pattern),
     /// Whole segments from the start; without the slash at its end, so that everything's is empty.
     Prefix(Box<str>),
+    /// Service and method of a gRPC call. Control never puts calls beside the others.
+    Call(CallMatch),
 }
 
 impl PathMatch {
@@ -66,6 +69,7 @@ impl PathMatch {
                 path.strip_prefix(&**prefix)
                     .is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || prefix.is_empty())
             }
+            PathMatch::Call(call) => called(path).is_some_and(|(service, method)| call.holds(service, method)),
         }
     }
 }
@@ -80,7 +84,7 @@ pub enum ValueMatch {
 }
 
 impl ValueMatch {
-    fn holds(&self, value: &[u8]) -> bool {
+    pub(super) fn holds(&self, value: &[u8]) -> bool {
         match self {
             ValueMatch::Exact(exact) => exact.as_bytes() == value,
             ValueMatch::Pattern(pattern) => pattern.matches(value),

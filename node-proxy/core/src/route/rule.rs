@@ -22,13 +22,20 @@ pub struct ObjectRef {
     pub name: Arc<str>,
 }
 
+impl ObjectRef {
+    /// Whether it is about calls: a GRPCRoute.
+    pub fn is_of_calls(&self) -> bool {
+        &*self.kind == "GRPCRoute"
+    }
+}
+
 impl std::fmt::Display for ObjectRef {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(formatter, "{}/{}", self.namespace, self.name)
     }
 }
 
-/// An HTTPRoute.
+/// An HTTPRoute, or a GRPCRoute.
 #[derive(Clone, Debug)]
 pub struct Route {
     /// Which.

@@ -6,12 +6,12 @@ use foldhash::fast::RandomState;
 use regex::bytes::{RegexSet, RegexSetBuilder};
 
 use super::{
-    Facts, Hostname, HttpMatch, Invalid, PathMatch, hostname::of_authority, pattern::anchored, prefixes::Prefixes,
-    rule::Route,
+    Facts, Hostname, HttpMatch, Invalid, PathMatch, calls::Calls, hostname::of_authority, pattern::anchored,
+    prefixes::Prefixes, rule::Route,
 };
 use crate::limits;
 
-type Map<K, V> = HashMap<K, V, RandomState>;
+pub(super) type Map<K, V> = HashMap<K, V, RandomState>;
 
 /// The winner: indices into what the table was built from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,25 +39,26 @@ struct Paths {
     exact: Map<Box<str>, Vec<Candidate>>,
     patterns: Patterns,
     prefixes: Prefixes<Vec<Candidate>>,
+    calls: Calls,
 }
 
 /// Regular expressions, all tried in one walk over the path.
 #[derive(Clone, Debug, Default)]
-struct Patterns {
-    candidates: Vec<Candidate>,
+pub(super) struct Patterns {
+    pub(super) candidates: Vec<Candidate>,
     set: Option<RegexSet>,
 }
 
 /// One match, and what it has beside its path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Candidate {
-    weight: (bool, usize, usize),
-    at: Selected,
+pub(super) struct Candidate {
+    weight: [usize; 4],
+    pub(super) at: Selected,
 }
 
 impl Candidate {
     /// First is best.
-    fn order(&self) -> impl Ord + use<> {
+    pub(super) fn order(&self) -> impl Ord + use<> {
         (std::cmp::Reverse(self.weight), self.at)
     }
 }
@@ -116,8 +117,14 @@ impl Table {
     }
 }
 
-fn match_at(routes: &[Route], at: Selected) -> Option<&HttpMatch> {
+pub(super) fn match_at(routes: &[Route], at: Selected) -> Option<&HttpMatch> {
     routes.get(at.route)?.rules.get(at.rule)?.matches.get(at.matched)
+}
+
+/// The best one whose conditions beside the path hold.
+pub(super) fn first(candidates: &[Candidate], facts: &Facts<'_>, routes: &[Route]) -> Option<Candidate> {
+    let holds = |at: Selected| match_at(routes, at).is_some_and(|one| one.holds_beside_path(facts));
+    candidates.iter().find(|candidate| holds(candidate.at)).copied()
 }
 
 impl Paths {
@@ -126,6 +133,7 @@ impl Paths {
             PathMatch::Exact(path) => self.exact.entry(path.clone()).or_default().push(candidate),
             PathMatch::Pattern(_) => self.patterns.candidates.push(candidate),
             PathMatch::Prefix(prefix) => self.prefixes.entry(prefix).push(candidate),
+            PathMatch::Call(call) => self.calls.add(call, candidate),
         }
     }
 
@@ -134,27 +142,31 @@ impl Paths {
             candidates.sort_by_key(Candidate::order);
         }
         self.prefixes.for_each(|candidates| candidates.sort_by_key(Candidate::order));
-        self.patterns.finish(routes)
+        self.calls.finish(routes)?;
+        self.patterns.finish(routes, b'\n')
     }
 
     fn select(&self, facts: &Facts<'_>, routes: &[Route]) -> Option<Selected> {
-        let first = |candidates: &Vec<Candidate>| {
-            let holds = |at: Selected| match_at(routes, at).is_some_and(|one| one.holds_beside_path(facts));
-            candidates.iter().map(|candidate| candidate.at).find(|at| holds(*at))
-        };
+        let first = |candidates: &Vec<Candidate>| first(candidates, facts, routes);
         let exact = self.exact.get(facts.path).and_then(first);
-        exact.or_else(|| self.patterns.select(facts, routes)).or_else(|| self.prefixes.longest(facts.path, first))
+        let best = exact
+            .or_else(|| self.calls.select(facts, routes))
+            .or_else(|| self.patterns.select(facts, routes))
+            .or_else(|| self.prefixes.longest(facts.path, first))?;
+        Some(best.at)
     }
 }
 
 impl Patterns {
-    fn finish(&mut self, routes: &[Route]) -> Result<(), Invalid> {
+    /// `line_terminator` is what `.` does not match.
+    pub(super) fn finish(&mut self, routes: &[Route], line_terminator: u8) -> Result<(), Invalid> {
         self.candidates.sort_by_key(Candidate::order);
         let texts: Vec<String> = self
             .candidates
             .iter()
             .filter_map(|candidate| match &match_at(routes, candidate.at)?.path {
                 PathMatch::Pattern(pattern) => Some(anchored(pattern.as_str())),
+                PathMatch::Call(call) => Some(call.pattern()),
                 PathMatch::Exact(_) | PathMatch::Prefix(_) => None,
             })
             .collect();
@@ -163,6 +175,7 @@ impl Patterns {
         }
         let built = RegexSetBuilder::new(&texts)
             .unicode(false)
+            .line_terminator(line_terminator)
             .size_limit(limits::PATTERN_SET_BYTES)
             .dfa_size_limit(limits::PATTERN_CACHE_BYTES)
             .build();
@@ -173,10 +186,10 @@ impl Patterns {
         Ok(())
     }
 
-    fn select(&self, facts: &Facts<'_>, routes: &[Route]) -> Option<Selected> {
+    pub(super) fn select(&self, facts: &Facts<'_>, routes: &[Route]) -> Option<Candidate> {
         let matched = self.set.as_ref()?.matches(facts.path.as_bytes());
         let mut candidates = matched.iter().filter_map(|index| self.candidates.get(index));
         let holds = |at: Selected| match_at(routes, at).is_some_and(|one| one.holds_beside_path(facts));
-        candidates.find(|candidate| holds(candidate.at)).map(|candidate| candidate.at)
+        candidates.find(|candidate| holds(candidate.at)).copied()
     }
 }

@@ -9,7 +9,8 @@ use crate::timeouts::Timeouts;
 /// A whole path, then a regular expression, then the longest prefix.
 fn weight(path: &PathMatch) -> (u8, usize) {
     match path {
-        PathMatch::Exact(_) => (2, 0),
+        PathMatch::Exact(_) => (3, 0),
+        PathMatch::Call(_) => (2, 0),
         PathMatch::Pattern(_) => (1, 0),
         PathMatch::Prefix(prefix) => (0, prefix.len()),
     }
@@ -47,7 +48,17 @@ fn a_path() -> impl Strategy<Value = PathMatch> {
     prop_oneof![
         select(&PATHS[..]).prop_map(|path| PathMatch::Exact(path.into())),
         select(&PATHS[..9]).prop_map(PathMatch::prefix),
+        (proptest::option::of(a_name()), proptest::option::of(a_name()))
+            .prop_map(|(service, method)| PathMatch::Call(CallMatch { service, method })),
         select(&["/a.*", "/[ab]", "/a/b|/b", "/.*/b"][..]).prop_map(move |text| pattern(&text)),
+    ]
+}
+
+fn a_name() -> impl Strategy<Value = ValueMatch> {
+    prop_oneof![
+        select(&["a", "b", "ab"][..]).prop_map(|name| ValueMatch::Exact(name.into())),
+        select(&["^a.*", "[ab]", "b$|c"][..])
+            .prop_map(|text| ValueMatch::Pattern(Pattern::new("value", text).unwrap())),
     ]
 }
 
