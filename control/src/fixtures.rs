@@ -13,6 +13,7 @@ pub(crate) fn options() -> Options {
     Options {
         trust_domain: "cluster.local".into(),
         linkerd_inject: true,
+        l5d_request_headers: false,
         default_policy: DefaultPolicy::AllUnauthenticated,
     }
 }

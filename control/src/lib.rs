@@ -61,6 +61,9 @@ pub struct Args {
     /// Honour the annotation `linkerd.io/inject` where the label `weir.mesh/enabled` is not set
     #[arg(long)]
     pub linkerd_inject: bool,
+    /// Honour `l5d-retry-*`, `l5d-timeout`, `l5d-request-timeout` and `l5d-response-timeout` of requests: not where clients are not trusted
+    #[arg(long)]
+    pub allow_l5d_request_headers: bool,
     /// Who may call pods for which neither they nor their namespaces say it: all-unauthenticated, all-authenticated, cluster-unauthenticated, cluster-authenticated, deny or audit
     #[arg(long, default_value = "all-unauthenticated")]
     pub default_inbound_policy: DefaultPolicy,
@@ -172,6 +175,7 @@ async fn control(args: Args, identity: Identity) -> Result<(), ControlError> {
     let options = Options {
         trust_domain: args.trust_domain.clone(),
         linkerd_inject: args.linkerd_inject,
+        l5d_request_headers: args.allow_l5d_request_headers,
         default_policy: args.default_inbound_policy,
     };
     let (plane, tokens, replicas, running) = if args.kubernetes {

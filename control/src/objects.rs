@@ -292,6 +292,8 @@ pub struct Service {
     pub breaker: Option<v1::CircuitBreaker>,
     /// Annotations.
     pub load_bias: Option<v1::LoadBias>,
+    /// The operator allows `l5d-retry-*` and `l5d-*-timeout` of requests.
+    pub l5d_request_headers: bool,
 }
 
 /// One TCP port of a service.

@@ -36,6 +36,8 @@ pub struct Options {
     pub trust_domain: String,
     /// Honour `linkerd.io/inject` where `weir.mesh/enabled` is not set.
     pub linkerd_inject: bool,
+    /// Let requests say how they are sent again and what limits they have.
+    pub l5d_request_headers: bool,
     /// Who may call a pod when neither it nor its namespace says.
     pub default_policy: DefaultPolicy,
 }

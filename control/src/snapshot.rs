@@ -25,7 +25,7 @@ mod routes;
 mod tests;
 mod timeouts;
 
-pub(crate) use self::routes::{InForce, resolved};
+pub(crate) use self::routes::{InForce, ports_for, resolved, speaks};
 
 // Fixed for ever: versions must be equal over restarts, or every node would be sent everything again.
 const VERSION_SEED: u64 = 0x7765_6972;
@@ -243,12 +243,13 @@ fn service_target(index: &Index, name: &Name, service: &Service, port: u16) -> O
         retry_budget: service.retry_budget,
         breaker: service.breaker,
         load_bias: service.load_bias,
+        allow_l5d_request_headers: service.l5d_request_headers,
     };
     Some((target, slices))
 }
 
 /// What is spoken on a port of a service, as far as that is declared.
-pub(crate) fn protocol(index: &Index, name: &Name, service: &Service, port: &ServicePort) -> v1::Protocol {
+fn protocol(index: &Index, name: &Name, service: &Service, port: &ServicePort) -> v1::Protocol {
     if let Some(protocol) = port.protocol {
         return protocol;
     }

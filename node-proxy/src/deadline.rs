@@ -16,8 +16,8 @@ use std::{
 use ::http::HeaderMap;
 use tokio::time::{Sleep, sleep_until};
 use weir_core::{
-    grpc,
-    timeouts::{Limit, Stage, Timeouts},
+    grpc, request_policy,
+    timeouts::{Limit, OwnLimits, Stage, Timeouts},
 };
 
 /// How far a request is, as both of its bodies say: nanoseconds since its arrival.
@@ -71,14 +71,51 @@ impl std::fmt::Debug for Gate {
     }
 }
 
+/// How a server is told what is left of its client's time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// `grpc-timeout`
+    Grpc,
+    /// `weir-timeout`
+    Http,
+}
+
+impl Told {
+    /// What a client says.
+    pub fn read(self, headers: &HeaderMap) -> Option<Duration> {
+        match self {
+            Told::Grpc => grpc::timeout(headers),
+            Told::Http => request_policy::deadline(headers),
+        }
+    }
+
+    fn write(self, headers: &mut HeaderMap, left: Duration) {
+        match self {
+            Told::Grpc => grpc::set_timeout(headers, left),
+            Told::Http => request_policy::set_deadline(headers, left),
+        }
+    }
+}
+
+/// What the client of a request says of its time.
+#[derive(Clone, Copy, Debug)]
+pub struct Clients {
+    /// Which of the limits it has set.
+    pub own: OwnLimits,
+    /// From the request's arrival on.
+    pub deadline: Option<Duration>,
+    /// By which header.
+    pub told: Told,
+}
+
 /// The limits of one request, and when the next one runs out.
 #[derive(Debug)]
 pub struct Deadline {
     limits: Timeouts,
-    /// The client has a deadline of its own.
-    has_own: bool,
-    /// It is what ends the request, not a longer one of its route or Service.
-    is_own: bool,
+    /// The client has a deadline of its own, and says it so.
+    told: Option<Told>,
+    /// What of this is the client's doing: its deadline where that ends the request, not a longer one of its route or Service.
+    own: OwnLimits,
     has_trailers: bool,
     progress: Arc<Progress>,
     attempt: Option<Duration>,
@@ -91,20 +128,19 @@ pub struct Deadline {
 }
 
 impl Deadline {
-    /// Of a request that arrived then; `clients`: its own deadline. `has_trailers`: its client can be told of a limit after its response
-    /// has begun.
-    pub fn new(limits: Timeouts, clients: Option<Duration>, has_trailers: bool, arrived: Instant) -> Deadline {
-        let limits = limits.within(clients);
+    /// Of a request that arrived then. `has_trailers`: its client can be told of a limit after its response has begun.
+    pub fn new(limits: Timeouts, clients: Clients, has_trailers: bool, arrived: Instant) -> Deadline {
+        let Clients { mut own, deadline, told } = clients;
+        let limits = limits.within(deadline);
         let progress = Arc::new(Progress { arrived, sent: AtomicU64::new(0), moved: AtomicU64::new(0) });
-        let (has_own, retry) = (clients.is_some(), limits.retry);
-        let is_own = clients.is_some() && limits.request == clients;
-        let gate = Gate::default();
-        Deadline { limits, has_own, is_own, has_trailers, progress, attempt: None, retry, gate, sleep: None }
+        own.request |= deadline.is_some() && limits.request == deadline;
+        let (told, retry, gate) = (deadline.map(|_| told), limits.retry, Gate::default());
+        Deadline { limits, told, own, has_trailers, progress, attempt: None, retry, gate, sleep: None }
     }
 
-    /// Whether what ends the request is a deadline of the client's own.
-    pub fn is_own(&self) -> bool {
-        self.is_own
+    /// Limits that are the client's own doing.
+    pub fn own(&self) -> OwnLimits {
+        self.own
     }
 
     /// Whether the request has been sent whole, or answered.
@@ -122,16 +158,14 @@ impl Deadline {
         self.has_trailers
     }
 
-    /// An attempt begins. A server that the client tells its deadline (`grpc-timeout`) is told what is left of it, or of a shorter limit.
+    /// An attempt begins. A server that the client tells its deadline is told what is left of it, or of a shorter limit.
     pub fn begin_attempt(&mut self, headers: &mut HeaderMap) {
         let now = self.progress.now();
         self.attempt = Some(now);
         self.sleep = None;
         let ends = self.limits.request.into_iter().chain(self.limits.backend_request.map(|limit| now + limit));
-        if self.has_own
-            && let Some(end) = ends.min()
-        {
-            grpc::set_timeout(headers, end.saturating_sub(now));
+        if let (Some(told), Some(end)) = (self.told, ends.min()) {
+            told.write(headers, end.saturating_sub(now));
         }
     }
 
@@ -231,8 +265,12 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
+    fn clients(deadline: Option<Duration>, told: Told) -> Clients {
+        Clients { own: OwnLimits::default(), deadline, told }
+    }
+
     fn deadline(limits: Timeouts) -> Deadline {
-        Deadline::new(limits, None, true, Instant::now())
+        Deadline::new(limits, clients(None, Told::Grpc), true, Instant::now())
     }
 
     #[tokio::test]
@@ -286,18 +324,21 @@ mod tests {
     fn a_server_is_told_the_shorter_deadline_of_each_attempt() {
         let limits = Timeouts { request: Some(MS * 60_000), backend_request: Some(MS * 10_000), ..Timeouts::default() };
         let whole = Timeouts { backend_request: None, ..limits };
-        for (limits, clients, expected) in [
-            (limits, Some(5_000), Some(5_000)),
-            (limits, Some(30_000), Some(10_000)),
-            (whole, Some(90_000), Some(60_000)),
-            (limits, None, None),
+        for (limits, own, expected, told) in [
+            (limits, Some(5_000), Some(5_000), Told::Grpc),
+            (limits, Some(30_000), Some(10_000), Told::Http),
+            (whole, Some(90_000), Some(60_000), Told::Grpc),
+            (whole, Some(90_000), Some(60_000), Told::Http),
+            (limits, None, None, Told::Grpc),
+            (limits, None, None, Told::Http),
         ] {
             let mut headers = HeaderMap::new();
-            let mut given = Deadline::new(limits, clients.map(|millis| MS * millis), true, Instant::now());
+            let own = clients(own.map(|millis| MS * millis), told);
+            let mut given = Deadline::new(limits, own, true, Instant::now());
             given.begin_attempt(&mut headers);
-            match (grpc::timeout(&headers), expected.map(|millis| MS * millis)) {
+            match (told.read(&headers), expected.map(|millis| MS * millis)) {
                 (Some(told), Some(expected)) => assert!(told <= expected && told > expected - MS * 2_000, "{told:?}"),
-                (told, expected) => assert_eq!(told, expected, "{clients:?}"),
+                (told, expected) => assert_eq!(told, expected, "{own:?}"),
             }
         }
     }

@@ -115,10 +115,15 @@ impl Mesh {
 
     /// Starts control in node 1's namespace.
     pub fn start_control(&mut self) {
+        self.start_control_with(&[]);
+    }
+
+    /// The same with more arguments.
+    pub fn start_control_with(&mut self, more: &[&str]) {
         let mut command = self.fabric.node(0).command(binary("weir-control"));
         command.arg("--manifests").arg(self.path("manifests")).arg("--state-dir").arg(self.path("control"));
         command.arg("--node-tokens").arg(self.path("tokens")).arg("--api-token").arg(self.path("api-token"));
-        command.args(["--listen", &format!("0.0.0.0:{CONTROL_PORT}")]);
+        command.args(["--listen", &format!("0.0.0.0:{CONTROL_PORT}")]).args(more);
         let mut control = Daemon::start("control", command, &self.path("logs"));
         control.wait_for("control ready", PATIENCE);
         self.control = Some(control);

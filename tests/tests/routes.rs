@@ -2,6 +2,8 @@
 
 #![expect(clippy::expect_used, reason = "a failed step of a test is a panic")]
 
+#[path = "routes/asked.rs"]
+mod asked;
 #[path = "routes/breakers.rs"]
 mod breakers;
 #[path = "routes/calls.rs"]

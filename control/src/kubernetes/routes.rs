@@ -159,25 +159,33 @@ fn refused<'a>(
     if service.addresses.is_empty() {
         return no_parent(format!("Service {name} has no ClusterIP"));
     }
-    let ports: Vec<_> = service.ports.iter().filter(|port| parent.is_for(port)).collect();
+    let ports: Vec<_> = snapshot::ports_for(index, parent).collect();
     if ports.is_empty() {
         return no_parent(format!("Service {name} has no such port"));
     }
     let in_force = told.entry(name).or_insert_with(|| InForce::of(index, name));
     if !in_force.is_told(route) {
-        let message =
-            "older routes of this namespace have as many matches or regular expressions as nodes take for one Service";
+        let message = "older routes of this namespace, HTTPRoutes and GRPCRoutes together, have as many matches or regular expressions as nodes take for one Service";
         return Err(("TooManyMatches", message.to_owned()));
     }
-    if ports.iter().all(|port| in_force.is_put_aside(route, port.port)) {
-        let message = format!("a GRPCRoute of this namespace has the ports of Service {name}");
-        return Err(("RouteReasonConflicted", message));
-    }
-    if ports.iter().all(|port| snapshot::protocol(index, name, service, port) == v1::Protocol::Opaque) {
-        let message = format!("the ports of Service {name} are declared opaque (appProtocol, {OPAQUE_PORTS})");
-        return Err(("UnsupportedProtocol", message));
-    }
-    Ok(())
+    let on_port = |(port, protocol): &(u16, v1::Protocol)| {
+        if !snapshot::speaks(route.kind, *protocol) {
+            let spoken = if *protocol == v1::Protocol::Opaque { "opaque" } else { "HTTP/1" };
+            let message = format!(
+                "port {port} of Service {name} is {spoken}: by its appProtocol, by annotation {OPAQUE_PORTS} of the Service or its namespace, or as a well-known port"
+            );
+            return Err(("UnsupportedProtocol", message));
+        }
+        if in_force.is_put_aside(route, *port) {
+            let message = format!("a GRPCRoute of this namespace has port {port} of Service {name}");
+            return Err(("RouteReasonConflicted", message));
+        }
+        Ok(())
+    };
+    // One port is enough; of several why the first one is none.
+    let mut each = ports.iter().map(on_port);
+    let first = each.next().unwrap_or(Ok(()));
+    if first.is_ok() || each.any(|port| port.is_ok()) { Ok(()) } else { first }
 }
 
 fn resolved(index: &Index, route: &HttpRoute) -> Condition {
@@ -206,11 +214,13 @@ async fn write(client: &Client, route: &ObjectName, said: &Said) -> Result<(), F
 /// `status.parents` as it is to be; `None` when it is so already, or speaks of another generation than what was read.
 fn parents(object: &Value, generation: i64, said: &Said, now: &str) -> Option<Vec<Value>> {
     let before = object["status"]["parents"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let (own, others): (Vec<&Value>, Vec<&Value>) =
-        before.iter().partition(|parent| parent["controllerName"] == CONTROLLER);
     let written = object["spec"]["parentRefs"].as_array().map(Vec::as_slice).unwrap_or_default();
     let services: Vec<&Value> = written.iter().filter(|parent| is_service(parent)).collect();
-    let mut after: Vec<Value> = others.into_iter().cloned().collect();
+    let is_own =
+        |entry: &Value, reference: &Value| entry["controllerName"] == CONTROLLER && entry["parentRef"] == *reference;
+    // Each stays where it stands: two controllers that both put theirs last would never be done.
+    let stays = |entry: &&Value| entry["controllerName"] != CONTROLLER || services.iter().any(|one| is_own(entry, one));
+    let mut after: Vec<Value> = before.iter().filter(stays).cloned().collect();
     for (at, reference) in services.iter().enumerate() {
         let conditions = match said {
             Said::Refused(reason) => {
@@ -224,10 +234,15 @@ fn parents(object: &Value, generation: i64, said: &Said, now: &str) -> Option<Ve
                 conditions.get(at)?.to_vec()
             }
         };
-        let held = own.iter().find(|parent| parent["parentRef"] == **reference);
+        let held = after.iter().position(|entry| is_own(entry, reference));
+        let known = held.and_then(|held| after.get(held));
         let conditions: Vec<Value> =
-            conditions.iter().map(|condition| as_json(condition, generation, held.copied(), now)).collect();
-        after.push(json!({ "parentRef": reference, "controllerName": CONTROLLER, "conditions": conditions }));
+            conditions.iter().map(|condition| as_json(condition, generation, known, now)).collect();
+        let entry = json!({ "parentRef": reference, "controllerName": CONTROLLER, "conditions": conditions });
+        match held.and_then(|held| after.get_mut(held)) {
+            Some(held) => *held = entry,
+            None => after.push(entry),
+        }
     }
     (after != before).then_some(after)
 }
@@ -283,6 +298,12 @@ mod tests {
         assert_eq!((&accepted["status"], &accepted["lastTransitionTime"]), (&json!("False"), &json!("T2")));
         assert_eq!(bad[1]["conditions"][1]["lastTransitionTime"], "T1");
         assert_eq!(bad.len(), 2);
+        object["status"]["parents"].as_array_mut().unwrap().reverse();
+        assert_eq!(parents(&object, 3, &said(None), "T2"), None, "nor another order");
+        object["spec"]["parentRefs"][1]["name"] = json!("other");
+        let moved = parents(&object, 3, &said(None), "T2").unwrap();
+        assert_eq!((moved.len(), &moved[0]["controllerName"]), (2, &json!("other.org/gateway")));
+        assert_eq!(moved[1]["parentRef"]["name"], "other");
     }
 
     #[test]

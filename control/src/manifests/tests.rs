@@ -5,6 +5,7 @@ fn options() -> Options {
     Options {
         trust_domain: "cluster.local".into(),
         linkerd_inject: false,
+        l5d_request_headers: false,
         default_policy: weir_core::inbound::DefaultPolicy::AllUnauthenticated,
     }
 }

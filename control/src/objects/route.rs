@@ -82,7 +82,7 @@ impl ParentRef {
 impl HttpRoute {
     /// What it costs those who compile it.
     pub fn size(&self) -> Size {
-        Size::of(self.rules.iter().flat_map(|rule| &rule.matches))
+        Size::of(self.hostnames.len(), self.rules.iter().flat_map(|rule| &rule.matches))
     }
 
     /// Services that its rules send requests to.

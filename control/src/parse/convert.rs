@@ -181,7 +181,7 @@ pub(super) fn is_tcp(protocol: Option<&str>) -> bool {
     matches!(protocol, None | Some("" | "TCP"))
 }
 
-pub(super) fn service(service: &fields::Service) -> Outcome<FieldError> {
+pub(super) fn service(service: &fields::Service, options: &Options) -> Outcome<FieldError> {
     let (mut flaws, mut errors) = (Vec::new(), Vec::new());
     let annotations = service.metadata.annotations.as_ref();
     let settings = settings::settings(annotations, &mut flaws);
@@ -220,7 +220,18 @@ pub(super) fn service(service: &fields::Service) -> Outcome<FieldError> {
         });
     }
     let local_only = spec.internal_traffic_policy.as_deref() == Some("Local");
-    let service = Service { addresses, ports, local_only, settings, timeouts, retry, retry_budget, breaker, load_bias };
+    let service = Service {
+        addresses,
+        ports,
+        local_only,
+        settings,
+        timeouts,
+        retry,
+        retry_budget,
+        breaker,
+        load_bias,
+        l5d_request_headers: options.l5d_request_headers,
+    };
     checked(Object::Service(Arc::new(service)), flaws, errors)
 }
 

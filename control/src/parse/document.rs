@@ -239,7 +239,7 @@ where
     let converted = match kind {
         Kind::Namespace => convert::namespace(&typed::<fields::Plain, D>(source()).map_err(one)?, options),
         Kind::Pod => convert::pod(&typed::<fields::Pod, D>(source()).map_err(one)?, options),
-        Kind::Service => convert::service(&typed::<fields::Service, D>(source()).map_err(one)?),
+        Kind::Service => convert::service(&typed::<fields::Service, D>(source()).map_err(one)?, options),
         Kind::EndpointSlice => convert::slice(&typed::<fields::EndpointSlice, D>(source()).map_err(one)?),
         Kind::ServiceAccount => {
             typed::<fields::Plain, D>(source()).map_err(one)?;

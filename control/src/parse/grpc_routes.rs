@@ -77,7 +77,7 @@ fn call(field: &str, given: &fields::GrpcRouteMatch, errors: &mut Vec<FieldError
     });
     let headers = values(&format!("{field}.headers"), given.headers.as_deref(), true, errors);
     v1::HttpMatch {
-        path: Some(http_match::Path::GrpcMethod(named.unwrap_or_default())),
+        path: Some(http_match::Path::GrpcMethod(named.unwrap_or_else(|| told(None, None)))),
         method: String::new(),
         headers,
         query_params: Vec::new(),
@@ -93,10 +93,8 @@ fn method(field: &str, given: &fields::GrpcMethodMatch) -> Result<v1::GrpcMethod
     match given.kind.as_deref().unwrap_or("Exact") {
         "Exact" => {}
         "RegularExpression" => {
-            return Ok(v1::GrpcMethod {
-                service: service.map(grpc_method::Service::ServicePattern),
-                method: method.map(grpc_method::Method::MethodPattern),
-            });
+            let service = service.map(grpc_method::Service::ServicePattern);
+            return Ok(told(service, method.map(grpc_method::Method::MethodPattern)));
         }
         other => {
             let reason = format!("{} is none of Exact, RegularExpression", quoted(other));
@@ -109,10 +107,15 @@ fn method(field: &str, given: &fields::GrpcMethodMatch) -> Result<v1::GrpcMethod
             return Err(FieldError::new(format!("{field}.{name}"), reason));
         }
     }
-    Ok(v1::GrpcMethod {
-        service: service.map(grpc_method::Service::ExactService),
-        method: method.map(grpc_method::Method::ExactMethod),
-    })
+    Ok(told(service.map(grpc_method::Service::ExactService), method.map(grpc_method::Method::ExactMethod)))
+}
+
+/// What is not named may be any.
+fn told(service: Option<grpc_method::Service>, method: Option<grpc_method::Method>) -> v1::GrpcMethod {
+    v1::GrpcMethod {
+        service: service.or(Some(grpc_method::Service::AnyService(v1::Any {}))),
+        method: method.or(Some(grpc_method::Method::AnyMethod(v1::Any {}))),
+    }
 }
 
 /// Names of Protocol Buffers: letters, digits and underscores, with dots between those of packages.
@@ -150,7 +153,7 @@ mod tests {
         assert_eq!(name.kind, Kind::GrpcRoute);
         let Object::HttpRoute(route) = object else { panic!("{object:?}") };
         let named: Vec<_> = route.rules.iter().flat_map(|rule| &rule.matches).map(|one| one.path.clone()).collect();
-        let expected = |service, method| Some(http_match::Path::GrpcMethod(v1::GrpcMethod { service, method }));
+        let expected = |service, method| Some(http_match::Path::GrpcMethod(told(service, method)));
         let cart = || Some(grpc_method::Service::ExactService("shop.Cart".to_owned()));
         let add = || Some(grpc_method::Method::ExactMethod("Add".to_owned()));
         let pattern = Some(grpc_method::Service::ServicePattern("shop[.].*".to_owned()));

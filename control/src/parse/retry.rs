@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use weir_api::v1;
-use weir_core::retry::BudgetSettings;
+use weir_core::{retry::BudgetSettings, words};
 
 use super::{FieldError, annotations::Annotations, fields, quoted, timeouts};
 
@@ -15,10 +15,6 @@ const TIMEOUT: &str = "retry.linkerd.io/timeout";
 const BUDGET_RATIO: &str = "weir.mesh/retry-budget-ratio";
 const BUDGET_LEAST: &str = "weir.mesh/retry-budget-min-per-second";
 const BUDGET_TTL: &str = "weir.mesh/retry-budget-ttl";
-
-/// Linkerd's names of the gRPC codes that can be asked for again.
-const CODES: [(&str, u32); 5] =
-    [("cancelled", 1), ("deadline-exceeded", 4), ("internal", 13), ("resource-exhausted", 8), ("unavailable", 14)];
 
 /// The annotations of a Service or route; none when it has none of them.
 pub(super) fn annotated(
@@ -111,16 +107,8 @@ fn millis(duration: Option<Duration>) -> u64 {
 
 /// A status, `500-504`, `5xx` or `gateway-error`.
 fn status_range(text: &str) -> Result<v1::StatusRange, String> {
-    let text = text.trim();
-    let status = |text: &str| text.parse::<u32>().ok().filter(|status| (100..600).contains(status));
-    let both = match text.split_once('-') {
-        _ if text.eq_ignore_ascii_case("5xx") => Some((500, 599)),
-        _ if text.eq_ignore_ascii_case("gateway-error") => Some((502, 504)),
-        Some((first, last)) => status(first).zip(status(last)).filter(|(first, last)| first <= last),
-        None => status(text).map(|status| (status, status)),
-    };
-    let range = both.map(|(first, last)| v1::StatusRange { first, last });
-    range.ok_or_else(|| format!("{} is none of 5xx, gateway-error, a status and two with a dash", quoted(text)))
+    let range = words::statuses(text).map(|(first, last)| v1::StatusRange { first: first.into(), last: last.into() });
+    range.ok_or_else(|| format!("{} is none of 5xx, gateway-error, a status and two with a dash", quoted(text.trim())))
 }
 
 /// Each status once. Nodes take so many ranges: one route must not make them refuse all of its Service.
@@ -141,10 +129,8 @@ fn merged(mut ranges: Vec<v1::StatusRange>) -> Result<Vec<v1::StatusRange>, Stri
 }
 
 fn code(text: &str) -> Result<u32, String> {
-    let text = text.trim();
-    let known = CODES.iter().find(|(name, _code)| text.eq_ignore_ascii_case(name)).map(|(_name, code)| *code);
-    let names = CODES.map(|(name, _code)| name).join(", ");
-    known.ok_or_else(|| format!("{} is none of {names}", quoted(text)))
+    let names = || words::CODES.map(|(name, _code)| name).join(", ");
+    words::code(text).ok_or_else(|| format!("{} is none of {}", quoted(text.trim()), names()))
 }
 
 fn attempts(count: Option<u32>, text: &str) -> Result<u32, String> {

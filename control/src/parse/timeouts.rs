@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use weir_core::timeouts::Timeouts;
+use weir_core::{timeouts::Timeouts, words};
 
 use super::{FieldError, fields, quoted};
 use crate::limits;
@@ -67,21 +67,7 @@ pub(super) fn of_rule(
 /// Linkerd's durations: digits and one of ms, s, m, h, d; a bare 0.
 pub(super) fn linkerd(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{} is no duration: a number and ms, s, m, h or d", quoted(text));
-    let trimmed = text.trim();
-    let digits = trimmed.bytes().take_while(u8::is_ascii_digit).count();
-    let (count, unit) = trimmed.split_at_checked(digits).ok_or_else(wrong)?;
-    let count: u64 = count.parse().map_err(|_error| wrong())?;
-    let millis = match unit {
-        "" if count == 0 => Some(0),
-        "ms" => Some(1),
-        "s" => Some(1000),
-        "m" => Some(60_000),
-        "h" => Some(3_600_000),
-        "d" => Some(86_400_000),
-        _other => None,
-    };
-    let millis = millis.ok_or_else(wrong)?;
-    within_bound(text, count.checked_mul(millis))
+    within_bound(text, words::duration(text).ok_or_else(wrong)?)
 }
 
 /// Gateway API's durations (GEP-2257): one to four times up to five digits and one of h, m, s, ms.
@@ -103,15 +89,15 @@ pub(super) fn gateway(text: &str) -> Result<Duration, String> {
         millis += count.parse::<u64>().map_err(|_error| wrong())? * unit;
         rest = after;
         if rest.is_empty() {
-            return within_bound(text, Some(millis));
+            return within_bound(text, Duration::from_millis(millis));
         }
     }
     Err(wrong())
 }
 
-fn within_bound(text: &str, millis: Option<u64>) -> Result<Duration, String> {
+fn within_bound(text: &str, limit: Duration) -> Result<Duration, String> {
     let most = limits::TIMEOUT;
-    let limit = millis.map(Duration::from_millis).filter(|limit| *limit <= most);
+    let limit = Some(limit).filter(|limit| *limit <= most);
     limit.ok_or_else(|| format!("{} is longer than {} days", quoted(text), most.as_secs() / 86_400))
 }
 

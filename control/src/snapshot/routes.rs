@@ -8,20 +8,19 @@ use std::{
 use weir_api::v1::{self, http_backend, http_rule};
 use weir_core::route::Size;
 
-use super::{service_target, timeouts};
+use super::{protocol, service_target, timeouts};
 use crate::{
     index::Index,
-    objects::{HttpRoute, Kind, Name, ObjectName, RouteBackend, RouteRule},
+    objects::{HttpRoute, Kind, Name, ObjectName, ParentRef, RouteBackend, RouteRule},
 };
 
 /// Routes attached to a port of a service, and all slices that the port then refers to: `own`, and those of backends.
 pub(super) fn attached(index: &Index, service: &Name, port: u16, own: Vec<Name>) -> (Vec<v1::HttpRoute>, Vec<Name>) {
     let mut slices: BTreeSet<Name> = own.into_iter().collect();
     let in_force = InForce::of(index, service);
-    let routes = in_force
-        .routes
-        .iter()
-        .filter(|(name, route)| is_attached(index, route, service, port) && !in_force.is_put_aside(name, port));
+    let routes = in_force.routes.iter().filter(|(name, route)| {
+        is_attached(index, name.kind, route, service, port) && !in_force.is_put_aside(name, port)
+    });
     let routes = routes.map(|(name, route)| http_route(index, service, name, route, &mut slices)).collect();
     (routes, slices.into_iter().collect())
 }
@@ -47,11 +46,12 @@ impl<'a> InForce<'a> {
             }
             size.fits()
         });
-        let ports = index.service(service).map(|service| service.ports.as_slice()).unwrap_or_default();
         let mut calls = HashSet::new();
         for (name, route) in routes.iter().filter(|(name, _route)| name.kind == Kind::GrpcRoute) {
-            let attached = ports.iter().filter(|port| is_attached(index, route, service, port.port));
-            calls.extend(attached.map(|port| (&*name.name.namespace, port.port)));
+            let parents = route.parents.iter().filter(|parent| parent.service == *service);
+            let ports = parents.flat_map(|parent| ports_for(index, parent));
+            let held = ports.filter(|(_port, protocol)| speaks(name.kind, *protocol));
+            calls.extend(held.map(|(port, _protocol)| (&*name.name.namespace, port)));
         }
         InForce { names: routes.iter().map(|(name, _route)| *name).collect(), routes, calls }
     }
@@ -67,10 +67,31 @@ impl<'a> InForce<'a> {
     }
 }
 
-fn is_attached(index: &Index, route: &HttpRoute, service: &Name, port: u16) -> bool {
-    let declared = index.service(service).and_then(|service| service.ports.iter().find(|own| own.port == port));
+fn is_attached(index: &Index, kind: Kind, route: &HttpRoute, service: &Name, port: u16) -> bool {
     let mut parents = route.parents.iter().filter(|parent| parent.service == *service);
-    declared.is_some_and(|declared| parents.any(|parent| parent.is_for(declared)))
+    let is_it = |(own, protocol): (u16, v1::Protocol)| own == port && speaks(kind, protocol);
+    parents.any(|parent| ports_for(index, parent).any(is_it))
+}
+
+/// The ports of its Service that a parent means, and what is spoken there.
+pub(crate) fn ports_for<'a>(
+    index: &'a Index,
+    parent: &'a ParentRef,
+) -> impl Iterator<Item = (u16, v1::Protocol)> + use<'a> {
+    let service = index.service(&parent.service);
+    let ports = service.into_iter().flat_map(|service| service.ports.iter().map(move |port| (service, port)));
+    let ports = ports.filter(|(_service, port)| parent.is_for(port));
+    ports.map(|(service, port)| (port.port, protocol(index, &parent.service, service, port)))
+}
+
+/// Whether a route of this kind can hold where that is spoken: no request is seen on an opaque port, and calls are HTTP/2 (Linkerd, too,
+/// asks HTTPRoutes alone on a port of HTTP/1).
+pub(crate) fn speaks(kind: Kind, protocol: v1::Protocol) -> bool {
+    match protocol {
+        v1::Protocol::Opaque => false,
+        v1::Protocol::Http1 => kind != Kind::GrpcRoute,
+        _ => true,
+    }
 }
 
 fn http_route(

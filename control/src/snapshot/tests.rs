@@ -155,6 +155,24 @@ fn routes_come_with_the_port_that_they_are_attached_to() {
     }
 }
 
+/// A port of HTTP/1 has no calls, and an opaque one no requests.
+#[test]
+fn routes_hold_where_what_they_are_about_is_spoken() {
+    let http = route("same", "demo", "");
+    let grpc = route("calls", "demo", "").replace("HTTPRoute", "GRPCRoute");
+    for (declared, expected) in [
+        ("appProtocol: http", &["HTTPRoute"][..]),
+        ("appProtocol: kubernetes.io/h2c", &["GRPCRoute"]),
+        ("appProtocol: grpc", &[]),
+        ("protocol: TCP", &["GRPCRoute"]),
+    ] {
+        let index = index(&[&SERVICE.replace("port: 80,", &format!("port: 80, {declared},")), &http, &grpc]);
+        let found = service(destination(&index, "10.96.0.1:80".parse().unwrap()).0).http_routes;
+        let kinds: Vec<&str> = found.iter().filter_map(|route| Some(&*route.object.as_ref()?.kind)).collect();
+        assert_eq!(kinds, expected, "{declared}");
+    }
+}
+
 /// Of each namespace by itself, and port by port.
 #[test]
 fn a_grpc_route_puts_http_routes_of_its_port_aside() {

@@ -51,8 +51,14 @@ pub fn status(fields: &HeaderMap) -> Option<u32> {
     fields.get("grpc-status")?.to_str().ok()?.parse().ok()
 }
 
-/// gRPC's name of a status code; what is none, or missing, is UNKNOWN (gRPC's statuscodes.md).
-pub fn code_name(code: Option<u16>) -> &'static str {
+/// A status code of gRPC's; what is none, or missing, is UNKNOWN (gRPC's statuscodes.md).
+pub fn known_code(code: Option<u32>) -> u16 {
+    const UNKNOWN: u16 = 2;
+    code.and_then(|code| u16::try_from(code).ok()).filter(|code| *code <= 16).unwrap_or(UNKNOWN)
+}
+
+/// Its name.
+pub fn code_name(code: u16) -> &'static str {
     const NAMES: [&str; 17] = [
         "OK",
         "CANCELLED",
@@ -72,7 +78,7 @@ pub fn code_name(code: Option<u16>) -> &'static str {
         "DATA_LOSS",
         "UNAUTHENTICATED",
     ];
-    code.and_then(|code| NAMES.get(usize::from(code))).copied().unwrap_or("UNKNOWN")
+    NAMES.get(usize::from(code)).copied().unwrap_or("UNKNOWN")
 }
 
 #[cfg(test)]
@@ -127,8 +133,8 @@ mod tests {
 
     #[test]
     fn names_of_codes() {
-        assert_eq!([0, 5, 16, 17].map(|code| code_name(Some(code))), ["OK", "NOT_FOUND", "UNAUTHENTICATED", "UNKNOWN"]);
-        assert_eq!(code_name(None), "UNKNOWN");
+        let names = [Some(0), Some(5), Some(16), Some(17), Some(1 << 16), None].map(|code| code_name(known_code(code)));
+        assert_eq!(names, ["OK", "NOT_FOUND", "UNAUTHENTICATED", "UNKNOWN", "UNKNOWN", "UNKNOWN"]);
     }
 
     #[test]

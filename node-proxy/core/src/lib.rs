@@ -19,9 +19,11 @@ pub mod load;
 
 pub mod inbound;
 pub mod outbound;
+pub mod request_policy;
 pub mod retry;
 pub mod route;
 pub mod timeouts;
+pub mod words;
 
 pub mod classify;
 pub mod grpc;

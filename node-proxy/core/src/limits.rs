@@ -27,12 +27,13 @@ pub const HOSTNAME_BYTES: usize = 253;
 /// Text of one regular expression: Gateway API's own bound for the value of a path or header.
 pub const PATTERN_BYTES: usize = 4096;
 /// Compiled form of one regular expression: repetitions of repetitions would take gigabytes.
-pub const PATTERN_PROGRAM_BYTES: usize = 64 << 10;
-/// Compiled form of all regular expressions of paths for one host name of one service.
-pub const PATTERN_SET_BYTES: usize = 8 << 20;
+pub const PATTERN_PROGRAM_BYTES: usize = 32 << 10;
+/// Compiled form of all regular expressions of paths for one host name of one service: more than as many as are taken, each as large as can
+/// be, so that what control took is never refused.
+pub const PATTERN_SET_BYTES: usize = 32 << 20;
 /// Each worker's cache for such a set: it is filled by what clients ask for.
 pub const PATTERN_CACHE_BYTES: usize = 1 << 20;
-/// Regular expressions in the routes of one port that hold for the same clients: with their size, 32 MiB.
+/// Regular expressions in the routes of one port that hold for the same clients, once for each host name: with their size, 16 MiB.
 pub const ROUTE_PATTERNS: usize = 512;
 /// Matches of the routes of one port that hold for the same clients: some 150 routes of the greatest size that Gateway API allows.
 pub const ROUTE_MATCHES: usize = 20_000;

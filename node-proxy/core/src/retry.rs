@@ -31,7 +31,40 @@ pub struct Retry {
     pause: Duration,
 }
 
+/// What one request asks of its own retries; the rest is as it would be otherwise.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AskedRetry {
+    /// HTTP statuses, first to last.
+    pub statuses: Option<Box<[(u16, u16)]>>,
+    /// A bit for each gRPC code.
+    pub codes: Option<u32>,
+    /// Attempts after the first one; none at 0.
+    pub limit: Option<u16>,
+    /// As [`Retry::timeout`].
+    pub timeout: Option<Duration>,
+}
+
 impl Retry {
+    /// `given` with what a request asks for; once, where nothing is said of how often (Linkerd).
+    pub fn asked(given: Option<&Retry>, asked: &AskedRetry) -> Option<Retry> {
+        if *asked == AskedRetry::default() {
+            return given.cloned();
+        }
+        let mut retry = given.cloned().unwrap_or(Retry {
+            statuses: Box::default(),
+            codes: 0,
+            unanswered: false,
+            limit: 1,
+            timeout: None,
+            pause: limits::RETRY_PAUSE,
+        });
+        retry.statuses = asked.statuses.clone().unwrap_or(retry.statuses);
+        retry.codes = asked.codes.unwrap_or(retry.codes);
+        retry.limit = asked.limit.unwrap_or(retry.limit);
+        retry.timeout = asked.timeout.or(retry.timeout).filter(|timeout| !timeout.is_zero());
+        Some(retry).filter(|retry| retry.limit > 0)
+    }
+
     /// What control says; none where nothing is sent again.
     ///
     /// # Errors

@@ -169,6 +169,8 @@ pub struct ServiceTarget {
     pub breaker: Option<Arc<Breaker>>,
     /// What refusals and failures add to an endpoint's load.
     pub load_bias: Option<LoadBias>,
+    /// Requests may say how they are sent again and what limits they have.
+    pub allows_request_policy: bool,
     ready: usize,
 }
 

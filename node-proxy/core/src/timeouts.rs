@@ -47,6 +47,29 @@ pub struct Stage {
     pub moved: Duration,
 }
 
+/// Limits that are the client's own doing: that they run out is no fault of an endpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OwnLimits {
+    /// [`Timeouts::request`]
+    pub request: bool,
+    /// [`Timeouts::response`]
+    pub response: bool,
+    /// [`Timeouts::retry`]
+    pub retry: bool,
+}
+
+impl OwnLimits {
+    /// Whether this one is.
+    pub fn has(self, limit: Limit) -> bool {
+        match limit {
+            Limit::Request => self.request,
+            Limit::Response => self.response,
+            Limit::Retry => self.retry,
+            Limit::BackendRequest | Limit::Idle => false,
+        }
+    }
+}
+
 impl Timeouts {
     /// What control says.
     pub fn of_api(given: Option<&v1::Timeouts>) -> Timeouts {
@@ -66,7 +89,7 @@ impl Timeouts {
         *self == Timeouts::default()
     }
 
-    /// With a deadline of the client's own (`grpc-timeout`), counted from the request's arrival: the shorter one holds.
+    /// With a deadline of the client's own (`grpc-timeout`, `weir-timeout`), counted from the request's arrival: the shorter one holds.
     #[must_use]
     pub fn within(mut self, deadline: Option<Duration>) -> Timeouts {
         self.request = self.request.into_iter().chain(deadline).min();

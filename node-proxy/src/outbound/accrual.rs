@@ -14,13 +14,14 @@ use weir_core::{
     grpc,
     load::LoadBias,
     snapshot::Endpoint,
-    timeouts::Limit,
+    timeouts::{Limit, OwnLimits},
 };
 
 use super::choose::Goal;
 use crate::{body::Body, proxy::Worker};
 
 const TOO_MANY_REQUESTS: u16 = 429;
+const GATEWAY_TIMEOUT: u16 = 504;
 const DEADLINE_EXCEEDED: u32 = 4;
 const PERMISSION_DENIED: u32 = 7;
 const RESOURCE_EXHAUSTED: u32 = 8;
@@ -32,8 +33,8 @@ pub struct Accrual {
     breaker: Option<Arc<Breaker>>,
     bias: Option<LoadBias>,
     admission: Admission,
-    /// A deadline of the client's own ends it.
-    is_own_deadline: bool,
+    /// What of its limits is the client's doing.
+    own: OwnLimits,
     is_over: bool,
 }
 
@@ -44,7 +45,7 @@ impl Accrual {
         goal: &Goal,
         endpoint: Option<&Arc<Endpoint>>,
         admission: Admission,
-        is_own_deadline: bool,
+        own: OwnLimits,
     ) -> Option<Box<Accrual>> {
         let (service, endpoint) = (goal.service()?, endpoint?);
         let (breaker, bias) = (service.breaker.clone(), service.load_bias);
@@ -52,7 +53,7 @@ impl Accrual {
             return None;
         }
         let (worker, endpoint) = (Arc::clone(worker), Arc::clone(endpoint));
-        Some(Box::new(Accrual { worker, endpoint, breaker, bias, admission, is_own_deadline, is_over: false }))
+        Some(Box::new(Accrual { worker, endpoint, breaker, bias, admission, own, is_over: false }))
     }
 
     /// A response began. What its head cannot say, its end will.
@@ -80,9 +81,10 @@ impl Accrual {
     /// A response ended in order.
     pub fn classified(&mut self, status: u16, code: Option<u32>, retry_after: Option<Duration>) {
         let is_clients = match code {
-            Some(DEADLINE_EXCEEDED) => self.is_own_deadline,
+            Some(DEADLINE_EXCEEDED) => self.own.request,
             // Most often a policy's word about this one client.
             Some(PERMISSION_DENIED) => true,
+            None => status == GATEWAY_TIMEOUT && self.own.request,
             _ => false,
         };
         if is_clients {
@@ -104,7 +106,7 @@ impl Accrual {
 
     /// There was none in time. `is_sent`: the whole request had gone out, and only the server was waited for.
     pub(super) fn timed_out(&mut self, limit: Limit, is_sent: bool) {
-        if is_sent && (limit != Limit::Request || !self.is_own_deadline) {
+        if is_sent && !self.own.has(limit) {
             self.broken();
         }
     }

@@ -14,6 +14,7 @@ use weir_core::{
     outbound::Transport,
     protocol::Protocol,
     proxy_error::ProxyError,
+    request_policy::RequestPolicy,
     retry::Retry,
     route::{Forward, ObjectRef},
     snapshot::Destination,
@@ -21,7 +22,7 @@ use weir_core::{
 
 use crate::{
     body::{Body, Held, ResponseEnd},
-    deadline::{Deadline, within},
+    deadline::{Clients, Deadline, Told, within},
     http::{self as server, Handle},
     inbound,
     io::Io,
@@ -149,8 +150,19 @@ impl Outbound {
             }
             Routing::Answer(response) => return Ok(*response),
         };
-        let retry = retry(&goal, forward.as_ref()).filter(|_| Again::is_for(&request));
-        let mut deadline = deadline(&goal, forward.as_ref(), &request, arrival);
+        let policy = match goal.destination.service() {
+            Some(service) if service.allows_request_policy => RequestPolicy::take(request.headers_mut()).map(Box::new),
+            _ => None,
+        };
+        let given = retry(&goal, forward.as_ref());
+        let asked = policy.as_ref().map(|policy| policy.retry(given).map(Box::new));
+        let retry = asked.as_ref().map_or(given, Option::as_deref);
+        let mut deadline = deadline(
+            Bounds { goal: &goal, forward: forward.as_ref(), policy: policy.as_deref(), retry },
+            &request,
+            arrival,
+        );
+        let retry = retry.filter(|_| Again::is_for(&request));
         let mut response = match retry {
             Some(retry) => {
                 let how = Persistence { goal: &goal, retry, arrival, series };
@@ -191,9 +203,9 @@ impl Outbound {
                     chosen.map_err(ProxyError::Timeout)??
                 }
             };
-            let is_own_deadline = deadline.as_ref().is_some_and(|deadline| deadline.is_own());
+            let own = deadline.as_ref().map(|deadline| deadline.own()).unwrap_or_default();
             let worker = &self.client.worker;
-            let accrual = Accrual::begin(worker, goal, endpoint.as_ref(), admission, is_own_deadline);
+            let accrual = Accrual::begin(worker, goal, endpoint.as_ref(), admission, own);
             let route = &*tried.insert(self.route(endpoint.as_ref(), &request, goal));
             let attempt = Attempt::begin(&self.client, route, accrual);
             let arrival = Arrival { attempted: attempt.began(), ..arrival };
@@ -367,19 +379,26 @@ impl Outbound {
     }
 }
 
-/// The limits of a request, if it has any: its route's, else its Service's, and its client's own (`grpc-timeout`).
-fn deadline(
-    goal: &Goal,
-    forward: Option<&Forward>,
-    request: &Request<Body>,
-    arrival: Arrival,
-) -> Option<Box<Deadline>> {
+/// What bounds a request in time.
+struct Bounds<'a> {
+    goal: &'a Goal,
+    forward: Option<&'a Forward>,
+    policy: Option<&'a RequestPolicy>,
+    retry: Option<&'a Retry>,
+}
+
+/// The limits of a request, if it has any: its route's, else its Service's, what it says instead, and its client's own deadline.
+fn deadline(bounds: Bounds<'_>, request: &Request<Body>, arrival: Arrival) -> Option<Box<Deadline>> {
+    let Bounds { goal, forward, policy, retry } = bounds;
     let of_service = || goal.destination.service().map(|service| service.timeouts).unwrap_or_default();
     let mut limits = forward.map_or_else(of_service, Forward::timeouts);
-    limits.retry = retry(goal, forward).and_then(|retry| retry.timeout);
+    limits.retry = retry.and_then(|retry| retry.timeout);
+    let own = policy.map(|policy| policy.limit(&mut limits)).unwrap_or_default();
     let Arrival { started, grpc, .. } = arrival;
-    let clients = if grpc { grpc::timeout(request.headers()) } else { None };
-    let is_limited = !limits.is_none() || clients.is_some();
+    let told = if grpc { Told::Grpc } else { Told::Http };
+    let deadline = told.read(request.headers());
+    let is_limited = !limits.is_none() || deadline.is_some();
+    let clients = Clients { own, deadline, told };
     is_limited.then(|| Box::new(Deadline::new(limits, clients, request.version() == Version::HTTP_2, started)))
 }
 

@@ -260,7 +260,10 @@ fn write_endings(text: &mut Text, family: &'static Family, labels: &str, series:
             continue;
         };
         let number = status.map(|status| status.to_string()).unwrap_or_default();
-        let status = if series.is_of_calls() { weir_core::grpc::code_name(status) } else { &number };
+        let status = match status {
+            Some(code) if series.is_of_calls() => weir_core::grpc::code_name(code),
+            _ => &number,
+        };
         text.sample(family, labels, &[(name, status), ("error", error.unwrap_or_default())], count);
     }
 }

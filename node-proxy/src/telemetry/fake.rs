@@ -150,6 +150,7 @@ pub(crate) fn service() -> Vec<v1::Resource> {
         retry_budget: None,
         breaker: None,
         load_bias: None,
+        allow_l5d_request_headers: false,
     };
     let destination = v1::Destination { target: Some(v1::destination::Target::Service(service)) };
     vec![

@@ -144,7 +144,7 @@ pub fn metrics_reference() -> String {
 fn bounds_section() -> String {
     format!(
         "\n## Bounds\n\nConstants of `node-proxy/src/limits.rs`.\n\n| what | bound | over it |\n|---|---|---|\n\
-         | series of one workload, per kind (HTTP, TCP, routes, their backends) | {} | one series per direction with the workload's labels and `overflow=\"true\"` |\n\
+         | series of one workload, per kind (HTTP, TCP, routes, their backends) | {} | one series per direction with the workload's labels and `overflow=\"true\"`; calls of GRPCRoutes among the requests of HTTPRoutes |\n\
          | series of the node, per kind | {} | one series per direction with `overflow=\"true\"` |\n\
          | kinds of response of one series | {} | `status_code=\"overflow\"`, classification kept |\n\
          | close reasons of one series | {} | `errno=\"overflow\"` |\n\

@@ -14,6 +14,7 @@ use std::{
 
 use parking_lot::Mutex;
 use weir_core::{
+    grpc,
     inbound::DefaultPolicy,
     route::ObjectRef,
     snapshot::{PodRef, ServiceTarget},
@@ -136,7 +137,7 @@ impl Labels for RouteLabels {
 /// How a request or an attempt ended: labels of the counts of statuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ending {
-    /// None when there was no response. Of a call the code of its gRPC status, none without one.
+    /// None when there was no response. Of a call the code of its gRPC status, always.
     pub(super) status: Option<u16>,
     /// Why there was none, or none to its end.
     pub(super) error: Option<&'static str>,
@@ -186,9 +187,10 @@ impl RouteSeries {
     /// It ended after so long. `error` as the label of `response_total` has it.
     pub fn ended(&self, answered: Option<Answered>, error: Option<&'static str>, took: Duration) {
         let status = match answered {
-            Some(answered) if self.is_of_calls() => answered.grpc.and_then(|code| u16::try_from(code).ok()),
-            Some(answered) => Some(answered.http),
-            None => None,
+            Some(Answered { http, .. }) if !self.is_of_calls() => Some(http),
+            // By the word that is written, as errors are: of two with one word there must be one sample.
+            answered if self.is_of_calls() => Some(grpc::known_code(answered.and_then(|answered| answered.grpc))),
+            _unanswered => None,
         };
         // By the word that is written: of two errors with one word there must be one sample.
         if !self.endings.add(Ending { status, error: error.map(error_name) }) {

@@ -6,10 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use weir_core::{classify::Classification, detect::Detected, outbound::NoTlsReason};
+use weir_core::{classify::Classification, detect::Detected, outbound::NoTlsReason, route::ObjectRef};
 
 use super::{
-    Certificate, Direction, Format, TcpGuard, Telemetry, TlsLabel,
+    Answered, Certificate, Direction, Format, RouteLabels, ServiceRef, TcpGuard, Telemetry, TlsLabel,
     fake::{FakeState, http_labels, identity, pod, service, tcp_labels},
     families, metrics_reference,
     registry::Bounds,
@@ -31,6 +31,19 @@ fn value(text: &str, name: &str, labels: &[&str]) -> Option<f64> {
     found.rsplit_once(' ')?.1.parse().ok()
 }
 
+/// Of one GRPCRoute: answers without a status that gRPC knows have one word.
+fn calls(telemetry: &Telemetry) {
+    let parent = ServiceRef { namespace: Arc::from("shop"), name: Arc::from("web"), port: 80 };
+    let route = ObjectRef { kind: Arc::from("GRPCRoute"), name: Arc::from("calls"), ..ObjectRef::default() };
+    let labels = RouteLabels { workload: pod("web-1"), parent, route: Some(Arc::new(route)), backend: None };
+    let series = telemetry.route(&labels);
+    for grpc in [Some(0), Some(2), Some(17), Some(u32::MAX), None] {
+        series.request();
+        series.ended(Some(Answered { http: 200, grpc }), None, Duration::from_millis(1));
+    }
+    series.ended(None, Some("failfast"), Duration::from_millis(1));
+}
+
 fn busy() -> Telemetry {
     let telemetry = Telemetry::new();
     let http = telemetry.http(&http_labels("web.shop"));
@@ -40,12 +53,23 @@ fn busy() -> Telemetry {
     }
     http.response(200, Classification::Failure, Some(14), None, Duration::from_millis(1));
     http.response(502, Classification::Failure, None, Some("i/o"), Duration::from_millis(1));
+    calls(&telemetry);
     telemetry.tcp(&tcp_labels()).open().close(Some(104));
     telemetry.detect(Direction::Inbound, Detected::Http1);
     telemetry.passed_tls(Direction::Outbound, Some("Example.org"));
     telemetry.transport_header();
     telemetry.certificate_refresh(true);
     telemetry
+}
+
+#[test]
+fn calls_have_families_of_their_own_with_the_names_of_their_codes() {
+    let text = render(&busy(), Format::Prometheus);
+    let count = |labels: &[&str]| value(&text, "outbound_grpc_route_request_statuses_total", labels);
+    assert_eq!(count(&["grpc_status=\"OK\"", "error=\"\""]), Some(1.0));
+    assert_eq!(count(&["grpc_status=\"UNKNOWN\"", "error=\"\""]), Some(4.0));
+    assert_eq!(count(&["grpc_status=\"UNKNOWN\"", "error=\"FAIL_FAST\""]), Some(1.0));
+    assert!(!text.contains("outbound_http_route_request_statuses_total{"));
 }
 
 #[test]

@@ -36,7 +36,7 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) headers: BTreeMap<String, String>,
     /// What the server says that it was asked: `server`, `uri`, `host`, `method`, `added`, `set`, `removed`,
-    /// `timeout`.
+    /// `timeout`, `weir`, `asked` (of `l5d-timeout`).
     pub(crate) asked: BTreeMap<String, String>,
 }
 
@@ -134,7 +134,7 @@ impl Stage {
 
 /// nginx that says what it was asked.
 fn program(mesh: &Mesh, pod: &Pod) -> Daemon {
-    let said = "server=$server_name\\nuri=$request_uri\\nhost=$host\\nmethod=$request_method\\nadded=$http_x_added\\nset=$http_x_set\\ntimeout=$http_grpc_timeout\\nremoved=$http_x_removed\\n";
+    let said = "server=$server_name\\nuri=$request_uri\\nhost=$host\\nmethod=$request_method\\nadded=$http_x_added\\nset=$http_x_set\\ntimeout=$http_grpc_timeout\\nremoved=$http_x_removed\\nweir=$http_weir_timeout\\nasked=$http_l5d_timeout\\n";
     let name = &pod.name;
     // Refused after three seconds; and eight seconds for one answer.
     let late = "location /late { auth_delay 3s; auth_basic late; auth_basic_user_file /dev/null; }";

@@ -117,6 +117,29 @@ fn grpc_deadlines_are_honoured_and_reduced() {
     }
 }
 
+/// The same for requests that are not gRPC. Seen to fail without `Told::read` of it.
+#[test]
+fn deadlines_of_http_are_honoured_and_reduced() {
+    let stage = Stage::start();
+    stage.route(
+        "  rules: [{matches: [{path: {value: /late}}]}, {matches: [{path: {value: /}}], timeouts: {request: 5s}}]",
+    );
+    for (protocol, get) in PROTOCOLS {
+        let late = get(&stage, "/late", &["-H", "weir-timeout: 300ms"]);
+        let error = late.headers.get("l5d-proxy-error").map(String::as_str);
+        assert_eq!((late.status, error), (504, Some("request timeout")), "{protocol} {late:?}");
+        for (timeout, most) in [("weir-timeout: 3s", 3000), ("weir-timeout: 1h", 5000), ("weir-timeout: soon", 0)] {
+            let answer = get(&stage, "/", &["-H", timeout]);
+            let told = answer.asked.get("weir").and_then(|text| text.strip_suffix("ms")?.parse::<u64>().ok());
+            assert_eq!(
+                told.map(|millis| (1..=most).contains(&millis)),
+                (most > 0).then_some(true),
+                "{protocol} {answer:?}"
+            );
+        }
+    }
+}
+
 /// A request that is over leaves the connection that it asked for to the next one: else a limit shorter than a handshake would never get
 /// one. Seen to fail with a dial that ends with its request.
 #[test]

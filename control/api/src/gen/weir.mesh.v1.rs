@@ -183,6 +183,9 @@ pub struct ServiceTarget {
     /// Unset: an endpoint that refuses or fails has the load of any other.
     #[prost(message, optional, tag = "13")]
     pub load_bias: ::core::option::Option<LoadBias>,
+    /// Requests may say how they are sent again and what limits they have (`l5d-retry-*`, `l5d-timeout`…).
+    #[prost(bool, tag = "14")]
+    pub allow_l5d_request_headers: bool,
 }
 /// Takes endpoints that keep failing out for a while.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -381,13 +384,13 @@ pub mod http_match {
         GrpcMethod(super::GrpcMethod),
     }
 }
-/// What is unset may be any. A pattern is for the whole name.
+/// A pattern is for the whole name. Neither is ever unset: what a node does not know must not be any.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GrpcMethod {
     /// With its package: `shop.Cart`.
-    #[prost(oneof = "grpc_method::Service", tags = "1, 2")]
+    #[prost(oneof = "grpc_method::Service", tags = "1, 2, 5")]
     pub service: ::core::option::Option<grpc_method::Service>,
-    #[prost(oneof = "grpc_method::Method", tags = "3, 4")]
+    #[prost(oneof = "grpc_method::Method", tags = "3, 4, 6")]
     pub method: ::core::option::Option<grpc_method::Method>,
 }
 /// Nested message and enum types in `GrpcMethod`.
@@ -399,6 +402,8 @@ pub mod grpc_method {
         ExactService(::prost::alloc::string::String),
         #[prost(string, tag = "2")]
         ServicePattern(::prost::alloc::string::String),
+        #[prost(message, tag = "5")]
+        AnyService(super::Any),
     }
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum Method {
@@ -406,8 +411,12 @@ pub mod grpc_method {
         ExactMethod(::prost::alloc::string::String),
         #[prost(string, tag = "4")]
         MethodPattern(::prost::alloc::string::String),
+        #[prost(message, tag = "6")]
+        AnyMethod(super::Any),
     }
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Any {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ValueMatch {
     #[prost(string, tag = "1")]

@@ -1,9 +1,12 @@
 //! gRPC calls by service and method. Must never take a request for a call whose path is not one service and one method.
 
+use regex::bytes::RegexSet;
+
 use super::{
-    Facts, Invalid, ValueMatch,
+    Facts, Invalid, PathMatch, ValueMatch,
+    pattern::anchored,
     rule::Route,
-    table::{Candidate, Map, Patterns, first},
+    table::{Candidate, Map, first, match_at, pattern_set},
 };
 
 /// Which calls: what is none may be any (Gateway API, GRPCMethodMatch).
@@ -38,16 +41,6 @@ impl CallMatch {
         };
         rank(&self.service) * 3 + rank(&self.method)
     }
-
-    /// The regular expression for a whole path. The slash ends a line, so that `^`, `$` and `.` of a name's pattern end where the name does.
-    pub(super) fn pattern(&self) -> String {
-        let of = |one: &Option<ValueMatch>| match one {
-            Some(ValueMatch::Exact(name)) => regex::escape(name),
-            Some(ValueMatch::Pattern(pattern)) => pattern.as_str().to_owned(),
-            None => "[^/]+".to_owned(),
-        };
-        format!(r"\A/(?m:{})/(?m:{})\z", of(&self.service), of(&self.method))
-    }
 }
 
 /// Rules for calls, in order of precedence.
@@ -59,7 +52,47 @@ pub(super) struct Calls {
     services: Map<Box<str>, Vec<Candidate>>,
     methods: Map<Box<str>, Vec<Candidate>>,
     any: Vec<Candidate>,
-    patterns: Patterns,
+    patterns: NamePatterns,
+}
+
+/// Those with a regular expression. Each of the sets has a place for every one of them.
+#[derive(Clone, Debug, Default)]
+struct NamePatterns {
+    candidates: Vec<Candidate>,
+    services: Option<RegexSet>,
+    methods: Option<RegexSet>,
+}
+
+impl NamePatterns {
+    fn finish(&mut self, routes: &[Route]) -> Result<(), Invalid> {
+        self.candidates.sort_by_key(Candidate::order);
+        let texts = |of: fn(&CallMatch) -> &Option<ValueMatch>| {
+            let calls = self.candidates.iter().filter_map(|candidate| match &match_at(routes, candidate.at)?.path {
+                PathMatch::Call(call) => Some(pattern(of(call))),
+                PathMatch::Exact(_) | PathMatch::Prefix(_) | PathMatch::Pattern(_) => None,
+            });
+            pattern_set(calls.collect())
+        };
+        (self.services, self.methods) = (texts(|call| &call.service)?, texts(|call| &call.method)?);
+        Ok(())
+    }
+
+    fn select(&self, service: &str, method: &str, facts: &Facts<'_>, routes: &[Route]) -> Option<Candidate> {
+        let services = self.services.as_ref()?.matches(service.as_bytes());
+        let methods = self.methods.as_ref()?.matches(method.as_bytes());
+        let both = services.iter().filter(|index| methods.matched(*index));
+        let mut candidates = both.filter_map(|index| self.candidates.get(index));
+        candidates.find(|candidate| candidate.holds_beside_path(facts, routes)).copied()
+    }
+}
+
+/// Of a whole name.
+fn pattern(one: &Option<ValueMatch>) -> String {
+    match one {
+        Some(ValueMatch::Exact(name)) => anchored(&regex::escape(name)),
+        Some(ValueMatch::Pattern(pattern)) => anchored(pattern.as_str()),
+        None => String::new(),
+    }
 }
 
 impl Calls {
@@ -80,14 +113,14 @@ impl Calls {
     pub(super) fn finish(&mut self, routes: &[Route]) -> Result<(), Invalid> {
         let lists = self.whole.values_mut().chain(self.services.values_mut()).chain(self.methods.values_mut());
         lists.chain([&mut self.any]).for_each(|list| list.sort_by_key(Candidate::order));
-        self.patterns.finish(routes, b'/')
+        self.patterns.finish(routes)
     }
 
     pub(super) fn select(&self, facts: &Facts<'_>, routes: &[Route]) -> Option<Candidate> {
         let (service, method) = called(facts.path)?;
         let lists = [self.whole.get(facts.path), self.services.get(service), self.methods.get(method), Some(&self.any)];
         let named = lists.into_iter().flatten().filter_map(|list| first(list, facts, routes));
-        named.chain(self.patterns.select(facts, routes)).min_by_key(Candidate::order)
+        named.chain(self.patterns.select(service, method, facts, routes)).min_by_key(Candidate::order)
     }
 }
 
@@ -103,28 +136,26 @@ mod tests {
         }
     }
 
-    /// One by one and all in one walk.
     #[test]
-    fn patterns_end_where_names_do() {
+    fn patterns_are_for_whole_names() {
         let pattern = |text: &str| Some(ValueMatch::Pattern(Pattern::new("value", text).unwrap()));
-        for (service, method, path, holds) in [
-            (pattern("shop[.].*"), None, "/shop.Cart/Add", true),
-            (pattern("^shop[.].*$"), pattern("^Add$"), "/shop.Cart/Add", true),
-            (pattern("^shop$|^a$"), None, "/a/Add", true),
-            (pattern("shop"), None, "/shop.Cart/Add", false),
-            (None, pattern("A|Add"), "/shop.Cart/Add", true),
-            (None, pattern("d*"), "/shop.Cart/Add", false),
-            (pattern(".*"), pattern(".*"), "/a/b/c", false),
-            (Some(ValueMatch::Exact("shop.Cart".into())), pattern("A.*"), "/shopxCart/Add", false),
+        for (service, method, holds) in [
+            (pattern("shop[.].*"), None, true),
+            (pattern("^shop[.].*$"), pattern("^Add$"), true),
+            (pattern(r"\Ashop[.].*\z"), pattern(r"(?-m)^(?P<x>A)dd$"), true),
+            (pattern("(?P<x>shop).Cart"), pattern("(?P<x>A)dd"), true),
+            (pattern("shop"), None, false),
+            (None, pattern("A|Add"), true),
+            (None, pattern("d*"), false),
+            (Some(ValueMatch::Exact("shop.Cart".into())), pattern("A.*"), true),
+            (Some(ValueMatch::Exact("shop.Car".into())), pattern("A.*"), false),
         ] {
             let call = CallMatch { service, method };
-            let by_parts = called(path).is_some_and(|(service, method)| call.holds(service, method));
-            let set = regex::bytes::RegexSetBuilder::new([call.pattern()]).unicode(false).line_terminator(b'/').build();
-            assert_eq!(
-                (by_parts, called(path).is_some() && set.unwrap().is_match(path.as_bytes())),
-                (holds, holds),
-                "{call:?} {path}"
-            );
+            let set = |one: &Option<ValueMatch>, name: &str| {
+                pattern_set(vec![super::pattern(one)]).unwrap().unwrap().is_match(name.as_bytes())
+            };
+            let in_one_walk = set(&call.service, "shop.Cart") && set(&call.method, "Add");
+            assert_eq!((call.holds("shop.Cart", "Add"), in_one_walk), (holds, holds), "{call:?}");
         }
     }
 }

@@ -49,8 +49,8 @@ pub struct Size {
 }
 
 impl Size {
-    /// Of some rules.
-    pub fn of<'a>(matches: impl IntoIterator<Item = &'a v1::HttpMatch>) -> Size {
+    /// Of some rules for so many host names, each of which has its own regular expressions of paths.
+    pub fn of<'a>(hostnames: usize, matches: impl IntoIterator<Item = &'a v1::HttpMatch>) -> Size {
         matches.into_iter().fold(Size::default(), |size, one| {
             let values = one.headers.iter().chain(&one.query_params);
             let patterns = values.filter(|value| matches!(value.value, Some(value_match::Value::Pattern(_)))).count();
@@ -62,7 +62,7 @@ impl Size {
                 }
                 Some(http_match::Path::ExactPath(_) | http_match::Path::PathPrefix(_)) | None => 0,
             };
-            Size { matches: size.matches + 1, patterns: size.patterns + patterns + of_path }
+            Size { matches: size.matches + 1, patterns: size.patterns + patterns + of_path * hostnames.max(1) }
         })
     }
 
@@ -84,7 +84,7 @@ fn within_limits(given: &[v1::HttpRoute]) -> Result<(), Invalid> {
     for route in given {
         let own = route.object.as_ref().map(|object| object.namespace.as_str()).filter(|_| route.is_consumer);
         let size = sizes.entry(own).or_default();
-        *size = size.and(Size::of(route.rules.iter().flat_map(|rule| &rule.matches)));
+        *size = size.and(Size::of(route.hostnames.len(), route.rules.iter().flat_map(|rule| &rule.matches)));
         if !size.fits() {
             let (matches, patterns) = (limits::ROUTE_MATCHES, limits::ROUTE_PATTERNS);
             let reason = format!(
@@ -166,7 +166,7 @@ fn converted_match(given: &v1::HttpMatch) -> Result<HttpMatch, Invalid> {
             PathMatch::Pattern(Pattern::new("matches.path.value", pattern)?)
         }
         Some(http_match::Path::GrpcMethod(given)) => PathMatch::Call(call(given)?),
-        None => return Err(Invalid::new("matches.path", "missing")),
+        None => return Err(unknown("matches.path")),
     };
     let method = match given.method.as_str() {
         // A call is a POST (gRPC over HTTP/2).
@@ -193,16 +193,22 @@ fn converted_match(given: &v1::HttpMatch) -> Result<HttpMatch, Invalid> {
     })
 }
 
+fn unknown(field: &'static str) -> Invalid {
+    Invalid::new(field, "not known here; is this node older than control?")
+}
+
 fn call(given: &v1::GrpcMethod) -> Result<CallMatch, Invalid> {
     let pattern = |field, text: &str| Pattern::new(field, text).map(ValueMatch::Pattern).map(Some);
     Ok(CallMatch {
         service: match &given.service {
-            None => None,
+            None => return Err(unknown("matches.method.service")),
+            Some(grpc_method::Service::AnyService(_)) => None,
             Some(grpc_method::Service::ExactService(name)) => Some(ValueMatch::Exact(name.as_str().into())),
             Some(grpc_method::Service::ServicePattern(text)) => pattern("matches.method.service", text)?,
         },
         method: match &given.method {
-            None => None,
+            None => return Err(unknown("matches.method.method")),
+            Some(grpc_method::Method::AnyMethod(_)) => None,
             Some(grpc_method::Method::ExactMethod(name)) => Some(ValueMatch::Exact(name.as_str().into())),
             Some(grpc_method::Method::MethodPattern(text)) => pattern("matches.method.method", text)?,
         },
@@ -224,7 +230,7 @@ fn converted_filter(given: &v1::HttpFilter) -> Result<Filter, Invalid> {
         Some(http_filter::Filter::Redirect(given)) => Filter::Redirect(redirect(given)?),
         Some(http_filter::Filter::Rewrite(given)) => Filter::Rewrite(rewrite(given)?),
         // One that this node does not know: to leave it out could open what it was to close.
-        None => return Err(Invalid::new("filters", "not known here; is this node older than control?")),
+        None => return Err(unknown("filters")),
     })
 }
 

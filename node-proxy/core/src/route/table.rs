@@ -44,8 +44,8 @@ struct Paths {
 
 /// Regular expressions, all tried in one walk over the path.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Patterns {
-    pub(super) candidates: Vec<Candidate>,
+struct Patterns {
+    candidates: Vec<Candidate>,
     set: Option<RegexSet>,
 }
 
@@ -60,6 +60,10 @@ impl Candidate {
     /// First is best.
     pub(super) fn order(&self) -> impl Ord + use<> {
         (std::cmp::Reverse(self.weight), self.at)
+    }
+
+    pub(super) fn holds_beside_path(&self, facts: &Facts<'_>, routes: &[Route]) -> bool {
+        match_at(routes, self.at).is_some_and(|one| one.holds_beside_path(facts))
     }
 }
 
@@ -123,8 +127,7 @@ pub(super) fn match_at(routes: &[Route], at: Selected) -> Option<&HttpMatch> {
 
 /// The best one whose conditions beside the path hold.
 pub(super) fn first(candidates: &[Candidate], facts: &Facts<'_>, routes: &[Route]) -> Option<Candidate> {
-    let holds = |at: Selected| match_at(routes, at).is_some_and(|one| one.holds_beside_path(facts));
-    candidates.iter().find(|candidate| holds(candidate.at)).copied()
+    candidates.iter().find(|candidate| candidate.holds_beside_path(facts, routes)).copied()
 }
 
 impl Paths {
@@ -143,7 +146,7 @@ impl Paths {
         }
         self.prefixes.for_each(|candidates| candidates.sort_by_key(Candidate::order));
         self.calls.finish(routes)?;
-        self.patterns.finish(routes, b'\n')
+        self.patterns.finish(routes)
     }
 
     fn select(&self, facts: &Facts<'_>, routes: &[Route]) -> Option<Selected> {
@@ -158,38 +161,33 @@ impl Paths {
 }
 
 impl Patterns {
-    /// `line_terminator` is what `.` does not match.
-    pub(super) fn finish(&mut self, routes: &[Route], line_terminator: u8) -> Result<(), Invalid> {
+    fn finish(&mut self, routes: &[Route]) -> Result<(), Invalid> {
         self.candidates.sort_by_key(Candidate::order);
-        let texts: Vec<String> = self
-            .candidates
-            .iter()
-            .filter_map(|candidate| match &match_at(routes, candidate.at)?.path {
-                PathMatch::Pattern(pattern) => Some(anchored(pattern.as_str())),
-                PathMatch::Call(call) => Some(call.pattern()),
-                PathMatch::Exact(_) | PathMatch::Prefix(_) => None,
-            })
-            .collect();
-        if texts.is_empty() {
-            return Ok(());
-        }
-        let built = RegexSetBuilder::new(&texts)
-            .unicode(false)
-            .line_terminator(line_terminator)
-            .size_limit(limits::PATTERN_SET_BYTES)
-            .dfa_size_limit(limits::PATTERN_CACHE_BYTES)
-            .build();
-        let set = built.map_err(|_too_large| {
-            Invalid::new("matches.path", format!("{} regular expressions are too large together", texts.len()))
-        })?;
-        self.set = Some(set);
+        let texts = self.candidates.iter().filter_map(|candidate| match &match_at(routes, candidate.at)?.path {
+            PathMatch::Pattern(pattern) => Some(anchored(pattern.as_str())),
+            PathMatch::Exact(_) | PathMatch::Prefix(_) | PathMatch::Call(_) => None,
+        });
+        self.set = pattern_set(texts.collect())?;
         Ok(())
     }
 
-    pub(super) fn select(&self, facts: &Facts<'_>, routes: &[Route]) -> Option<Candidate> {
+    fn select(&self, facts: &Facts<'_>, routes: &[Route]) -> Option<Candidate> {
         let matched = self.set.as_ref()?.matches(facts.path.as_bytes());
         let mut candidates = matched.iter().filter_map(|index| self.candidates.get(index));
-        let holds = |at: Selected| match_at(routes, at).is_some_and(|one| one.holds_beside_path(facts));
-        candidates.find(|candidate| holds(candidate.at)).copied()
+        candidates.find(|candidate| candidate.holds_beside_path(facts, routes)).copied()
     }
+}
+
+/// All of them in one walk over a text; none where there are none.
+pub(super) fn pattern_set(texts: Vec<String>) -> Result<Option<RegexSet>, Invalid> {
+    if texts.is_empty() {
+        return Ok(None);
+    }
+    let built = RegexSetBuilder::new(&texts)
+        .unicode(false)
+        .size_limit(limits::PATTERN_SET_BYTES)
+        .dfa_size_limit(limits::PATTERN_CACHE_BYTES)
+        .build();
+    let too_large = || format!("{} regular expressions are too large together", texts.len());
+    built.map(Some).map_err(|_too_large| Invalid::new("matches.path", too_large()))
 }

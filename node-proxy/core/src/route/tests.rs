@@ -6,14 +6,25 @@ use proptest::{collection::vec, prelude::*, sample::select};
 use super::*;
 use crate::timeouts::Timeouts;
 
-/// A whole path, then a regular expression, then the longest prefix.
-fn weight(path: &PathMatch) -> (u8, usize) {
+/// A whole path, then a call, then a regular expression, then the longest prefix. Of calls the characters of the service, then those of the
+/// method: those of a pattern are fewer than those of any name.
+fn weight(path: &PathMatch) -> [usize; 3] {
+    let characters = |one: &Option<ValueMatch>| match one {
+        Some(ValueMatch::Exact(name)) => 1 + name.len(),
+        Some(ValueMatch::Pattern(_)) => 1,
+        None => 0,
+    };
     match path {
-        PathMatch::Exact(_) => (3, 0),
-        PathMatch::Call(_) => (2, 0),
-        PathMatch::Pattern(_) => (1, 0),
-        PathMatch::Prefix(prefix) => (0, prefix.len()),
+        PathMatch::Exact(_) => [3, 0, 0],
+        PathMatch::Call(call) => [2, characters(&call.service), characters(&call.method)],
+        PathMatch::Pattern(_) => [1, 0, 0],
+        PathMatch::Prefix(prefix) => [0, prefix.len(), 0],
     }
+}
+
+/// Method, then headers, then parameters.
+fn beside(one: &HttpMatch) -> (bool, usize, usize) {
+    (one.method.is_some(), one.headers.len(), one.query.len())
 }
 
 /// The specification's words, one after the other, over all matches of all routes.
@@ -30,7 +41,7 @@ fn naive(routes: &[Route], facts: &Facts<'_>) -> Option<Selected> {
             for (matched, one) in of_rule.matches.iter().enumerate() {
                 if one.path.holds(facts.path) && one.holds_beside_path(facts) {
                     let at = Selected { route, rule, matched };
-                    let key = (specificity, weight(&one.path), one.weight(), Reverse(at));
+                    let key = (specificity, weight(&one.path), beside(one), Reverse(at));
                     best = best.max(Some(key));
                 }
             }
@@ -57,7 +68,7 @@ fn a_path() -> impl Strategy<Value = PathMatch> {
 fn a_name() -> impl Strategy<Value = ValueMatch> {
     prop_oneof![
         select(&["a", "b", "ab"][..]).prop_map(|name| ValueMatch::Exact(name.into())),
-        select(&["^a.*", "[ab]", "b$|c"][..])
+        select(&["^a.*", r"\A[ab]\z", "(?-m)b$|(?P<x>c)", "(?P<x>a)|[^b]+"][..])
             .prop_map(|text| ValueMatch::Pattern(Pattern::new("value", text).unwrap())),
     ]
 }
@@ -177,4 +188,22 @@ fn one_namespaces_routes_have_a_bound_and_take_nothing_from_anothers() {
     assert!(routes(&[of("shop", false, most), of("a", true, most), of("b", true, most)]).is_ok());
     let error = routes(&[of("a", true, most), of("a", true, 1)]).unwrap_err();
     assert!(error.reason.contains("513 regular expressions"), "{error}");
+}
+
+/// Else a route would be accepted, and then refused together with all of its Service. Seen to fail with `PATTERN_SET_BYTES` of 8 MiB.
+#[test]
+fn as_many_patterns_as_are_taken_fit_however_large_they_are() {
+    let largest = |repeated: &dyn Fn(usize) -> String| {
+        let fits = |count: &usize| Pattern::new("value", &repeated(*count)).is_ok();
+        (1..2_000).take_while(fits).last().map(repeated).unwrap()
+    };
+    let text = largest(&|count| format!("/(?:[a-z0-9]x){{{count}}}"));
+    let name = largest(&|count| format!("(?:[a-z0-9]x){{{count}}}"));
+    let pattern = |text: &str| Pattern::new("value", text).unwrap();
+    let path = HttpMatch { path: PathMatch::Pattern(pattern(&text)), ..HttpMatch::default() };
+    assert!(Table::new(vec![route(Vec::new(), vec![vec![path; crate::limits::ROUTE_PATTERNS]])]).is_ok());
+    let name = || Some(ValueMatch::Pattern(pattern(&name)));
+    let call = PathMatch::Call(CallMatch { service: name(), method: name() });
+    let call = HttpMatch { path: call, ..HttpMatch::default() };
+    assert!(Table::new(vec![route(Vec::new(), vec![vec![call; crate::limits::ROUTE_PATTERNS / 2]])]).is_ok());
 }

@@ -234,6 +234,7 @@ fn is_same_service(before: &ServiceTarget, after: &ServiceTarget) -> bool {
         && Arc::ptr_eq(&before.retry_budget, &after.retry_budget)
         && before.breaker.as_ref().map(Arc::as_ptr) == after.breaker.as_ref().map(Arc::as_ptr)
         && before.load_bias == after.load_bias
+        && before.allows_request_policy == after.allows_request_policy
         && before.endpoints.len() == after.endpoints.len()
         && before.endpoints.iter().zip(&after.endpoints).all(|(one, other)| Arc::ptr_eq(one, other))
         && before.routes.as_ref().map(Arc::as_ptr) == after.routes.as_ref().map(Arc::as_ptr)
@@ -396,6 +397,7 @@ fn build_service(next: &Snapshot, held: &Held<'_>, service: &v1::ServiceTarget) 
         retry_budget: held.retry_budget(service, BudgetSettings::of_api(service.retry_budget.as_ref())),
         breaker,
         load_bias: service.load_bias.map(LoadBias::of_api),
+        allows_request_policy: service.allow_l5d_request_headers,
         ready,
     })
 }
