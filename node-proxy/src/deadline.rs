@@ -108,6 +108,18 @@ pub struct Clients {
     pub told: Told,
 }
 
+/// A server that is told a deadline gives up a little before it.
+const NEAR: f64 = 0.8;
+
+/// What of a request's limits is its client's own doing, so that no endpoint is to blame when it runs out.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Own {
+    /// Which.
+    pub limits: OwnLimits,
+    /// From when on a server that knows the request's deadline may have given up for it; none where that is not the client's.
+    pub is_near: Option<Instant>,
+}
+
 /// The limits of one request, and when the next one runs out.
 #[derive(Debug)]
 pub struct Deadline {
@@ -139,8 +151,9 @@ impl Deadline {
     }
 
     /// Limits that are the client's own doing.
-    pub fn own(&self) -> OwnLimits {
-        self.own
+    pub fn own(&self) -> Own {
+        let end = self.limits.request.filter(|_| self.own.request);
+        Own { limits: self.own, is_near: end.and_then(|end| self.progress.arrived.checked_add(end.mul_f64(NEAR))) }
     }
 
     /// Whether the request has been sent whole, or answered.

@@ -61,7 +61,7 @@ impl RequestPolicy {
             if let Some(own) = own {
                 *limit = Some(own).filter(|own| !own.is_zero());
             }
-            own.is_some()
+            own.is_some_and(|own| !own.is_zero())
         };
         OwnLimits {
             request: replace(&mut limits.request, self.request),
@@ -83,14 +83,15 @@ pub fn set_deadline(headers: &mut HeaderMap, left: Duration) {
     }
 }
 
-/// Those of a list that are known, as Linkerd reads it.
+/// Those of a list that are known; a list of none says nothing. (With Linkerd it takes all away.)
 fn statuses(value: &HeaderValue) -> Option<Box<[(u16, u16)]>> {
     let known = value.to_str().ok()?.split(',').filter_map(words::statuses);
-    Some(known.take(limits::RETRY_STATUSES).collect())
+    Some(known.take(limits::RETRY_STATUSES).collect::<Box<[_]>>()).filter(|known| !known.is_empty())
 }
 
 fn codes(value: &HeaderValue) -> Option<u32> {
-    Some(value.to_str().ok()?.split(',').filter_map(words::code).fold(0, |bits, code| bits | 1 << code))
+    let known = value.to_str().ok()?.split(',').filter_map(words::code);
+    Some(known.fold(0, |bits, code| bits | 1 << code)).filter(|bits| *bits != 0)
 }
 
 fn attempts(value: &HeaderValue) -> Option<u16> {
@@ -139,6 +140,8 @@ mod tests {
             ("l5d-retry-limit", "101"),
             ("l5d-timeout", "5"),
             ("l5d-response-timeout", ""),
+            ("l5d-retry-http", "5xx;429"),
+            ("l5d-retry-grpc", "unknown,14"),
         ] {
             assert_eq!(taken(&[field]), None, "{field:?}");
         }
@@ -154,7 +157,9 @@ mod tests {
         assert_eq!(limits, Timeouts { request: Some(MS * 2000), ..given });
         assert_eq!(own, OwnLimits { request: true, ..OwnLimits::default() });
         let own = taken(&[("l5d-response-timeout", "0")]).unwrap().limit(&mut limits);
-        assert!(limits.response.is_none() && own == OwnLimits { response: true, ..OwnLimits::default() });
+        assert!(limits.response.is_none() && own == OwnLimits::default(), "what is lifted limits nothing");
+        let own = taken(&[("l5d-response-timeout", "3s")]).unwrap().limit(&mut limits);
+        assert!(limits.response == Some(MS * 3000) && own == OwnLimits { response: true, ..OwnLimits::default() });
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use std::{
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use ::http::{HeaderMap, Response, header};
@@ -14,11 +14,11 @@ use weir_core::{
     grpc,
     load::LoadBias,
     snapshot::Endpoint,
-    timeouts::{Limit, OwnLimits},
+    timeouts::Limit,
 };
 
 use super::choose::Goal;
-use crate::{body::Body, proxy::Worker};
+use crate::{body::Body, deadline::Own, proxy::Worker};
 
 const TOO_MANY_REQUESTS: u16 = 429;
 const GATEWAY_TIMEOUT: u16 = 504;
@@ -34,7 +34,7 @@ pub struct Accrual {
     bias: Option<LoadBias>,
     admission: Admission,
     /// What of its limits is the client's doing.
-    own: OwnLimits,
+    own: Own,
     is_over: bool,
 }
 
@@ -45,7 +45,7 @@ impl Accrual {
         goal: &Goal,
         endpoint: Option<&Arc<Endpoint>>,
         admission: Admission,
-        own: OwnLimits,
+        own: Own,
     ) -> Option<Box<Accrual>> {
         let (service, endpoint) = (goal.service()?, endpoint?);
         let (breaker, bias) = (service.breaker.clone(), service.load_bias);
@@ -81,10 +81,10 @@ impl Accrual {
     /// A response ended in order.
     pub fn classified(&mut self, status: u16, code: Option<u32>, retry_after: Option<Duration>) {
         let is_clients = match code {
-            Some(DEADLINE_EXCEEDED) => self.own.request,
+            Some(DEADLINE_EXCEEDED) => self.is_late_for_client(),
             // Most often a policy's word about this one client.
             Some(PERMISSION_DENIED) => true,
-            None => status == GATEWAY_TIMEOUT && self.own.request,
+            None => status == GATEWAY_TIMEOUT && self.is_late_for_client(),
             _ => false,
         };
         if is_clients {
@@ -99,6 +99,11 @@ impl Accrual {
         });
     }
 
+    /// Whether the server may have given up because of the client's own deadline: not where it says so at once.
+    fn is_late_for_client(&self) -> bool {
+        self.own.is_near.is_some_and(|near| near <= Instant::now())
+    }
+
     /// There was no response, or none to its end.
     pub fn broken(&mut self) {
         self.ended(Outcome::Failure(None));
@@ -106,7 +111,7 @@ impl Accrual {
 
     /// There was none in time. `is_sent`: the whole request had gone out, and only the server was waited for.
     pub(super) fn timed_out(&mut self, limit: Limit, is_sent: bool) {
-        if is_sent && !self.own.has(limit) {
+        if is_sent && !self.own.limits.has(limit) {
             self.broken();
         }
     }

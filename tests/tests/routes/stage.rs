@@ -134,12 +134,12 @@ impl Stage {
 
 /// nginx that says what it was asked.
 fn program(mesh: &Mesh, pod: &Pod) -> Daemon {
-    let said = "server=$server_name\\nuri=$request_uri\\nhost=$host\\nmethod=$request_method\\nadded=$http_x_added\\nset=$http_x_set\\ntimeout=$http_grpc_timeout\\nremoved=$http_x_removed\\nweir=$http_weir_timeout\\nasked=$http_l5d_timeout\\n";
+    let said = "server=$server_name\\nuri=$request_uri\\nhost=$host\\nmethod=$request_method\\nadded=$http_x_added\\nset=$http_x_set\\ntimeout=$http_grpc_timeout\\nweir=$http_weir_timeout\\nasked=$http_l5d_timeout\\nremoved=$http_x_removed\\n";
     let name = &pod.name;
     // Refused after three seconds; and eight seconds for one answer.
     let late = "location /late { auth_delay 3s; auth_basic late; auth_basic_user_file /dev/null; }";
     let slow = format!("location = /slow {{ root {{FOLDER}}/files; limit_rate {}; }}", SLOW_BYTES / 8);
-    let fails = "location /down { return 503; }";
+    let fails = "location /down { return 503; } location /gateway { return 504; }";
     let (flaky, code) = if name == "v2" {
         (
             "location /flaky { return 503; } location /tardy { auth_delay 3s; auth_basic late; auth_basic_user_file /dev/null; }",
@@ -170,7 +170,9 @@ pub(crate) fn ask(client: &Pod, url: &str, more: &[&str]) -> Answer {
     arguments.push(url);
     let said = client.curl(&arguments).stdout;
     let text = String::from_utf8_lossy(&said);
-    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+    // Before a large body.
+    let text = text.strip_prefix("HTTP/1.1 100 Continue\r\n\r\n").unwrap_or(&text);
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((text, ""));
     let mut lines = head.lines();
     let status = lines.next().and_then(|line| line.split_whitespace().nth(1)?.parse().ok()).unwrap_or(0);
     let pair = |line: &str, sign: char| {
