@@ -20,8 +20,7 @@ fn allow(stage: &mut Stage) {
     }
 }
 
-/// Where nothing else says so, and over what a route says; what is taken is not passed on. Seen to fail with policies that are not taken, and
-/// with ones that are always.
+/// Where nothing else says so, and over what a route says; what is taken is not passed on. Nothing of it before it is allowed.
 #[test]
 fn requests_say_how_they_are_sent_again_and_how_long_they_may_take() {
     let mut stage = Stage::start();
