@@ -10,7 +10,7 @@ use super::{
     FieldError,
     convert::Outcome,
     fields, quoted, retry,
-    routes::{backend, filters, refused_by_nodes, service_parent, values},
+    routes::{backends, filters, not_persistent, refused_by_nodes, service_parents, values},
     timeouts,
 };
 use crate::objects::{HttpRoute, Object, RouteRule};
@@ -23,10 +23,7 @@ pub(super) fn grpc_route(given: &fields::GrpcRoute) -> Outcome<FieldError> {
     let namespace = given.metadata.namespace.as_deref().unwrap_or("default");
     let (spec, annotations) = (&given.spec, given.metadata.annotations.as_ref());
     let mut errors = Vec::new();
-    let mut parents = Vec::new();
-    for (at, parent) in spec.parent_refs.iter().flatten().enumerate() {
-        parents.extend(service_parent(namespace, &format!("spec.parentRefs[{at}]"), parent, &mut errors));
-    }
+    let parents = service_parents(namespace, spec.parent_refs.as_deref(), &mut errors);
     let none = [fields::GrpcRouteRule::default()];
     // Without rules it is for every call.
     let rules = spec.rules.as_deref().filter(|rules| !rules.is_empty()).unwrap_or(&none).iter().enumerate();
@@ -48,10 +45,7 @@ pub(super) fn grpc_route(given: &fields::GrpcRoute) -> Outcome<FieldError> {
 
 fn rule(namespace: &str, at: usize, given: &fields::GrpcRouteRule, errors: &mut Vec<FieldError>) -> RouteRule {
     let field = format!("spec.rules[{at}]");
-    if given.session_persistence.is_some() {
-        let reason = "is not supported yet; leave it out";
-        errors.push(FieldError::new(format!("{field}.sessionPersistence"), reason));
-    }
+    errors.extend(not_persistent(&field, given.session_persistence));
     let mut matches: Vec<v1::HttpMatch> = Vec::new();
     for (at, given) in given.matches.iter().flatten().enumerate() {
         matches.push(call(&format!("{field}.matches[{at}]"), given, errors));
@@ -60,11 +54,7 @@ fn rule(namespace: &str, at: usize, given: &fields::GrpcRouteRule, errors: &mut 
         matches.push(call(&field, &fields::GrpcRouteMatch::default(), errors));
     }
     let filters = filters(&field, given.filters.as_deref(), &FILTERS, false, errors);
-    let mut backends = Vec::new();
-    for (at, given) in given.backend_refs.iter().flatten().enumerate() {
-        backends.push(backend(namespace, &format!("{field}.backendRefs[{at}]"), given, &FILTERS, false, errors));
-    }
-    let backends = Some(backends).filter(|backends| !backends.is_empty());
+    let backends = backends(namespace, &field, given.backend_refs.as_deref(), &FILTERS, false, errors);
     RouteRule { matches, filters, backends, timeouts: Timeouts::default(), retry: None }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use serde::de::IgnoredAny;
 use weir_api::v1::{self, http_filter::Filter, http_match, path_modifier, value_match};
 
 use super::{FieldError, convert::Outcome, fields, quoted, retry, timeouts};
@@ -25,10 +26,7 @@ pub(super) fn http_route(given: &fields::HttpRoute) -> Outcome<FieldError> {
     let namespace = given.metadata.namespace.as_deref().unwrap_or("default");
     let spec = &given.spec;
     let mut errors = Vec::new();
-    let mut parents = Vec::new();
-    for (at, parent) in spec.parent_refs.iter().flatten().enumerate() {
-        parents.extend(service_parent(namespace, &format!("spec.parentRefs[{at}]"), parent, &mut errors));
-    }
+    let parents = service_parents(namespace, spec.parent_refs.as_deref(), &mut errors);
     let rules = match spec.rules.as_ref().filter(|rules| !rules.is_empty()) {
         Some(rules) => rules.iter().enumerate().map(|(at, given)| rule(namespace, at, given, &mut errors)).collect(),
         // Gateway API's default: everything, to the parent itself.
@@ -49,7 +47,18 @@ pub(super) fn http_route(given: &fields::HttpRoute) -> Outcome<FieldError> {
     if errors.is_empty() { Ok(Some((Object::HttpRoute(Arc::new(route)), Vec::new()))) } else { Err(errors) }
 }
 
-pub(super) fn service_parent(
+/// Parents that are Services.
+pub(super) fn service_parents(
+    namespace: &str,
+    given: Option<&[fields::ParentRef]>,
+    errors: &mut Vec<FieldError>,
+) -> Vec<ParentRef> {
+    let each = given.unwrap_or_default().iter().enumerate();
+    each.filter_map(|(at, parent)| service_parent(namespace, &format!("spec.parentRefs[{at}]"), parent, errors))
+        .collect()
+}
+
+fn service_parent(
     namespace: &str,
     field: &str,
     given: &fields::ParentRef,
@@ -74,10 +83,7 @@ pub(super) fn service_parent(
 
 fn rule(namespace: &str, at: usize, given: &fields::HttpRouteRule, errors: &mut Vec<FieldError>) -> RouteRule {
     let field = format!("spec.rules[{at}]");
-    if given.session_persistence.is_some() {
-        let reason = "is not supported yet; leave it out";
-        errors.push(FieldError::new(format!("{field}.sessionPersistence"), reason));
-    }
+    errors.extend(not_persistent(&field, given.session_persistence));
     let mut matches: Vec<v1::HttpMatch> = Vec::new();
     for (at, given) in given.matches.iter().flatten().enumerate() {
         matches.push(http_match(&format!("{field}.matches[{at}]"), given, errors));
@@ -87,14 +93,7 @@ fn rule(namespace: &str, at: usize, given: &fields::HttpRouteRule, errors: &mut 
     }
     let is_one_prefix = matches!(&*matches, [one] if matches!(one.path, Some(http_match::Path::PathPrefix(_))));
     let filters = filters(&field, given.filters.as_deref(), &FILTERS, is_one_prefix, errors);
-    let backends = given.backend_refs.as_ref().map(|backends| {
-        let each = backends.iter().enumerate();
-        let each = each.map(|(at, given)| {
-            backend(namespace, &format!("{field}.backendRefs[{at}]"), given, &FILTERS, is_one_prefix, errors)
-        });
-        each.collect::<Vec<_>>()
-    });
-    let backends = backends.filter(|backends| !backends.is_empty());
+    let backends = backends(namespace, &field, given.backend_refs.as_deref(), &FILTERS, is_one_prefix, errors);
     let timeouts = timeouts::of_rule(&field, given.timeouts.as_ref(), errors);
     let retry = retry::of_rule(&field, given.retry.as_ref(), errors);
     RouteRule { matches, filters, backends, timeouts, retry }
@@ -122,6 +121,11 @@ fn http_match(field: &str, given: &fields::HttpRouteMatch, errors: &mut Vec<Fiel
     let headers = values(&format!("{field}.headers"), given.headers.as_deref(), true, errors);
     let query_params = values(&format!("{field}.queryParams"), given.query_params.as_deref(), false, errors);
     v1::HttpMatch { path: Some(path), method: given.method.clone().unwrap_or_default(), headers, query_params }
+}
+
+/// Of a rule that asks for what is not there.
+pub(super) fn not_persistent(field: &str, given: Option<IgnoredAny>) -> Option<FieldError> {
+    given.map(|_any| FieldError::new(format!("{field}.sessionPersistence"), "is not supported yet; leave it out"))
 }
 
 /// Conditions on headers or query parameters.
@@ -252,7 +256,23 @@ fn path(
     Ok(Some(v1::PathModifier { path: Some(path) }))
 }
 
-pub(super) fn backend(
+/// Of a rule; none for the parent itself.
+pub(super) fn backends(
+    namespace: &str,
+    field: &str,
+    given: Option<&[fields::BackendRef]>,
+    allowed: &[&str],
+    is_one_prefix: bool,
+    errors: &mut Vec<FieldError>,
+) -> Option<Vec<RouteBackend>> {
+    let each = given.filter(|given| !given.is_empty())?.iter().enumerate();
+    let each = each.map(|(at, given)| {
+        backend(namespace, &format!("{field}.backendRefs[{at}]"), given, allowed, is_one_prefix, errors)
+    });
+    Some(each.collect())
+}
+
+fn backend(
     namespace: &str,
     field: &str,
     given: &fields::BackendRef,
