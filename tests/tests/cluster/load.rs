@@ -54,6 +54,8 @@ pub(crate) struct Outcome {
     stream: String,
     /// From the beginning until it was told to end.
     seconds: u64,
+    /// What the proxies count as failed: said beside what the clients say.
+    mesh: String,
 }
 
 impl<'a> Load<'a> {
@@ -89,7 +91,8 @@ impl<'a> Load<'a> {
             })
         };
         let (kept, new, calls, stream) = (text("kept"), text("new"), text("calls"), text("stream"));
-        Outcome { kept, new, calls, stream, seconds }
+        let mesh = self.shop.failures_counted();
+        Outcome { kept, new, calls, stream, seconds, mesh }
     }
 }
 
@@ -133,7 +136,7 @@ impl Outcome {
                 .filter_map(|line| line.split("Non-2xx or 3xx responses: ").nth(1)?.trim().parse::<u64>().ok())
                 .sum::<u64>();
         let is_whole = failed <= failures && refused == 0 && timed_out == 0;
-        assert!(count >= self.seconds * 40 && is_whole, "{}", self.kept);
+        assert!(count >= self.seconds * 40 && is_whole, "{}{}", self.kept, self.mesh);
         count
     }
 
@@ -150,7 +153,7 @@ impl Outcome {
         }
         let refused = complaints.iter().any(|(_, line)| line.contains("refused") || line.contains("timed out"));
         let is_whole = complaints.len() <= failures && !refused;
-        assert!(is_whole && done as u64 >= self.seconds * 3, "{done} done, then {complaints:?}");
+        assert!(is_whole && done as u64 >= self.seconds * 3, "{done} done, then {complaints:?}\n{}", self.mesh);
         done
     }
 
@@ -165,7 +168,7 @@ impl Outcome {
         let (made, failed) = (number("soak test successes: "), number("Total failures: "));
         let (count, all): (u64, bool) = (made.iter().sum(), made.len() == begun && failed.len() == begun);
         let failed: u64 = failed.iter().sum();
-        assert!(all && failed <= failures && count >= self.seconds * 5, "{begun} soaks: {}", self.calls);
+        assert!(all && failed <= failures && count >= self.seconds * 5, "{begun} soaks: {}\n{}", self.calls, self.mesh);
         count
     }
 

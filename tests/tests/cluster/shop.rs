@@ -74,6 +74,25 @@ impl Shop {
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
+    /// What the proxies that run count of requests of this namespace that failed, with their reasons.
+    pub(crate) fn failures_counted(&self) -> String {
+        let pods = self.cluster.get(&["-n", "weir", "pods", "-l", "weir.mesh/component=proxy"]);
+        let addresses = pods["items"].as_array().into_iter().flatten();
+        let addresses = addresses.filter_map(|pod| pod["status"]["podIP"].as_str());
+        let texts = addresses.filter_map(|address| {
+            self.try_client(&["curl", "-sS", "--fail", &format!("http://{address}:4191/metrics")])
+        });
+        let text: Vec<String> = texts.collect();
+        let lines = text.iter().flat_map(|text| text.lines());
+        let failed = lines.filter(|line| {
+            let answered = line.contains("_statuses_total{") || line.starts_with("response_total{");
+            let gave_up = line.contains("error=\"") && !line.contains("error=\"\"");
+            let failed = gave_up || line.contains("http_status=\"5") || line.contains("status_code=\"5");
+            answered && failed && line.contains(&self.namespace)
+        });
+        failed.fold("what the proxies count as failed:\n".to_owned(), |said, line| said + line + "\n")
+    }
+
     /// The certificate of who signs those of pods.
     pub(crate) fn identity_issuer(&self) -> String {
         let secret = self.cluster.get(&["-n", "weir", "secret", "weir-identity-issuer"]);
