@@ -12,7 +12,7 @@ use weir_core::{
     timeouts::Timeouts,
 };
 
-pub use self::route::{HttpRoute, Invalid, ParentRef, RouteBackend, RouteRule};
+pub use self::route::{HttpRoute, Invalid, MirrorTarget, ParentRef, RouteBackend, RouteFilter, RouteMirror, RouteRule};
 
 /// Kinds that are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

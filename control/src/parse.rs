@@ -11,6 +11,7 @@ mod convert;
 mod document;
 mod fields;
 mod grpc_routes;
+mod mirrors;
 mod probes;
 mod retry;
 mod routes;

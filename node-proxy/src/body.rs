@@ -2,36 +2,30 @@
 //!
 //! Must never buffer: a frame that comes in goes out, or nowhere, where its request was answered without it.
 
+mod end;
+
 use std::{
     future::poll_fn,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use ::http::HeaderMap;
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::{body::Incoming, client::conn::http1};
-use weir_core::{
-    classify::{self, Classification},
-    proxy_error::ProxyError,
-    snapshot::Endpoint,
-    timeouts::Limit,
-};
+use hyper::body::Incoming;
+use weir_core::{proxy_error::ProxyError, timeouts::Limit};
 
+pub use self::end::{Held, ResponseEnd};
 use crate::{
-    access_log::AccessEntry,
     deadline::{Deadline, Progress},
     http::Open,
     limits,
     outbound::Accrual,
-    pool::{PoolKey, StreamGuard},
-    proxy::Worker,
     replay::Attempt,
-    respond,
-    telemetry::{Answered, HttpSeries, RouteSeries},
+    respond, tee,
+    telemetry::{Answered, RouteSeries},
 };
 
 enum Kind {
@@ -39,6 +33,10 @@ enum Kind {
     Full(Option<Bytes>),
     /// Of a request that may be sent again.
     Attempt(Attempt),
+    /// Of a request that mirrors get too. Rare, and not small.
+    Teed(Box<tee::Tee>),
+    /// Of what a mirror gets.
+    Copy(tee::Copy),
 }
 
 /// A request or response body.
@@ -113,6 +111,9 @@ pub enum BodyError {
     /// Another attempt of its request has begun.
     #[error("the request is being sent again")]
     Superseded,
+    /// Of a mirror: the request broke off, or the mirror did not keep up with it.
+    #[error("the request is copied no further")]
+    NotCopied,
 }
 
 impl From<Incoming> for Body {
@@ -158,6 +159,16 @@ impl Body {
     /// One attempt's.
     pub fn attempt(attempt: Attempt) -> Body {
         Body::new(Kind::Attempt(attempt))
+    }
+
+    /// One that mirrors get too.
+    pub fn teed(tee: tee::Tee) -> Body {
+        Body::new(Kind::Teed(Box::new(tee)))
+    }
+
+    /// What a mirror gets.
+    pub fn copy(copy: tee::Copy) -> Body {
+        Body::new(Kind::Copy(copy))
     }
 
     /// Looks at what comes first, without taking it.
@@ -302,6 +313,15 @@ impl HttpBody for Body {
                 }
                 return polled;
             }
+            Kind::Teed(tee) => {
+                let polled = tee.poll_frame(cx);
+                let over = tee.is_end_stream();
+                if let Some(watch) = this.watch.as_mut() {
+                    watch.look(&polled, over, cx);
+                }
+                return polled;
+            }
+            Kind::Copy(copy) => return copy.poll_frame(cx),
             Kind::Full(bytes) => {
                 let frame = bytes.take().map(|bytes| Ok(Frame::data(bytes)));
                 this.ends.iter_mut().for_each(|end| end.finish(None));
@@ -346,6 +366,8 @@ impl HttpBody for Body {
                 Kind::Incoming(incoming) => incoming.is_end_stream(),
                 Kind::Full(bytes) => bytes.is_none(),
                 Kind::Attempt(attempt) => attempt.is_end_stream(),
+                Kind::Teed(tee) => tee.is_end_stream(),
+                Kind::Copy(copy) => copy.is_end_stream(),
             }
     }
 
@@ -354,6 +376,8 @@ impl HttpBody for Body {
             Kind::Incoming(incoming) => incoming.size_hint(),
             Kind::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
             Kind::Attempt(attempt) => attempt.size_hint(),
+            Kind::Teed(tee) => tee.size_hint(),
+            Kind::Copy(copy) => copy.size_hint(),
         };
         match self.seen.as_ref().and_then(|seen| seen.data_ref()) {
             None => hint,
@@ -361,112 +385,6 @@ impl HttpBody for Body {
                 Some(rest) => SizeHint::with_exact(rest + seen.len() as u64),
                 None => SizeHint::default(),
             },
-        }
-    }
-}
-
-/// What holds the upstream connection until the response has ended.
-pub enum Held {
-    /// HTTP/1: goes back to the pool of this worker.
-    Http1(Arc<Worker>, Arc<PoolKey>, http1::SendRequest<Body>),
-    /// HTTP/2: one stream less.
-    Http2(StreamGuard),
-    /// Nothing, as when the other half of this process answered.
-    Nothing,
-}
-
-/// Counts one response when it ends, whichever way it ends.
-pub struct ResponseEnd {
-    /// Where the response is counted.
-    pub series: Arc<HttpSeries>,
-    /// Status of the response.
-    pub status: u16,
-    /// Whether trailers decide the classification.
-    pub grpc: bool,
-    /// gRPC status seen in the headers.
-    pub grpc_status: Option<u32>,
-    /// Label of the error that this proxy answered with.
-    pub error: Option<&'static str>,
-    /// From the request's arrival to the response's head.
-    pub latency: Duration,
-    /// Whose load ends here.
-    pub endpoint: Option<(Arc<Endpoint>, Duration)>,
-    /// The upstream connection.
-    pub held: Held,
-    /// Where the attempt is counted for its route's backend, and when it began.
-    pub attempt: Option<(Arc<RouteSeries>, Instant)>,
-    /// Where the request is counted for its route, and when it arrived.
-    pub request: Option<(Arc<RouteSeries>, Instant)>,
-    /// What breaks or biases its endpoint, if its Service wants that.
-    pub accrual: Option<Box<Accrual>>,
-    /// One line of the access log, if the workload wants it.
-    pub access: Option<Box<AccessEntry>>,
-    /// Counted already.
-    pub done: bool,
-}
-
-impl ResponseEnd {
-    fn sent(&mut self, bytes: usize) {
-        if let Some(access) = &mut self.access {
-            access.response_bytes += bytes as u64;
-        }
-    }
-
-    fn finish(&mut self, trailers: Option<&HeaderMap>) {
-        if self.done {
-            return;
-        }
-        if let Some(status) = trailers.and_then(weir_core::grpc::status) {
-            self.grpc_status = Some(status);
-        }
-        let classification =
-            if self.grpc { classify::of_grpc(self.grpc_status, self.status) } else { classify::of_http(self.status) };
-        self.count(classification);
-        if let Some(mut accrual) = self.accrual.take() {
-            accrual.classified(self.status, self.grpc_status.filter(|_| self.grpc), None);
-        }
-        if let Held::Http1(worker, key, sender) = std::mem::replace(&mut self.held, Held::Nothing) {
-            worker.pool.put_http1(&key, sender);
-        }
-    }
-
-    fn fail(&mut self) {
-        if !self.done {
-            self.error = self.error.or(Some("i/o"));
-            self.count(Classification::Failure);
-            if let Some(mut accrual) = self.accrual.take() {
-                accrual.broken();
-            }
-        }
-        self.held = Held::Nothing;
-    }
-
-    fn count(&mut self, classification: Classification) {
-        self.done = true;
-        self.series.response(self.status, classification, self.grpc_status, self.error, self.latency);
-        if let Some((endpoint, now)) = self.endpoint.take() {
-            endpoint.load.finish(now, self.latency);
-        }
-        if self.attempt.is_some() || self.request.is_some() {
-            let now = Instant::now();
-            for (series, began) in [&self.attempt, &self.request].into_iter().flatten() {
-                let answered = Answered { http: self.status, grpc: self.grpc_status };
-                series.ended(Some(answered), self.error, now.duration_since(*began));
-            }
-        }
-        if let Some(access) = self.access.take() {
-            access.log();
-        }
-    }
-}
-
-impl Drop for ResponseEnd {
-    fn drop(&mut self) {
-        // The client went away before the end: no fault of the server, whose connection is closed with it.
-        if !self.done {
-            let classification = if self.grpc { Classification::Success } else { classify::of_http(self.status) };
-            self.error = self.error.or(Some("cancelled"));
-            self.count(classification);
         }
     }
 }

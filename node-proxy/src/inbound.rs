@@ -196,10 +196,16 @@ fn protocol_of(detected: Detected) -> Protocol {
 impl Server {
     fn new(worker: Arc<Worker>, workload: Arc<Workload>, target: SocketAddr, client: Client) -> Server {
         let via = Via::App { client: client.peer.ip() };
-        let key = Arc::new(PoolKey { from: Arc::clone(&workload.uid), to: target, via });
+        let key = Arc::new(PoolKey { from: Arc::clone(&workload.uid), to: target, via, is_copy: false });
         let series = policy::series(&worker, &workload, target, &client);
         let view = Mutex::new(View::stale(Arc::clone(&workload), series));
         Server { worker, workload, target, client, key, view }
+    }
+
+    /// For copies of requests alone.
+    pub fn for_copies(mut self) -> Server {
+        self.key = self.key.of_copies();
+        self
     }
 
     /// The receiving half for a client pod of this node: no wire, no TLS, every check.

@@ -34,6 +34,7 @@ pub mod io;
 pub mod pool;
 pub mod queues;
 pub mod replay;
+pub mod tee;
 pub mod tls;
 
 pub mod access_log;

@@ -117,6 +117,20 @@ pub const POOL_RETRIES: usize = 3;
 pub const REPLAY_BYTES: usize = 64 * 1024;
 /// How long the end of a gRPC response that has begun without a status is waited for: a server that failed says so at once.
 pub const RETRY_PEEK: Duration = Duration::from_millis(10);
+/// Copies of requests that one worker has under way: a mirror that never answers holds a connection for each, for `MIRROR_WITHIN`.
+pub const MIRRORS: usize = 512;
+/// The same from one workload to one mirror of one route, over all workers: one that hangs leaves room for the others. At 20 ms a copy, 6,400 a second.
+pub const MIRRORS_OF_ONE: usize = 128;
+/// Bytes of a body that may wait for one mirror: what comes in while a connection to it is made. One that is further behind gets no more.
+pub const MIRROR_BYTES: usize = 4 << 20;
+/// Bytes that wait for all mirrors of one worker: a part of the proxy's memory that is not missed.
+pub const MIRRORS_BYTES: usize = 16 << 20;
+/// Bytes that a mirror's connection is given at once. What its buffers hold stands behind that, up to `UNSENT_BYTES` in the kernel.
+pub const MIRROR_FRAME: usize = 64 * 1024;
+/// How long a mirror is left alone after an endpoint of its could not be reached: a refusal takes less than a millisecond.
+pub const MIRROR_REST: Duration = Duration::from_millis(100);
+/// When the whole request is there, its copy may go on for so long, answer included: more than most servers take for anything.
+pub const MIRROR_WITHIN: Duration = Duration::from_secs(10);
 /// Series handles remembered per HTTP connection: clients rarely talk to more endpoints over one connection.
 pub const CONNECTION_SERIES: usize = 16;
 
@@ -165,7 +179,7 @@ pub const VAULT_WAIT: Duration = Duration::from_secs(2);
 
 // ---- telemetry ----
 
-/// Series of one workload, per kind (HTTP, TCP, routes, their backends). More than this is a client that invents names: the rest shares one overflow series.
+/// Series of one workload, per kind (HTTP, TCP, routes, their backends, their mirrors). More than this is a client that invents names: the rest shares one overflow series.
 pub const SERIES_PER_WORKLOAD: usize = 1_024;
 /// Series of the whole node, per kind: with their labels about 1 KiB each.
 pub const SERIES_PER_NODE: usize = 8_192;

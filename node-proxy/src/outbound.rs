@@ -8,6 +8,7 @@ mod attempt;
 mod choose;
 mod http;
 mod labels;
+mod mirror;
 mod retry;
 mod route;
 mod tcp;

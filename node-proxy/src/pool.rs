@@ -29,6 +29,8 @@ pub struct PoolKey {
     pub to: SocketAddr,
     /// How the far side was reached and proved itself.
     pub via: Via,
+    /// For copies of requests (mirrors) alone: one that is not read must not fill the window of a connection that requests use.
+    pub is_copy: bool,
 }
 
 /// How the far side of a pooled connection was reached.
@@ -56,6 +58,11 @@ pub enum Via {
 }
 
 impl PoolKey {
+    /// The same for copies of requests.
+    pub fn of_copies(&self) -> Arc<PoolKey> {
+        Arc::new(PoolKey { is_copy: true, ..self.clone() })
+    }
+
     /// How long an idle connection of this kind is worth keeping.
     fn idle(&self) -> Duration {
         match self.via {

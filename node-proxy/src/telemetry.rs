@@ -12,6 +12,7 @@ mod families;
 mod gauges;
 mod histogram;
 mod labels;
+mod mirrors;
 mod process;
 mod registry;
 mod routes;
@@ -38,6 +39,7 @@ pub use self::{
     families::metrics_reference,
     histogram::LATENCY_BOUNDS_MS,
     labels::{Direction, HttpLabels, TcpLabels, TlsLabel},
+    mirrors::{MirrorSeries, Mirrored, OpenMirror},
     routes::{Answered, RetryEvent, RouteLabels, RouteSeries, ServiceRef},
     series::{HttpSeries, TcpGuard, TcpSeries},
     state::{Capture, Certificate, NodeState},
@@ -56,6 +58,7 @@ pub struct Telemetry {
     tcp: Registry<TcpLabels, TcpSeries>,
     routes: Registry<RouteLabels, RouteSeries>,
     backends: Registry<RouteLabels, RouteSeries>,
+    mirrors: Registry<RouteLabels, MirrorSeries>,
     counters: Counters,
 }
 
@@ -78,6 +81,7 @@ impl Telemetry {
             tcp: Registry::new(bounds),
             routes: Registry::new(bounds),
             backends: Registry::new(bounds),
+            mirrors: Registry::new(bounds),
             counters: Counters::default(),
         }
     }
@@ -99,6 +103,11 @@ impl Telemetry {
     pub fn route(&self, labels: &RouteLabels) -> Arc<RouteSeries> {
         let registry = if labels.backend.is_some() { &self.backends } else { &self.routes };
         registry.get(labels, self.epoch.elapsed())
+    }
+
+    /// The series of these labels, of copies to the backend that they name. Look it up once per connection.
+    pub fn mirror(&self, labels: &RouteLabels) -> Arc<MirrorSeries> {
+        self.mirrors.get(labels, self.epoch.elapsed())
     }
 
     /// The proxy itself answered a request with an error.
@@ -159,6 +168,7 @@ impl Telemetry {
         self.tcp.advance(now, &live, tcp);
         self.routes.advance(now, &live, |_, ()| ());
         self.backends.advance(now, &live, |_, ()| ());
+        self.mirrors.advance(now, &live, |_, ()| ());
     }
 
     /// Time since this process began to count.

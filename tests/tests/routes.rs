@@ -16,12 +16,18 @@ mod flaky;
 mod matching;
 #[path = "routes/metrics.rs"]
 mod metrics;
+#[path = "routes/mirrors.rs"]
+mod mirrors;
+#[path = "routes/recorder.rs"]
+mod recorder;
 #[path = "routes/retries.rs"]
 mod retries;
 #[path = "routes/shifting.rs"]
 mod shifting;
 #[path = "routes/stage.rs"]
 mod stage;
+#[path = "routes/stingy.rs"]
+mod stingy;
 #[path = "routes/timeouts.rs"]
 mod timeouts;
 #[path = "routes/turns.rs"]

@@ -150,8 +150,8 @@ impl Index {
             for parent in &before.parents {
                 unlink(&mut self.routes_by_parent, &parent.service, name);
             }
-            for backend in before.backends() {
-                unlink(&mut self.routes_by_backend, backend, name);
+            for backend in before.services(&name.name.namespace) {
+                unlink(&mut self.routes_by_backend, &backend, name);
             }
             self.routes.remove(name);
         }
@@ -159,8 +159,8 @@ impl Index {
         for parent in &route.parents {
             link(&mut self.routes_by_parent, parent.service.clone(), name);
         }
-        for backend in route.backends() {
-            link(&mut self.routes_by_backend, backend.clone(), name);
+        for backend in route.services(&name.name.namespace) {
+            link(&mut self.routes_by_backend, backend, name);
         }
         self.routes.insert(name.clone(), route);
     }

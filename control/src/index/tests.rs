@@ -175,12 +175,22 @@ fn a_mark_of_an_installation_that_was_removed_says_nothing() {
 
 #[test]
 fn a_route_touches_its_parent_and_so_does_each_service_that_it_leads_to() {
+    let mirror = "filters: [{type: RequestMirror, requestMirror: {backendRef: {name: canary, port: 80}}}]";
+    for rule in [
+        "backendRefs: [{name: canary, port: 80}]".to_owned(),
+        mirror.to_owned(),
+        format!("backendRefs: [{{name: web, port: 80, {mirror}}}]"),
+    ] {
+        touches_its_parent(&route("web", "demo", &format!("  rules: [{{{rule}}}]")));
+    }
+}
+
+fn touches_its_parent(to_canary: &str) {
     let mut index = Index::default();
     let web = "10.96.0.1".parse().unwrap();
     upsert(&mut index, SERVICE);
-    let to_canary = route("web", "demo", "  rules: [{backendRefs: [{name: canary, port: 80}]}]");
-    assert!(upsert(&mut index, &to_canary).addresses.contains(&web));
-    assert!(upsert(&mut index, &to_canary).is_empty(), "the same again changes nothing");
+    assert!(upsert(&mut index, to_canary).addresses.contains(&web));
+    assert!(upsert(&mut index, to_canary).is_empty(), "the same again changes nothing");
     let canary = SERVICE.replace("name: web", "name: canary").replace("10.96.0.1", "10.96.0.2");
     assert!(upsert(&mut index, &canary).addresses.contains(&web), "a backend that comes");
     let slice = slice(&[("10.0.0.1", true)]).replace("web", "canary");

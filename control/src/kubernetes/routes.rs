@@ -138,7 +138,8 @@ fn route_named(object: &str) -> Option<ObjectName> {
 type Told<'a> = HashMap<&'a Name, InForce<'a>>;
 
 fn taken<'a>(index: &'a Index, told: &mut Told<'a>, name: &ObjectName, route: &'a HttpRoute) -> Said {
-    let conditions = route.parents.iter().map(|parent| [accepted(index, told, name, parent), resolved(index, route)]);
+    let conditions =
+        route.parents.iter().map(|parent| [accepted(index, told, name, parent), resolved(index, name, route)]);
     Said::Taken { generation: route.generation, conditions: conditions.collect() }
 }
 
@@ -165,7 +166,7 @@ fn refused<'a>(
     }
     let in_force = told.entry(name).or_insert_with(|| InForce::of(index, name));
     if !in_force.is_told(route) {
-        let message = "older routes of this namespace, HTTPRoutes and GRPCRoutes together, have as many matches or regular expressions as nodes take for one Service";
+        let message = "older routes of this namespace, HTTPRoutes and GRPCRoutes together, have as many matches, regular expressions, backends or mirrors as nodes take for one Service";
         return Err(("TooManyMatches", message.to_owned()));
     }
     let on_port = |(port, protocol): &(u16, v1::Protocol)| {
@@ -188,11 +189,10 @@ fn refused<'a>(
     if first.is_ok() || each.any(|port| port.is_ok()) { Ok(()) } else { first }
 }
 
-fn resolved(index: &Index, route: &HttpRoute) -> Condition {
-    let backends = route.rules.iter().flat_map(|rule| rule.backends.iter().flatten());
-    let trouble = backends.into_iter().find_map(|backend| match &backend.target {
+fn resolved(index: &Index, own: &ObjectName, route: &HttpRoute) -> Condition {
+    let trouble = route.targets(&own.name.namespace).find_map(|target| match target {
         Err(invalid) => Some((invalid.reason, invalid.message.clone())),
-        Ok((name, port)) => snapshot::resolved(index, name, *port).err().map(|message| ("BackendNotFound", message)),
+        Ok((name, port)) => snapshot::resolved(index, &name, port).err().map(|message| ("BackendNotFound", message)),
     });
     Condition { kind: "ResolvedRefs", trouble }
 }

@@ -43,7 +43,7 @@ pub struct RouteRule {
     /// Never empty.
     pub matches: Vec<v1::HttpMatch>,
     /// In order.
-    pub filters: Vec<v1::HttpFilter>,
+    pub filters: Vec<RouteFilter>,
     /// None for the parent itself.
     pub backends: Option<Vec<RouteBackend>>,
     /// `timeouts`; zero lifts a limit.
@@ -58,9 +58,52 @@ pub struct RouteBackend {
     /// 0: nothing goes there.
     pub weight: u32,
     /// In order.
-    pub filters: Vec<v1::HttpFilter>,
+    pub filters: Vec<RouteFilter>,
     /// A port of a Service; or why it is none, for people.
     pub target: Result<(Name, u16), Invalid>,
+}
+
+/// One filter of a rule or of a backend.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RouteFilter {
+    /// Nodes are told it as it is.
+    Plain(Box<v1::http_filter::Filter>),
+    /// A copy to a Service that is yet to be looked up.
+    Mirror(RouteMirror),
+}
+
+/// A copy of a share of the requests.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RouteMirror {
+    /// Of `denominator`; never more than it.
+    pub numerator: u32,
+    /// Never 0.
+    pub denominator: u32,
+    /// A port of a Service; or why it is none, for people.
+    pub target: Result<MirrorTarget, Invalid>,
+}
+
+/// A port of a Service that may be named without its namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MirrorTarget {
+    /// The route's own when there is none.
+    pub namespace: Option<Arc<str>>,
+    /// Name of the Service.
+    pub name: Arc<str>,
+    /// Number of the port.
+    pub port: u16,
+}
+
+impl RouteMirror {
+    /// The port of the Service that is meant by a route of `namespace`.
+    ///
+    /// # Errors
+    /// Why it is none.
+    pub fn target(&self, namespace: &Arc<str>) -> Result<(Name, u16), &Invalid> {
+        let MirrorTarget { namespace: own, name, port } = self.target.as_ref()?;
+        let namespace = own.as_ref().unwrap_or(namespace);
+        Ok((Name { namespace: Arc::clone(namespace), name: Arc::clone(name) }, *port))
+    }
 }
 
 /// Why a backend is none.
@@ -82,12 +125,32 @@ impl ParentRef {
 impl HttpRoute {
     /// What it costs those who compile it.
     pub fn size(&self) -> Size {
-        Size::of(self.hostnames.len(), self.rules.iter().flat_map(|rule| &rule.matches))
+        let targets = self.targets(&Arc::from("")).count();
+        Size::of(self.hostnames.len(), targets, self.rules.iter().flat_map(|rule| &rule.matches))
     }
 
-    /// Services that its rules send requests to.
-    pub fn backends(&self) -> impl Iterator<Item = &Name> {
-        let all = self.rules.iter().flat_map(|rule| rule.backends.iter().flatten());
-        all.filter_map(|backend| backend.target.as_ref().ok().map(|(name, _port)| name))
+    /// Where its rules send requests, and copies of them: ports of Services, or why one is none. `namespace` is the route's own.
+    pub fn targets<'a>(
+        &'a self,
+        namespace: &'a Arc<str>,
+    ) -> impl Iterator<Item = Result<(Name, u16), &'a Invalid>> + use<'a> {
+        let mirrored = |filters: &'a [RouteFilter]| {
+            filters.iter().filter_map(|filter| match filter {
+                RouteFilter::Mirror(mirror) => Some(mirror.target(namespace)),
+                RouteFilter::Plain(_) => None,
+            })
+        };
+        self.rules.iter().flat_map(move |rule| {
+            let backends = rule.backends.iter().flatten();
+            let backends = backends.flat_map(move |backend| {
+                std::iter::once(backend.target.as_ref().cloned()).chain(mirrored(&backend.filters))
+            });
+            mirrored(&rule.filters).chain(backends)
+        })
+    }
+
+    /// Services that its rules send requests or copies of them to.
+    pub fn services<'a>(&'a self, namespace: &'a Arc<str>) -> impl Iterator<Item = Name> + use<'a> {
+        self.targets(namespace).filter_map(|target| target.ok().map(|(name, _port)| name))
     }
 }

@@ -10,9 +10,9 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 pub(super) use self::routes::{
-    BackendRef, GrpcMethodMatch, GrpcRoute, GrpcRouteMatch, GrpcRouteRule, Header, HeaderModifier, HttpRoute,
-    HttpRouteFilter, HttpRouteMatch, HttpRouteRetry, HttpRouteRule, HttpRouteTimeouts, ParentRef, PathModifier,
-    RouteParents, ValueMatch,
+    BackendRef, Fraction, GrpcMethodMatch, GrpcRoute, GrpcRouteMatch, GrpcRouteRule, Header, HeaderModifier, HttpRoute,
+    HttpRouteFilter, HttpRouteMatch, HttpRouteRetry, HttpRouteRule, HttpRouteTimeouts, MirrorRef, ParentRef,
+    PathModifier, RequestMirror, RouteParents, ValueMatch,
 };
 
 /// Metadata of any kind.

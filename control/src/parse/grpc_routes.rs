@@ -16,7 +16,7 @@ use super::{
 use crate::objects::{HttpRoute, Object, RouteRule};
 
 /// What may be done to a call; the others are for requests that are not gRPC.
-const FILTERS: [&str; 2] = ["RequestHeaderModifier", "ResponseHeaderModifier"];
+const FILTERS: [&str; 3] = ["RequestHeaderModifier", "ResponseHeaderModifier", "RequestMirror"];
 
 /// Reads a route that is ours.
 pub(super) fn grpc_route(given: &fields::GrpcRoute) -> Outcome<FieldError> {

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use serde::de::IgnoredAny;
 use weir_api::v1::{self, http_filter::Filter, http_match, path_modifier, value_match};
 
-use super::{FieldError, convert::Outcome, fields, quoted, retry, timeouts};
-use crate::objects::{HttpRoute, Invalid, Name, Object, ParentRef, RouteBackend, RouteRule};
+use super::{FieldError, convert::Outcome, fields, mirrors, quoted, retry, timeouts};
+use crate::objects::{HttpRoute, Invalid, Name, Object, ParentRef, RouteBackend, RouteFilter, RouteRule};
 
 /// What may be done to requests of an HTTPRoute.
-const FILTERS: [&str; 4] = ["RequestHeaderModifier", "ResponseHeaderModifier", "RequestRedirect", "URLRewrite"];
+const FILTERS: [&str; 5] =
+    ["RequestHeaderModifier", "ResponseHeaderModifier", "RequestRedirect", "URLRewrite", "RequestMirror"];
 
 /// Whether a route has a Service as a parent: all others are somebody else's.
 pub(super) fn is_ours(route: &fields::RouteParents) -> bool {
@@ -163,27 +164,30 @@ pub(super) fn filters(
     allowed: &[&str],
     is_one_prefix: bool,
     errors: &mut Vec<FieldError>,
-) -> Vec<v1::HttpFilter> {
+) -> Vec<RouteFilter> {
     let mut filters = Vec::new();
     for (at, given) in given.unwrap_or_default().iter().enumerate() {
         let field = format!("{field}.filters[{at}]");
-        match filter(&field, given, allowed, is_one_prefix) {
-            Ok(filter) => filters.push(v1::HttpFilter { filter: Some(filter) }),
+        if !allowed.contains(&given.kind.as_str()) {
+            let reason = format!("{} is not supported; {} are", quoted(&given.kind), allowed.join(", "));
+            errors.push(FieldError::new(format!("{field}.type"), reason));
+            continue;
+        }
+        let filter = match given.kind.as_str() {
+            "RequestMirror" => mirrors::mirror(&field, given.request_mirror.as_ref()).map(RouteFilter::Mirror),
+            _other => filter(&field, given, is_one_prefix).map(|filter| RouteFilter::Plain(Box::new(filter))),
+        };
+        match filter {
+            Ok(filter) => filters.push(filter),
             Err(error) => errors.push(error),
         }
     }
     filters
 }
 
-fn filter(
-    field: &str,
-    given: &fields::HttpRouteFilter,
-    allowed: &[&str],
-    is_one_prefix: bool,
-) -> Result<Filter, FieldError> {
+fn filter(field: &str, given: &fields::HttpRouteFilter, is_one_prefix: bool) -> Result<Filter, FieldError> {
     let missing = |name: &str| FieldError::new(format!("{field}.{name}"), "missing: `type` asks for it");
-    let kind = allowed.iter().find(|allowed| **allowed == given.kind);
-    match kind.copied().unwrap_or_default() {
+    match given.kind.as_str() {
         "RequestHeaderModifier" => {
             let given = given.request_header_modifier.as_ref().ok_or_else(|| missing("requestHeaderModifier"))?;
             Ok(Filter::RequestHeaders(modifier(given)))
@@ -216,7 +220,7 @@ fn filter(
             }))
         }
         _other => {
-            let reason = format!("{} is not supported; {} are", quoted(&given.kind), allowed.join(", "));
+            let reason = format!("{} is not supported", quoted(&given.kind));
             Err(FieldError::new(format!("{field}.type"), reason))
         }
     }
@@ -303,11 +307,15 @@ fn backend(
 /// What nodes would say: regular expressions, names, statuses.
 pub(super) fn refused_by_nodes(route: &HttpRoute) -> Option<FieldError> {
     let rules = route.rules.iter().map(|rule| {
-        let of_backends = rule.backends.iter().flatten().flat_map(|backend| &backend.filters);
+        let backends = rule.backends.iter().flatten().map(|backend| v1::HttpBackend {
+            weight: backend.weight,
+            filters: unresolved(&backend.filters),
+            target: Some(v1::http_backend::Target::Invalid(String::new())),
+        });
         v1::HttpRule {
             matches: rule.matches.clone(),
-            filters: rule.filters.iter().chain(of_backends).cloned().collect(),
-            destination: Some(v1::http_rule::Destination::Itself(v1::Itself {})),
+            filters: unresolved(&rule.filters),
+            destination: Some(v1::http_rule::Destination::Backends(v1::HttpBackends { backends: backends.collect() })),
             timeouts: None,
             retry: route.retry.clone().or_else(|| rule.retry.clone()),
         }
@@ -321,4 +329,17 @@ pub(super) fn refused_by_nodes(route: &HttpRoute) -> Option<FieldError> {
     let invalid = weir_core::route::routes(&[given]).err()?;
     let field = if invalid.field == "hostnames" { "spec.hostnames" } else { "spec.rules" };
     Some(FieldError::new(field, invalid.to_string()))
+}
+
+/// As nodes would be told them, were there none of the Services.
+fn unresolved(filters: &[RouteFilter]) -> Vec<v1::HttpFilter> {
+    let filters = filters.iter().map(|filter| match filter {
+        RouteFilter::Plain(filter) => Filter::clone(filter),
+        RouteFilter::Mirror(mirror) => Filter::Mirror(v1::RequestMirror {
+            numerator: mirror.numerator,
+            denominator: mirror.denominator,
+            target: Some(v1::request_mirror::Target::Invalid(String::new())),
+        }),
+    });
+    filters.map(|filter| v1::HttpFilter { filter: Some(filter) }).collect()
 }

@@ -5,13 +5,13 @@ use std::{
     sync::Arc,
 };
 
-use weir_api::v1::{self, http_backend, http_rule};
+use weir_api::v1::{self, http_backend, http_filter, http_rule, request_mirror};
 use weir_core::route::Size;
 
 use super::{protocol, service_target, timeouts};
 use crate::{
     index::Index,
-    objects::{HttpRoute, Kind, Name, ObjectName, ParentRef, RouteBackend, RouteRule},
+    objects::{HttpRoute, Kind, Name, ObjectName, ParentRef, RouteBackend, RouteFilter, RouteMirror, RouteRule},
 };
 
 /// Routes attached to a port of a service, and all slices that the port then refers to: `own`, and those of backends.
@@ -94,6 +94,14 @@ pub(crate) fn speaks(kind: Kind, protocol: v1::Protocol) -> bool {
     }
 }
 
+/// One route on its way to nodes.
+struct Told<'a> {
+    index: &'a Index,
+    /// Of the route.
+    namespace: &'a Arc<str>,
+    slices: &'a mut BTreeSet<Name>,
+}
+
 fn http_route(
     index: &Index,
     service: &Name,
@@ -101,6 +109,7 @@ fn http_route(
     route: &HttpRoute,
     slices: &mut BTreeSet<Name>,
 ) -> v1::HttpRoute {
+    let mut told = Told { index, namespace: &own.name.namespace, slices };
     v1::HttpRoute {
         object: Some(v1::ObjectRef {
             group: own.kind.group().to_owned(),
@@ -110,49 +119,65 @@ fn http_route(
         }),
         is_consumer: own.name.namespace != service.namespace,
         hostnames: route.hostnames.clone(),
-        rules: route.rules.iter().map(|rule| http_rule(index, service, route, rule, slices)).collect(),
+        rules: route.rules.iter().map(|rule| told.rule(service, route, rule)).collect(),
     }
 }
 
-fn http_rule(
-    index: &Index,
-    service: &Name,
-    route: &HttpRoute,
-    rule: &RouteRule,
-    slices: &mut BTreeSet<Name>,
-) -> v1::HttpRule {
-    let destination = match &rule.backends {
-        None => http_rule::Destination::Itself(v1::Itself {}),
-        Some(backends) => {
-            let backends = backends.iter().map(|backend| http_backend(index, backend, slices)).collect();
-            http_rule::Destination::Backends(v1::HttpBackends { backends })
-        }
-    };
-    let service = index.service(service);
-    // Annotations of a route stand above its rules, as they do for time limits; a Service's below.
-    let of_service = || service.and_then(|service| service.retry.clone());
-    let retry = route.retry.clone().or_else(|| rule.retry.clone()).or_else(of_service);
-    v1::HttpRule {
-        matches: rule.matches.clone(),
-        filters: rule.filters.clone(),
-        destination: Some(destination),
-        timeouts: timeouts::in_force(service.and_then(|service| service.timeouts), route.timeouts, rule.timeouts),
-        retry: retry.filter(|retry| retry.limit > 0),
-    }
-}
-
-fn http_backend(index: &Index, backend: &RouteBackend, slices: &mut BTreeSet<Name>) -> v1::HttpBackend {
-    let target = match &backend.target {
-        Err(invalid) => http_backend::Target::Invalid(invalid.message.clone()),
-        Ok((name, port)) => match resolved(index, name, *port) {
-            Ok((target, own)) => {
-                slices.extend(own);
-                http_backend::Target::Service(target)
+impl Told<'_> {
+    fn rule(&mut self, service: &Name, route: &HttpRoute, rule: &RouteRule) -> v1::HttpRule {
+        let destination = match &rule.backends {
+            None => http_rule::Destination::Itself(v1::Itself {}),
+            Some(backends) => {
+                let backends = backends.iter().map(|backend| self.backend(backend)).collect();
+                http_rule::Destination::Backends(v1::HttpBackends { backends })
             }
+        };
+        let service = self.index.service(service);
+        // Annotations of a route stand above its rules, as they do for time limits; a Service's below.
+        let of_service = || service.and_then(|service| service.retry.clone());
+        let retry = route.retry.clone().or_else(|| rule.retry.clone()).or_else(of_service);
+        v1::HttpRule {
+            matches: rule.matches.clone(),
+            filters: self.filters(&rule.filters),
+            destination: Some(destination),
+            timeouts: timeouts::in_force(service.and_then(|service| service.timeouts), route.timeouts, rule.timeouts),
+            retry: retry.filter(|retry| retry.limit > 0),
+        }
+    }
+
+    fn backend(&mut self, backend: &RouteBackend) -> v1::HttpBackend {
+        let target = backend.target.as_ref().map_err(|invalid| invalid.message.clone());
+        let target = match target.and_then(|(name, port)| self.service(name, *port)) {
+            Ok(target) => http_backend::Target::Service(target),
             Err(reason) => http_backend::Target::Invalid(reason),
-        },
-    };
-    v1::HttpBackend { weight: backend.weight, filters: backend.filters.clone(), target: Some(target) }
+        };
+        v1::HttpBackend { weight: backend.weight, filters: self.filters(&backend.filters), target: Some(target) }
+    }
+
+    fn filters(&mut self, filters: &[RouteFilter]) -> Vec<v1::HttpFilter> {
+        let filters = filters.iter().map(|filter| match filter {
+            RouteFilter::Plain(filter) => http_filter::Filter::clone(filter),
+            RouteFilter::Mirror(mirror) => http_filter::Filter::Mirror(self.mirror(mirror)),
+        });
+        filters.map(|filter| v1::HttpFilter { filter: Some(filter) }).collect()
+    }
+
+    fn mirror(&mut self, mirror: &RouteMirror) -> v1::RequestMirror {
+        let target = mirror.target(self.namespace).map_err(|invalid| invalid.message.clone());
+        let target = match target.and_then(|(name, port)| self.service(&name, port)) {
+            Ok(target) => request_mirror::Target::Service(target),
+            Err(reason) => request_mirror::Target::Invalid(reason),
+        };
+        let RouteMirror { numerator, denominator, .. } = *mirror;
+        v1::RequestMirror { numerator, denominator, target: Some(target) }
+    }
+
+    /// Its slices are the port's as well.
+    fn service(&mut self, name: &Name, port: u16) -> Result<v1::ServiceTarget, String> {
+        let (target, own) = resolved(self.index, name, port)?;
+        self.slices.extend(own);
+        Ok(target)
+    }
 }
 
 /// The service that a backend names, with its slices; or why there is none, for people.

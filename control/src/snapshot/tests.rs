@@ -190,6 +190,47 @@ fn a_grpc_route_puts_http_routes_of_its_port_aside() {
     }
 }
 
+/// Also of a route of another namespace, which is the mirror's own where none is named.
+#[test]
+fn mirrors_come_with_their_services_and_slices() {
+    let canary = SERVICE.replace("name: web", "name: canary").replace("10.96.0.1", "10.96.0.2");
+    let others = canary.replace("demo", "other").replace("10.96.0.2", "10.96.0.3");
+    let of_canary = slice(&[("10.0.0.2", true)]).replace("web", "canary");
+    let of_others = of_canary.replace("demo", "other");
+    let mirror = |name: &str| {
+        format!("{{type: RequestMirror, requestMirror: {{backendRef: {{{name}, port: 80}}, percent: 5}}}}")
+    };
+    let rules = format!(
+        "  rules: [{{filters: [{}, {}], backendRefs: [{{name: web, namespace: demo, port: 80, filters: [{}]}}]}}]",
+        mirror("name: canary"),
+        mirror("name: gone"),
+        mirror("name: canary, namespace: demo"),
+    );
+    let index = index(&[SERVICE, &canary, &others, &of_canary, &of_others, &route("web", "other", &rules)]);
+    let (found, slices) = destination(&index, "10.96.0.1:80".parse().unwrap());
+    assert_eq!(slices, [Name::new("demo", "canary-1"), Name::new("other", "canary-1")]);
+    let routes = service(found).http_routes;
+    let rule = &routes[0].rules[0];
+    let Some(v1::http_rule::Destination::Backends(backends)) = &rule.destination else { panic!("{routes:?}") };
+    let shown: Vec<String> = rule
+        .filters
+        .iter()
+        .chain(&backends.backends[0].filters)
+        .map(|filter| match &filter.filter {
+            Some(v1::http_filter::Filter::Mirror(mirror)) => {
+                assert_eq!((mirror.numerator, mirror.denominator), (5, 100));
+                match mirror.target.as_ref().unwrap() {
+                    v1::request_mirror::Target::Service(service) => format!("{:?}", service.endpoints),
+                    v1::request_mirror::Target::Invalid(reason) => reason.clone(),
+                }
+            }
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(shown, ["[\"other/canary-1\"]", "Service other/gone not found", "[\"demo/canary-1\"]"]);
+    assert!(weir_core::route::routes(&routes).is_ok());
+}
+
 #[test]
 fn one_namespace_cannot_crowd_out_anothers_routes() {
     let rules = |patterns: usize| {

@@ -37,6 +37,10 @@ pub const PATTERN_CACHE_BYTES: usize = 1 << 20;
 pub const ROUTE_PATTERNS: usize = 512;
 /// Matches of the routes of one port that hold for the same clients: some 150 routes of the greatest size that Gateway API allows.
 pub const ROUTE_MATCHES: usize = 20_000;
+/// Backends and mirrors of the routes of one port that hold for the same clients: each is told with the names of its slices, some 6 MiB.
+pub const ROUTE_TARGETS: usize = 20_000;
+/// Mirrors of one rule, and of one of its backends: Gateway API's own bound for filters.
+pub const MIRRORS_PER_RULE: usize = 16;
 /// Ranges of statuses that one rule sends requests again for.
 pub const RETRY_STATUSES: usize = 64;
 /// Attempts of one request after the first one. Budgets and pauses end them long before.

@@ -7,6 +7,7 @@ mod convert;
 mod filter;
 mod hostname;
 mod matches;
+mod mirror;
 mod pattern;
 mod prefixes;
 mod rule;
@@ -18,10 +19,11 @@ use http::{HeaderMap, Method};
 
 pub use self::{
     calls::CallMatch,
-    convert::{Size, routes, services},
+    convert::{Size, routes},
     filter::{Filter, HeaderModifier, PathModifier, Redirect, Rewrite},
     hostname::Hostname,
     matches::{HeaderMatch, HttpMatch, PathMatch, QueryMatch, ValueMatch},
+    mirror::{Mirror, services},
     pattern::Pattern,
     rule::{Backend, Decision, Forward, ObjectRef, Route, Routed, Routes, Rule, decide},
     table::{Selected, Table},

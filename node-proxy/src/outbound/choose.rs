@@ -167,7 +167,7 @@ impl Client {
                 endpoint: None,
                 address: self.target,
                 transport: outbound::Transport::Plain { reason: NoTlsReason::NotProvidedByServiceDiscovery },
-                key: Arc::new(PoolKey { from, to: self.target, via }),
+                key: Arc::new(PoolKey { from, to: self.target, via, is_copy: false }),
             };
         };
         let snapshot = self.worker.shared.store.snapshot();
@@ -186,7 +186,7 @@ impl Client {
             endpoint: Some(Arc::clone(endpoint)),
             address: endpoint.address,
             transport,
-            key: Arc::new(PoolKey { from, to: endpoint.address, via }),
+            key: Arc::new(PoolKey { from, to: endpoint.address, via, is_copy: false }),
         }
     }
 }

@@ -17,7 +17,7 @@ use weir_core::{
     request_policy::RequestPolicy,
     retry::Retry,
     route::{Forward, ObjectRef},
-    snapshot::Destination,
+    snapshot::{Destination, ServiceTarget},
 };
 
 use crate::{
@@ -35,7 +35,7 @@ use crate::{
         route::{Decided, Routing, routed},
     },
     respond,
-    telemetry::{Direction, HttpSeries, RouteSeries, TcpLabels},
+    telemetry::{Direction, HttpSeries, MirrorSeries, RouteSeries, TcpLabels},
     upgrade,
     upstream::{self, Unsent},
 };
@@ -47,7 +47,13 @@ pub(super) async fn serve(client: Arc<Client>, destination: Arc<Destination>, io
     let meter = worker.shared.telemetry.tcp(&client.source_labels(&destination)).open();
     let handler = Arc::new(Outbound {
         client: Arc::clone(&client),
-        current: Mutex::new(Current { destination, generation, routes: Vec::new(), decided: Vec::new() }),
+        current: Mutex::new(Current {
+            destination,
+            generation,
+            routes: Vec::new(),
+            decided: Vec::new(),
+            mirrored: Vec::new(),
+        }),
     });
     match protocol {
         // Boxed: what HTTP/2 needs must not be part of every HTTP/1 connection.
@@ -68,6 +74,14 @@ struct Current {
     routes: Vec<Arc<Route>>,
     /// Series of the routes that decided.
     decided: Vec<(Option<Arc<ObjectRef>>, Arc<RouteSeries>)>,
+    mirrored: Vec<KnownMirror>,
+}
+
+/// Where the copies for a mirror are counted.
+struct KnownMirror {
+    route: Option<Arc<ObjectRef>>,
+    to: Arc<ServiceTarget>,
+    series: Arc<MirrorSeries>,
 }
 
 /// When a request or an attempt of it began, and whether it is gRPC.
@@ -144,7 +158,7 @@ impl Outbound {
         let forward = match routing? {
             Routing::Itself => None,
             Routing::To(backend, forward) => {
-                forward.filter_request(&mut request);
+                self.filter(&goal, &forward, &mut request);
                 goal.backend = backend;
                 Some(forward)
             }
@@ -304,6 +318,7 @@ impl Outbound {
                 current.destination = Arc::clone(fresh);
                 current.routes.clear();
                 current.decided.clear();
+                current.mirrored.clear();
             }
         }
         Arc::clone(&current.destination)
@@ -371,6 +386,25 @@ impl Outbound {
             current.decided.remove(0);
         }
         current.decided.push((route.cloned(), Arc::clone(&series)));
+        Some(series)
+    }
+
+    /// Where the copies for a mirror of the route that decided are counted.
+    pub(super) fn mirror_series(&self, goal: &Goal, to: &Arc<ServiceTarget>) -> Option<Arc<MirrorSeries>> {
+        let mut current = self.current.lock();
+        let known = current.mirrored.iter().find(|known| {
+            known.route.as_ref().map(Arc::as_ptr) == goal.route.as_ref().map(Arc::as_ptr) && Arc::ptr_eq(&known.to, to)
+        });
+        if let Some(known) = known {
+            return Some(Arc::clone(&known.series));
+        }
+        let labels = self.client.attempt_labels(&Goal { backend: Some(Arc::clone(to)), ..goal.clone() })?;
+        let series = self.client.worker.shared.telemetry.mirror(&labels);
+        if current.mirrored.len() >= limits::CONNECTION_SERIES {
+            current.mirrored.remove(0);
+        }
+        let known = KnownMirror { route: goal.route.clone(), to: Arc::clone(to), series: Arc::clone(&series) };
+        current.mirrored.push(known);
         Some(series)
     }
 

@@ -22,6 +22,7 @@ use crate::{
     accept::{self, Captured, Stop},
     limits,
     pool::Pool,
+    tee::Room,
     telemetry::Direction,
 };
 
@@ -47,6 +48,8 @@ pub struct Worker {
     pub shared: Arc<Shared>,
     /// Its own connections to servers.
     pub pool: Pool,
+    /// What its mirrors hold.
+    pub mirrors: Arc<Room>,
 }
 
 impl Worker {
@@ -73,7 +76,7 @@ impl Handle {
             .event_interval(limits::POLLS_PER_LOOK)
             .build()
             .map_err(ProxyError::Runtime)?;
-        let worker = Arc::new(Worker { shared, pool: Pool::default() });
+        let worker = Arc::new(Worker { shared, pool: Pool::default(), mirrors: Arc::default() });
         std::thread::Builder::new()
             .name(format!("weir-data-{index}"))
             .spawn(move || runtime.block_on(run(worker, receiver)))

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::{
-    HttpSeries, LATENCY_BOUNDS_MS, RetryEvent, RouteSeries, TcpSeries, Telemetry,
+    HttpSeries, LATENCY_BOUNDS_MS, MirrorSeries, RetryEvent, RouteSeries, TcpSeries, Telemetry,
     decisions::Decisions,
     families::{self, Family},
     gauges,
@@ -99,6 +99,12 @@ const fn of_backends(families: [&'static Family; 3]) -> [(&'static Family, Write
     ]
 }
 
+static MIRRORS: [(&Family, Write<MirrorSeries>); 1] = [(&families::MIRRORED, |text, family, labels, series| {
+    for (how, count) in series.ends().filter(|(_, count)| *count > 0) {
+        text.sample(family, labels, &[("result", how.label())], count);
+    }
+})];
+
 /// An iterator over the pieces of one scrape.
 pub struct Exposition {
     http: Vec<Arc<HttpSeries>>,
@@ -108,6 +114,7 @@ pub struct Exposition {
     // The same of GRPCRoutes.
     call_routes: Vec<Arc<RouteSeries>>,
     call_backends: Vec<Arc<RouteSeries>>,
+    mirrors: Vec<Arc<MirrorSeries>>,
     text: Text,
     // Families written whole and series written of the next one.
     family: usize,
@@ -120,9 +127,15 @@ impl Exposition {
     pub(super) fn new(telemetry: &Telemetry, state: &dyn NodeState, format: Format) -> Exposition {
         let (http, tcp) = (telemetry.http.all(), telemetry.tcp.all());
         let (routes, backends) = (telemetry.routes.all(), telemetry.backends.all());
+        let mirrors = telemetry.mirrors.all();
         let mut rest = Text::new(format);
         telemetry.counters.write(&mut rest);
-        gauges::write(telemetry, [http.len(), tcp.len(), routes.len(), backends.len()], state, &mut rest);
+        gauges::write(
+            telemetry,
+            [http.len(), tcp.len(), routes.len(), backends.len(), mirrors.len()],
+            state,
+            &mut rest,
+        );
         rest.end();
         let of_calls = |series: &Arc<RouteSeries>| series.is_of_calls();
         let (call_routes, routes) = routes.into_iter().partition(of_calls);
@@ -134,6 +147,7 @@ impl Exposition {
             backends,
             call_routes,
             call_backends,
+            mirrors,
             text: Text::new(format),
             family: 0,
             series: 0,
@@ -161,6 +175,8 @@ impl Iterator for Exposition {
                 write_one(text, family, *write, &self.call_routes, next)
             } else if let Some((family, write)) = CALL_BACKENDS.get(past(&mut at, CALL_ROUTES.len())) {
                 write_one(text, family, *write, &self.call_backends, next)
+            } else if let Some((family, write)) = MIRRORS.get(past(&mut at, CALL_BACKENDS.len())) {
+                write_one(text, family, *write, &self.mirrors, next)
             } else {
                 break;
             };
@@ -215,6 +231,12 @@ impl HasSubject for TcpSeries {
 }
 
 impl HasSubject for RouteSeries {
+    fn write_labels(&self, text: &mut LabelText) {
+        write_subject(self.subject(), text);
+    }
+}
+
+impl HasSubject for MirrorSeries {
     fn write_labels(&self, text: &mut LabelText) {
         write_subject(self.subject(), text);
     }

@@ -88,6 +88,7 @@ families! {
     CALL_BACKEND_REQUESTS = Counter "outbound_grpc_route_backend_requests_total", Linkerd, ["route, backend"], "Attempts of calls begun.";
     CALL_BACKEND_STATUSES = Counter "outbound_grpc_route_backend_response_statuses_total", Linkerd, ["route, backend, `grpc_status`, `error`"], "Attempts of calls that ended.";
     CALL_BACKEND_DURATION = Histogram "outbound_grpc_route_backend_response_duration_seconds", Linkerd, ["route, backend"], "Time from the begin of an attempt to the end of its response.";
+    MIRRORED = Counter "weir_mirrored_requests_total", Weir, ["route, backend, `result`"], "Copies of requests for a mirror (the backend), by what became of them: `sent` (there was an answer), `failed`, `late` (no answer in time), `behind` (the mirror did not take the body fast enough), `cancelled` (the request itself broke off), `dropped` (not made: too many under way).";
     INBOUND_HTTP_ERRORS = Counter "inbound_http_errors_total", Linkerd, ["`error`"], "Requests to local workloads that the proxy itself answered with an error.";
     OUTBOUND_HTTP_ERRORS = Counter "outbound_http_errors_total", Linkerd, ["`error`"], "Requests of local workloads that the proxy itself answered with an error.";
     INBOUND_TCP_ERRORS = Counter "inbound_tcp_errors_total", Linkerd, ["`error`"], "Connections to local workloads that the proxy itself ended.";
@@ -144,7 +145,7 @@ pub fn metrics_reference() -> String {
 fn bounds_section() -> String {
     format!(
         "\n## Bounds\n\nConstants of `node-proxy/src/limits.rs`.\n\n| what | bound | over it |\n|---|---|---|\n\
-         | series of one workload, per kind (HTTP, TCP, routes, their backends) | {} | one series per direction with the workload's labels and `overflow=\"true\"`; calls of GRPCRoutes among the requests of HTTPRoutes |\n\
+         | series of one workload, per kind (HTTP, TCP, routes, their backends, their mirrors) | {} | one series per direction with the workload's labels and `overflow=\"true\"`; calls of GRPCRoutes among the requests of HTTPRoutes |\n\
          | series of the node, per kind | {} | one series per direction with `overflow=\"true\"` |\n\
          | kinds of response of one series | {} | `status_code=\"overflow\"`, classification kept |\n\
          | close reasons of one series | {} | `errno=\"overflow\"` |\n\

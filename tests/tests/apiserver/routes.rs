@@ -171,11 +171,23 @@ async fn routes_reach_nodes_and_say_what_became_of_them() {
     let names = ["-n", "shop", "get", "httproute", "web", "-o", "jsonpath={.status.parents[*].controllerName}"];
     assert_eq!(stage.kubectl(&names), "other.org/gateway weir.mesh/control weir.mesh/control");
 
-    let unknown = "filters: [{type: ExtensionRef, extensionRef: {group: example.org, kind: Filter, name: x}}]";
     let later = ROUTE.replace("{name: web, namespace", "{name: later, namespace");
-    stage.apply(&later.replace("backendRefs: [{name: canary, port: 80}]", unknown));
+    let mirror = |to: &str| {
+        let mirror =
+            format!("filters: [{{type: RequestMirror, requestMirror: {{backendRef: {{name: {to}, port: 80}}}}}}]");
+        stage.apply(&later.replace("backendRefs: [{name: canary, port: 80}]", &mirror));
+    };
+    mirror("canary");
+    says(&stage, "httproute/later", 0, &["Accepted=True/Accepted", "ResolvedRefs=True/ResolvedRefs"]);
+    mirror("nowhere");
+    says(&stage, "httproute/later", 0, &["Accepted=True/Accepted", "ResolvedRefs=False/BackendNotFound"]);
+    let other = "filters: [{type: ExtensionRef, extensionRef: {group: example.org, kind: Other, name: other}}]";
+    stage.apply(&later.replace("backendRefs: [{name: canary, port: 80}]", other));
     says(&stage, "httproute/later", 0, &["Accepted=False/UnsupportedValue"]);
     control.daemon.wait_for("ExtensionRef", SOON);
+
+    // Its last good version stays, without an error, for as long as control runs.
+    stage.kubectl(&["-n", "shop", "delete", "httproute", "later"]);
 
     install(&stage, "grpcroutes");
     stage.apply(CALLS);

@@ -13,12 +13,18 @@ const PROGRAM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/routes/flaky.p
 
 /// A server at `v1` that fails every other call in its trailers.
 pub(crate) fn serve(stage: &Stage) -> Daemon {
-    let place = &stage.servers[0].place.netns;
+    serve_at(stage, 0)
+}
+
+/// The same at `v1` or `v2`.
+pub(crate) fn serve_at(stage: &Stage, server: usize) -> Daemon {
+    let pod = &stage.servers[server];
+    let place = &pod.place.netns;
     let mut command: Command = place.command(python::interpreter().to_str().expect("a path in UTF-8"));
     command.args([PROGRAM, "serve", &format!("[::]:{GRPC}")]);
-    let server = Daemon::start("flaky", command, &stage.mesh.path("logs"));
+    let server = Daemon::start(&format!("{}-flaky", pod.name), command, &stage.mesh.path("logs"));
     wait::until("grpcio serves", PATIENCE, || {
-        let open = stage.servers[0].run("ss", &["-Hltn", &format!("sport = :{GRPC}")]);
+        let open = pod.run("ss", &["-Hltn", &format!("sport = :{GRPC}")]);
         (!open.trim().is_empty()).then_some(())
     });
     server

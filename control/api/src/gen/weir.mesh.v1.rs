@@ -436,7 +436,7 @@ pub mod value_match {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct HttpFilter {
-    #[prost(oneof = "http_filter::Filter", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "http_filter::Filter", tags = "1, 2, 3, 4, 5")]
     pub filter: ::core::option::Option<http_filter::Filter>,
 }
 /// Nested message and enum types in `HttpFilter`.
@@ -451,6 +451,30 @@ pub mod http_filter {
         Redirect(super::RequestRedirect),
         #[prost(message, tag = "4")]
         Rewrite(super::UrlRewrite),
+        #[prost(message, tag = "5")]
+        Mirror(super::RequestMirror),
+    }
+}
+/// A copy of each request, or of a share of them, to another Service; its answer is nobody's.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RequestMirror {
+    /// The share: numerator / denominator, which is not 0 and not the smaller one.
+    #[prost(uint32, tag = "1")]
+    pub numerator: u32,
+    #[prost(uint32, tag = "2")]
+    pub denominator: u32,
+    #[prost(oneof = "request_mirror::Target", tags = "3, 4")]
+    pub target: ::core::option::Option<request_mirror::Target>,
+}
+/// Nested message and enum types in `RequestMirror`.
+pub mod request_mirror {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Target {
+        #[prost(message, tag = "3")]
+        Service(super::ServiceTarget),
+        /// Why there is no copy, for people.
+        #[prost(string, tag = "4")]
+        Invalid(::prost::alloc::string::String),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -152,6 +152,32 @@ pub(in crate::parse) struct HttpRouteFilter {
     pub(in crate::parse) response_header_modifier: Option<HeaderModifier>,
     pub(in crate::parse) request_redirect: Option<RequestRedirect>,
     pub(in crate::parse) url_rewrite: Option<UrlRewrite>,
+    pub(in crate::parse) request_mirror: Option<RequestMirror>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+pub(in crate::parse) struct RequestMirror {
+    pub(in crate::parse) backend_ref: Option<MirrorRef>,
+    pub(in crate::parse) percent: Option<i32>,
+    pub(in crate::parse) fraction: Option<Fraction>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::parse) struct MirrorRef {
+    pub(in crate::parse) group: Option<String>,
+    pub(in crate::parse) kind: Option<String>,
+    pub(in crate::parse) namespace: Option<String>,
+    pub(in crate::parse) name: String,
+    pub(in crate::parse) port: Option<i32>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::parse) struct Fraction {
+    pub(in crate::parse) numerator: Option<i32>,
+    pub(in crate::parse) denominator: Option<i32>,
 }
 
 #[derive(Debug, Default, Deserialize)]

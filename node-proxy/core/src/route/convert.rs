@@ -10,11 +10,12 @@ use super::{
     CallMatch, Hostname, HttpMatch, Invalid, PathMatch, Pattern, QueryMatch, Table, ValueMatch,
     filter::{self, Filter, HeaderModifier, PathModifier, Redirect, Rewrite},
     matches::HeaderMatch,
+    mirror::{self, Mirror},
     rule::{Backend, Backends, ObjectRef, Route, Routes, Rule},
 };
 use crate::{limits, retry::Retry, timeouts::Timeouts};
 
-/// Compiles the routes of one port. Backends' services are numbered in the order of [`services`].
+/// Compiles the routes of one port. Backends' services are numbered in the order of [`super::services`].
 ///
 /// # Errors
 /// The first field that cannot be used.
@@ -46,12 +47,15 @@ pub struct Size {
     pub matches: usize,
     /// Regular expressions in them.
     pub patterns: usize,
+    /// Services that they name, each as often as it is named: backends and mirrors.
+    pub targets: usize,
 }
 
 impl Size {
-    /// Of some rules for so many host names, each of which has its own regular expressions of paths.
-    pub fn of<'a>(hostnames: usize, matches: impl IntoIterator<Item = &'a v1::HttpMatch>) -> Size {
-        matches.into_iter().fold(Size::default(), |size, one| {
+    /// Of some rules that name so many targets, for so many host names, each of which has its own regular expressions of paths.
+    pub fn of<'a>(hostnames: usize, targets: usize, matches: impl IntoIterator<Item = &'a v1::HttpMatch>) -> Size {
+        let none = Size { targets, ..Size::default() };
+        matches.into_iter().fold(none, |size, one| {
             let values = one.headers.iter().chain(&one.query_params);
             let patterns = values.filter(|value| matches!(value.value, Some(value_match::Value::Pattern(_)))).count();
             let of_path = match &one.path {
@@ -62,19 +66,26 @@ impl Size {
                 }
                 Some(http_match::Path::ExactPath(_) | http_match::Path::PathPrefix(_)) | None => 0,
             };
-            Size { matches: size.matches + 1, patterns: size.patterns + patterns + of_path * hostnames.max(1) }
+            let patterns = size.patterns + patterns + of_path * hostnames.max(1);
+            Size { matches: size.matches + 1, patterns, ..size }
         })
     }
 
     /// Of both.
     #[must_use]
     pub fn and(self, other: Size) -> Size {
-        Size { matches: self.matches + other.matches, patterns: self.patterns + other.patterns }
+        Size {
+            matches: self.matches + other.matches,
+            patterns: self.patterns + other.patterns,
+            targets: self.targets + other.targets,
+        }
     }
 
     /// Whether nodes compile as much for the clients of one namespace.
     pub fn fits(self) -> bool {
-        self.matches <= limits::ROUTE_MATCHES && self.patterns <= limits::ROUTE_PATTERNS
+        self.matches <= limits::ROUTE_MATCHES
+            && self.patterns <= limits::ROUTE_PATTERNS
+            && self.targets <= limits::ROUTE_TARGETS
     }
 }
 
@@ -84,30 +95,20 @@ fn within_limits(given: &[v1::HttpRoute]) -> Result<(), Invalid> {
     for route in given {
         let own = route.object.as_ref().map(|object| object.namespace.as_str()).filter(|_| route.is_consumer);
         let size = sizes.entry(own).or_default();
-        *size = size.and(Size::of(route.hostnames.len(), route.rules.iter().flat_map(|rule| &rule.matches)));
+        let (hostnames, targets) = (route.hostnames.len(), super::services(std::slice::from_ref(route)).count());
+        *size = size.and(Size::of(hostnames, targets, route.rules.iter().flat_map(|rule| &rule.matches)));
         if !size.fits() {
-            let (matches, patterns) = (limits::ROUTE_MATCHES, limits::ROUTE_PATTERNS);
+            let Size { matches, patterns, targets } = *size;
             let reason = format!(
-                "{} matches with {} regular expressions, at most {matches} and {patterns} are taken",
-                size.matches, size.patterns
+                "{matches} matches with {patterns} regular expressions, {targets} backends and mirrors; at most {}, {} and {} are taken",
+                limits::ROUTE_MATCHES,
+                limits::ROUTE_PATTERNS,
+                limits::ROUTE_TARGETS
             );
             return Err(Invalid::new("http_routes.rules.matches", reason));
         }
     }
     Ok(())
-}
-
-/// The services that backends name, each as often as it is named.
-pub fn services(given: &[v1::HttpRoute]) -> impl Iterator<Item = &v1::ServiceTarget> {
-    let rules = given.iter().flat_map(|route| &route.rules);
-    let backends = rules.flat_map(|rule| match &rule.destination {
-        Some(http_rule::Destination::Backends(backends)) => &*backends.backends,
-        Some(http_rule::Destination::Itself(_)) | None => &[],
-    });
-    backends.filter_map(|backend| match &backend.target {
-        Some(http_backend::Target::Service(service)) => Some(service),
-        Some(http_backend::Target::Invalid(_)) | None => None,
-    })
 }
 
 fn route(given: &v1::HttpRoute, next: &mut usize) -> Result<Route, Invalid> {
@@ -124,6 +125,7 @@ fn route(given: &v1::HttpRoute, next: &mut usize) -> Result<Route, Invalid> {
 }
 
 fn converted_rule(given: &v1::HttpRule, next: &mut usize) -> Result<Rule, Invalid> {
+    let filters = filters(&given.filters, next)?;
     let backends = match &given.destination {
         Some(http_rule::Destination::Itself(_)) => None,
         Some(http_rule::Destination::Backends(backends)) => {
@@ -137,7 +139,7 @@ fn converted_rule(given: &v1::HttpRule, next: &mut usize) -> Result<Rule, Invali
         return Err(Invalid::new("rules.matches", "missing"));
     }
     Ok(Rule {
-        filters: given.filters.iter().map(converted_filter).collect::<Result<_, _>>()?,
+        filters,
         matches: given.matches.iter().map(converted_match).collect::<Result<_, _>>()?,
         backends,
         timeouts: Timeouts::of_api(given.timeouts.as_ref()),
@@ -154,8 +156,7 @@ fn backend(given: &v1::HttpBackend, next: &mut usize) -> Result<Backend, Invalid
         Some(http_backend::Target::Invalid(reason)) => Err(Arc::from(reason.as_str())),
         None => return Err(Invalid::new("rules.backends.target", "missing")),
     };
-    let filters = given.filters.iter().map(converted_filter).collect::<Result<_, _>>()?;
-    Ok(Backend { filters, target, weight: given.weight })
+    Ok(Backend { filters: filters(&given.filters, next)?, target, weight: given.weight })
 }
 
 fn converted_match(given: &v1::HttpMatch) -> Result<HttpMatch, Invalid> {
@@ -223,12 +224,18 @@ fn value(field: &'static str, given: &v1::ValueMatch) -> Result<ValueMatch, Inva
     }
 }
 
-fn converted_filter(given: &v1::HttpFilter) -> Result<Filter, Invalid> {
+fn filters(given: &[v1::HttpFilter], next: &mut usize) -> Result<Vec<Filter>, Invalid> {
+    mirror::within_limits(given)?;
+    given.iter().map(|filter| converted_filter(filter, next)).collect()
+}
+
+fn converted_filter(given: &v1::HttpFilter, next: &mut usize) -> Result<Filter, Invalid> {
     Ok(match &given.filter {
         Some(http_filter::Filter::RequestHeaders(given)) => Filter::RequestHeaders(modifier(given)?),
         Some(http_filter::Filter::ResponseHeaders(given)) => Filter::ResponseHeaders(modifier(given)?),
         Some(http_filter::Filter::Redirect(given)) => Filter::Redirect(redirect(given)?),
         Some(http_filter::Filter::Rewrite(given)) => Filter::Rewrite(rewrite(given)?),
+        Some(http_filter::Filter::Mirror(given)) => Filter::Mirror(Mirror::of_api(given, next)?),
         // One that this node does not know: to leave it out could open what it was to close.
         None => return Err(unknown("filters")),
     })

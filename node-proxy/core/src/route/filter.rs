@@ -5,7 +5,7 @@ use http::{
     uri::{Authority, PathAndQuery, Scheme},
 };
 
-use super::{Facts, Invalid, PathMatch};
+use super::{Facts, Invalid, Mirror, PathMatch};
 
 /// One filter of a rule or of a backend (HTTPRouteFilter).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub enum Filter {
     Redirect(Redirect),
     /// `URLRewrite`
     Rewrite(Rewrite),
+    /// `RequestMirror`
+    Mirror(Mirror),
 }
 
 /// Changes of header fields; no name in two of the lists.

@@ -6,7 +6,7 @@ use std::{collections::HashMap, sync::Arc};
 use foldhash::fast::RandomState;
 use http::{HeaderValue, StatusCode};
 
-use super::{Facts, Filter, Hostname, HttpMatch, PathMatch, Table};
+use super::{Facts, Filter, Hostname, HttpMatch, Mirror, PathMatch, Table};
 use crate::{retry::Retry, timeouts::Timeouts};
 
 /// The object that something came from.
@@ -205,13 +205,18 @@ impl Forward {
         self.rule.filters.iter().chain(of_backend)
     }
 
-    /// Does to the request what rule and backend say.
-    pub fn filter_request<B>(&self, request: &mut http::Request<B>) {
+    /// Does to the request what rule and backend say. `copy` gets it as it is at the place of each mirror.
+    pub fn filter_request<B>(
+        &self,
+        request: &mut http::Request<B>,
+        mut copy: impl FnMut(&Mirror, &mut http::Request<B>),
+    ) {
         let Some(matched) = self.rule.matches.get(self.matched) else { return };
         for filter in self.filters() {
             match filter {
                 Filter::RequestHeaders(modifier) => modifier.apply_to_request(request),
                 Filter::Rewrite(rewrite) => rewrite.apply(request, &matched.path),
+                Filter::Mirror(mirror) => copy(mirror, request),
                 Filter::ResponseHeaders(_) | Filter::Redirect(_) => {}
             }
         }
@@ -264,7 +269,7 @@ impl Backends {
 }
 
 /// A number below `bound` from 64 random bits, by multiplication (Lemire 2016); 0 for 0.
-fn below(random: u64, bound: u64) -> u64 {
+pub(super) fn below(random: u64, bound: u64) -> u64 {
     ((u128::from(random) * u128::from(bound)) >> 64) as u64
 }
 
