@@ -10,6 +10,7 @@ pub mod checks;
 mod directory;
 pub mod index;
 pub mod kubernetes;
+pub mod leaving;
 pub mod limits;
 pub mod manifests;
 pub mod mesh;
@@ -37,7 +38,7 @@ use tokio::{
 };
 use weir_core::{identity::Identity, inbound::DefaultPolicy};
 
-use crate::{admin::Health, ca::CaArgs, parse::Options, replicas::Replicas};
+use crate::{admin::Health, ca::CaArgs, leaving::Patience, parse::Options, replicas::Replicas};
 
 /// Weir's control plane.
 #[derive(Debug, Parser)]
@@ -161,12 +162,12 @@ pub fn run(args: Args) -> Result<(), ControlError> {
 async fn control(args: Args, identity: Identity) -> Result<(), ControlError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(setup("listening for SIGTERM"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(setup("listening for SIGINT"))?;
-    let mut stop = std::pin::pin!(async move {
+    let mut stop = async || {
         tokio::select! {
             _signal = terminate.recv() => {}
             _signal = interrupt.recv() => {}
         }
-    });
+    };
     let listener = TcpListener::bind(args.listen).await.map_err(setup(format!("--listen {}", args.listen)))?;
     let admin =
         TcpListener::bind(args.admin_listen).await.map_err(setup(format!("--admin-listen {}", args.admin_listen)))?;
@@ -181,7 +182,7 @@ async fn control(args: Args, identity: Identity) -> Result<(), ControlError> {
     let (plane, tokens, replicas, running) = if args.kubernetes {
         let started = tokio::select! {
             started = kubernetes::start(options, args.ca.life(), &identity, &health) => started?,
-            () = &mut stop => return Ok(()),
+            () = stop() => return Ok(()),
         };
         (Arc::clone(&started.plane), Arc::clone(&started.tokens), Arc::clone(&started.replicas), Some(started))
     } else {
@@ -192,11 +193,20 @@ async fn control(args: Args, identity: Identity) -> Result<(), ControlError> {
     health.set_plane(Arc::clone(&plane));
     tracing::info!(listen = %args.listen, admin = %args.admin_listen, %identity, "control ready");
     let (stopping, stopped) = tokio::sync::oneshot::channel::<()>();
+    let (kept, known) = (Arc::clone(&plane), Arc::clone(&replicas));
     let served = serve::serve(plane, tokens, replicas, identity, listener, async move { drop(stopped.await) });
     let mut served = std::pin::pin!(served);
     tokio::select! {
         ended = &mut served => return Ok(ended?),
-        () = stop => {}
+        () = stop() => {}
+    }
+    if running.is_some() {
+        tracing::info!("told to end; serving until nodes have another replica");
+        tokio::select! {
+            ended = &mut served => return Ok(ended?),
+            reason = leaving::may_end(&kept, &known, Patience::default()) => tracing::info!(?reason, "ending"),
+            () = stop() => tracing::warn!("told to end again"),
+        }
     }
     drop(stopping);
     if let Some(running) = running {

@@ -88,6 +88,13 @@ pub const ACCEPTED_QUEUE: usize = 64;
 pub const STREAMS_PER_CONNECTION: u32 = 256;
 /// Ping interval and timeout on idle connections: a dead node is noticed within half a minute.
 pub const KEEPALIVE: Duration = Duration::from_secs(15);
+/// How long control serves on after it was told to end, where nodes have nobody else: a successor starts within seconds, and kubelet
+/// kills after 30 s (`terminationGracePeriodSeconds` of the chart).
+pub const LEAVING: Duration = Duration::from_secs(20);
+/// How long a successor must be ready before nodes are sent to it: kube-proxy hears of it up to half a second later than control does.
+pub const SUCCESSION: Duration = Duration::from_secs(1);
+/// How often control that is about to end looks whether it may, where nothing else makes it.
+pub const LEAVING_LOOK: Duration = Duration::from_millis(250);
 /// Time that open calls have to end when control stops.
 pub const SHUTDOWN: Duration = Duration::from_secs(3);
 /// Token file: 32 random bytes in hexadecimal, with room.

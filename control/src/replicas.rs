@@ -76,6 +76,12 @@ impl Replicas {
         Ok(gathered)
     }
 
+    /// Whether another replica is ready to serve this one's nodes.
+    pub fn has_successor(&self) -> bool {
+        let Some(me) = &self.me else { return false };
+        peers::others(&self.plane.index(), me).iter().any(|peer| peer.is_ready)
+    }
+
     fn others(&self) -> (Vec<Peer>, Vec<Peer>) {
         let Some(me) = &self.me else { return (Vec::new(), Vec::new()) };
         let mut others = peers::others(&self.plane.index(), me);

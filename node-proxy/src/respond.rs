@@ -1,11 +1,17 @@
 //! Responses that the proxy makes itself. Must never tell a client more than what went wrong and where to look.
 
-use ::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use std::sync::Arc;
+
+use ::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http_body::Body as Payload;
+use parking_lot::Mutex;
 use weir_core::{grpc, proxy_error::ProxyError};
 
 use crate::body::Body;
 
 const PROXY_ERROR: &str = "l5d-proxy-error";
+/// gRPC's code.
+const UNAVAILABLE: u32 = 14;
 
 /// The answer to a request that failed here (Linkerd's statuses and headers), in the client's own protocol.
 pub fn with_error(error: &ProxyError, is_grpc: bool) -> Response<Body> {
@@ -25,9 +31,41 @@ pub fn with_error(error: &ProxyError, is_grpc: bool) -> Response<Body> {
 }
 
 /// Whether a proxy made this response because its application gave none: the server's half says so to the client's.
-pub fn is_unanswered(response: &Response<Body>) -> bool {
-    response.headers().contains_key(PROXY_ERROR)
-        && (response.status() == StatusCode::BAD_GATEWAY || grpc::status(response.headers()) == Some(14))
+pub fn is_unanswered(response: &Response<impl Payload>) -> bool {
+    match response.status() {
+        StatusCode::BAD_GATEWAY => response.headers().contains_key(PROXY_ERROR),
+        // Looked at first what costs least: nearly all responses come by here.
+        StatusCode::OK if response.body().is_end_stream() => {
+            response.headers().contains_key(PROXY_ERROR) && grpc::status(response.headers()) == Some(UNAVAILABLE)
+        }
+        _other => false,
+    }
+}
+
+/// A request that no application has seen, beside the answer that says so.
+#[derive(Clone)]
+pub struct Returned(Arc<Mutex<Option<Box<Request<Body>>>>>);
+
+impl Returned {
+    /// Puts `request` beside the answer of a proxy that did not reach the application.
+    pub fn put(response: &mut Response<Body>, request: Box<Request<Body>>) {
+        response.extensions_mut().insert(Returned(Arc::new(Mutex::new(Some(request)))));
+    }
+
+    /// Takes it.
+    pub fn take(response: &mut Response<Body>) -> Option<Box<Request<Body>>> {
+        // Most have none at all.
+        if response.extensions().is_empty() {
+            return None;
+        }
+        response.extensions_mut().remove::<Returned>()?.0.lock().take()
+    }
+}
+
+/// Whether a proxy made this response because it did not reach its application.
+pub fn is_unsent(response: &Response<impl Payload>) -> bool {
+    is_unanswered(response)
+        && response.headers().get(PROXY_ERROR).is_some_and(|text| *text == *ProxyError::ConnectFailed.to_string())
 }
 
 /// What tells a gRPC client the same: the trailers, or the header of an answer without a message.

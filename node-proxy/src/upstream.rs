@@ -19,6 +19,7 @@ use crate::{
     limits,
     pool::PoolKey,
     proxy::Worker,
+    respond,
     telemetry::TcpLabels,
 };
 
@@ -67,6 +68,24 @@ pub struct Unsent {
     pub request: Option<Request<Body>>,
 }
 
+/// A request was answered.
+pub struct Answered {
+    /// By whom is for the caller to see: a far proxy answers for an application that it does not reach.
+    pub response: Response<Incoming>,
+    /// What holds the connection meanwhile.
+    pub held: Held,
+    /// The request, where it is at hand and the answer says that no application has seen it.
+    pub unsent: Option<Box<Request<Body>>>,
+}
+
+impl Answered {
+    fn new(response: Response<Incoming>, held: Held, copy: Option<Request<Body>>) -> Answered {
+        // Nearly all are answered: for those it is not carried on.
+        let unsent = copy.filter(|_| respond::is_unsent(&response)).map(Box::new);
+        Answered { response, held, unsent }
+    }
+}
+
 /// What a connection's bytes are counted under; called only when one is made.
 pub type Labels<'a> = &'a (dyn Fn() -> TcpLabels + Sync);
 
@@ -80,7 +99,7 @@ pub async fn send(
     key: &Arc<PoolKey>,
     mut request: Request<Body>,
     labels: Labels<'_>,
-) -> Result<(Response<Incoming>, Held), Unsent> {
+) -> Result<Answered, Unsent> {
     if request.version() != Version::HTTP_2 {
         return send_http1(worker, workload, key, request, labels).await;
     }
@@ -90,8 +109,10 @@ pub async fn send(
     // Host instead of `:authority` (HAProxy does): h2 sends it on as it came only under the other version.
     *request.version_mut() = Version::HTTP_11;
     let mut sent = send_http2(worker, workload, key, request, labels).await;
-    if let Err(Unsent { request: Some(unsent), .. }) = &mut sent {
-        *unsent.version_mut() = Version::HTTP_2;
+    match &mut sent {
+        Err(Unsent { request: Some(again), .. }) => *again.version_mut() = Version::HTTP_2,
+        Ok(Answered { unsent: Some(again), .. }) => *again.version_mut() = Version::HTTP_2,
+        _other => {}
     }
     sent
 }
@@ -102,7 +123,7 @@ async fn send_http1(
     key: &Arc<PoolKey>,
     mut request: Request<Body>,
     labels: Labels<'_>,
-) -> Result<(Response<Incoming>, Held), Unsent> {
+) -> Result<Answered, Unsent> {
     let opening = || Opening::new(worker, workload, key, labels());
     for left in (0..limits::POOL_RETRIES).rev() {
         let kept = if left > 0 { worker.pool.take_http1(key) } else { None };
@@ -118,13 +139,17 @@ async fn send_http1(
         if !sender.is_ready() && sender.ready().await.is_err() {
             continue;
         }
-        let copy = if is_kept && request.method().is_safe() { copy_of(&request) } else { None };
+        let may_be_left = is_kept && request.method().is_safe();
+        let copy = copy_of(&request);
         match sender.try_send_request(request).await {
-            Ok(response) => return Ok((response, Held::Http1(Arc::clone(worker), Arc::clone(key), sender))),
+            Ok(response) => {
+                let held = Held::Http1(Arc::clone(worker), Arc::clone(key), sender);
+                return Ok(Answered::new(response, held, copy));
+            }
             Err(mut failed) => {
                 let unsent = failed.take_message();
                 let source = failed.into_error();
-                match unsent.or_else(|| copy.filter(|_| is_left(&source))) {
+                match unsent.or_else(|| copy.filter(|_| may_be_left && is_left(&source))) {
                     Some(unsent) => request = unsent,
                     None => return Err(Unsent { error: SendError::Broken { to: key.to, source }, request: None }),
                 }
@@ -148,7 +173,7 @@ async fn send_http2(
     key: &Arc<PoolKey>,
     mut request: Request<Body>,
     labels: Labels<'_>,
-) -> Result<(Response<Incoming>, Held), Unsent> {
+) -> Result<Answered, Unsent> {
     let opening = || Opening::new(worker, workload, key, labels());
     for left in (0..limits::POOL_RETRIES).rev() {
         let shared = if left > 0 { worker.pool.http2(key) } else { None };
@@ -169,7 +194,7 @@ async fn send_http2(
                 if left == 0 {
                     worker.pool.put_http2(key, connection);
                 }
-                return Ok((response, Held::Http2(stream)));
+                return Ok(Answered::new(response, Held::Http2(stream), copy));
             }
             Err(mut failed) => {
                 let unsent = failed.take_message();
@@ -187,7 +212,7 @@ async fn send_http2(
     Err(Unsent { error: SendError::KeepsClosing { to: key.to }, request: Some(request) })
 }
 
-/// A request without a body, to be sent again should the server say that it did nothing with the first one.
+/// A request without a body, to be sent again should it be said that nobody did anything with the first one.
 fn copy_of(request: &Request<Body>) -> Option<Request<Body>> {
     request.body().is_end_stream().then(|| {
         let mut copy = Request::new(Body::empty());

@@ -8,6 +8,8 @@ mod asked;
 mod breakers;
 #[path = "routes/calls.rs"]
 mod calls;
+#[path = "routes/dead.rs"]
+mod dead;
 #[path = "routes/filters.rs"]
 mod filters;
 #[path = "routes/flaky.rs"]

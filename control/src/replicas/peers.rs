@@ -25,6 +25,8 @@ pub(super) struct Peer {
     /// Of its pod, else its address.
     pub(super) name: String,
     pub(super) address: SocketAddr,
+    /// New connections may go to it.
+    pub(super) is_ready: bool,
 }
 
 /// All but `me`, by name. One that is not ready is asked too: nodes may still be connected to it.
@@ -37,7 +39,7 @@ pub(super) fn others(index: &Index, me: &str) -> Vec<Peer> {
             let name = endpoint.pod.as_ref().map_or_else(|| address.to_string(), |pod| pod.name.to_string());
             // With two families of addresses, a pod is in two slices.
             if name != me && !others.iter().any(|known| known.name == name) {
-                others.push(Peer { name, address });
+                others.push(Peer { name, address, is_ready: endpoint.ready });
             }
         }
     }

@@ -10,7 +10,7 @@ fn control() -> Identity {
 }
 
 fn peer(name: &str) -> Peer {
-    Peer { name: name.to_owned(), address: "10.0.0.1:8086".parse().unwrap() }
+    Peer { name: name.to_owned(), address: "10.0.0.1:8086".parse().unwrap(), is_ready: true }
 }
 
 fn node(name: &str, age_ms: u64) -> v1::ConnectedNode {

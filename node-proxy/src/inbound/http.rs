@@ -14,10 +14,10 @@ use crate::{
     http::{self as server, Handle},
     io::Io,
     outbound::ClientsFault,
-    respond,
+    respond::{self, Returned},
     telemetry::{Direction, TcpGuard},
     upgrade,
-    upstream::{self, SendError, Unsent},
+    upstream::{self, Answered, SendError, Unsent},
 };
 
 /// Tells the application who the client proved to be (Linkerd's header).
@@ -53,13 +53,14 @@ impl Handle for Server {
         let (authorized, series) = self.request(request.method().as_str(), path);
         series.request();
         let probed = (authorized == Ok(Authorization::Probe)).then(|| path.to_owned());
-        let mut is_clients = false;
+        let (mut is_clients, mut unsent) = (false, None);
         let answered = match authorized {
             Ok(_authorization) => {
                 self.prepare(&mut request);
-                self.send(request).await.map_err(|error| {
+                self.send(request).await.map_err(|failed| {
+                    let error = failed.error;
                     tracing::debug!(%error, pod = %self.workload.pod.name, "application did not answer");
-                    is_clients = error.is_clients();
+                    (is_clients, unsent) = (error.is_clients(), failed.unsent);
                     error.told()
                 })
             }
@@ -75,6 +76,9 @@ impl Handle for Server {
             Err(error) => {
                 self.worker.shared.telemetry.http_error(Direction::Inbound, &error);
                 let mut response = respond::with_error(&error, grpc);
+                if let Some(request) = unsent {
+                    Returned::put(&mut response, request);
+                }
                 if is_clients {
                     response.extensions_mut().insert(ClientsFault);
                 }
@@ -100,6 +104,19 @@ impl Handle for Server {
     }
 }
 
+/// The application gave no answer.
+struct Unanswered {
+    error: SendError,
+    /// The request, where nothing of it has left. Small, since nearly all are answered.
+    unsent: Option<Box<Request<Body>>>,
+}
+
+/// As it came, for the client's half on this node.
+fn unprepared(mut request: Request<Body>) -> Request<Body> {
+    request.headers_mut().remove(CLIENT_ID);
+    request
+}
+
 impl Server {
     fn prepare(&self, request: &mut Request<Body>) {
         let upgrade = server::wants_upgrade(request);
@@ -115,12 +132,19 @@ impl Server {
         }
     }
 
-    async fn send(&self, mut request: Request<Body>) -> Result<(Response<Body>, Held), SendError> {
+    async fn send(&self, mut request: Request<Body>) -> Result<(Response<Body>, Held), Unanswered> {
         let connect = request.method() == Method::CONNECT;
         let client_half = upgrade::take(&mut request);
         let labels = || self.tcp_labels(false);
         let sent = upstream::send(&self.worker, &self.workload, &self.key, request, &labels).await;
-        let (mut response, held) = sent.map_err(|Unsent { error, .. }| error)?;
+        let Answered { mut response, held, .. } = match sent {
+            Ok(answered) => answered,
+            Err(Unsent { error, request }) => {
+                // Without the client's half it is none to be sent again.
+                let request = request.filter(|_| client_half.is_none());
+                return Err(Unanswered { error, unsent: request.map(|request| Box::new(unprepared(request))) });
+            }
+        };
         if let Some(half) = client_half.filter(|_| upgrade::agreed(connect, response.status())) {
             upgrade::join(half, &mut response);
             return Ok((response.map(Body::from), Held::Nothing));

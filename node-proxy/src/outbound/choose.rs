@@ -50,6 +50,13 @@ impl Goal {
         self.backend.as_deref().or_else(|| self.destination.service())
     }
 
+    /// Whether a request that an endpoint did not get may at once be another one's.
+    pub(super) fn has_other(&self, tried: Option<&Endpoint>) -> bool {
+        let (Some(service), Some(tried)) = (self.service(), tried) else { return false };
+        let is_in = |one: &Endpoint| one.health.as_ref().is_none_or(|health| health.is_in());
+        service.ready_endpoints().iter().any(|one| !std::ptr::eq(&**one, tried) && is_in(one))
+    }
+
     fn queue(&self, dialled: SocketAddr) -> queues::Goal {
         let named =
             |service: &Arc<ServiceTarget>| (Arc::clone(&service.namespace), Arc::clone(&service.name), service.port);

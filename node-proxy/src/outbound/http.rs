@@ -34,10 +34,10 @@ use crate::{
         retry::{Again, Persistence},
         route::{Decided, Routing, routed},
     },
-    respond,
+    respond::{self, Returned},
     telemetry::{Direction, HttpSeries, MirrorSeries, RouteSeries, TcpLabels},
     upgrade,
-    upstream::{self, Unsent},
+    upstream::{self, Answered, Unsent},
 };
 
 pub(super) async fn serve(client: Arc<Client>, destination: Arc<Destination>, io: Io, protocol: Protocol) {
@@ -208,7 +208,7 @@ impl Outbound {
         mut deadline: Option<&mut Deadline>,
         tried: &mut Option<Arc<Route>>,
     ) -> Result<Response<Body>, ProxyError> {
-        for _ in 0..limits::POOL_RETRIES {
+        for left in (0..limits::POOL_RETRIES).rev() {
             let excluded = tried.as_ref().and_then(|route| route.path.endpoint.as_deref());
             let Chosen { endpoint, admission } = match deadline.as_deref_mut() {
                 None => self.client.choose(goal, excluded).await?,
@@ -233,8 +233,15 @@ impl Outbound {
             };
             match sent {
                 Ok(Ok(mut response)) => {
+                    let unsent = Returned::take(&mut response)
+                        .filter(|_| left > 0 && goal.has_other(route.path.endpoint.as_deref()));
                     attempt.answered(&mut response, arrival.grpc);
-                    return Ok(response);
+                    let Some(unsent) = unsent else { return Ok(response) };
+                    response.into_body().read_away();
+                    if let Some(deadline) = &mut deadline {
+                        deadline.end_attempt();
+                    }
+                    request = *unsent;
                 }
                 Ok(Err(Unsent { error, request: unsent })) => {
                     attempt.failed(&error);
@@ -270,18 +277,30 @@ impl Outbound {
         let worker = &self.client.worker;
         let labels = || self.tcp_labels(route);
         let sent = upstream::send(worker, &self.client.workload, &route.path.key, request, &labels).await;
-        let (mut response, held) = sent?;
+        let Answered { mut response, held, unsent } = sent?;
+        let unsent = unsent.filter(|_| client_half.is_none());
         if let Some(half) = client_half.filter(|_| upgrade::agreed(connect, response.status())) {
             upgrade::join(half, &mut response);
             return Ok(self.finish(route, response.map(Body::from), Held::Nothing, arrival));
         }
         server::strip_hop_by_hop(response.headers_mut(), false);
-        Ok(self.finish(route, response.map(Body::from), held, arrival))
+        let mut response = self.finish(route, response.map(Body::from), held, arrival);
+        if let Some(request) = unsent {
+            Returned::put(&mut response, request);
+        }
+        Ok(response)
     }
 
     fn finish(&self, route: &Route, response: Response<Body>, held: Held, arrival: Arrival) -> Response<Body> {
         let now = self.client.worker.shared.now();
         let Arrival { started, attempted, grpc } = arrival;
+        let mut endpoint = route.path.endpoint.as_ref().map(|endpoint| (Arc::clone(endpoint), now));
+        if respond::is_unanswered(&response)
+            && let Some((endpoint, _began)) = endpoint.take()
+        {
+            // Else who fails at once would be the fastest of all.
+            endpoint.load.finish(now, limits::FAILURE_COST);
+        }
         let end = ResponseEnd {
             series: Arc::clone(&route.series),
             status: response.status().as_u16(),
@@ -289,7 +308,7 @@ impl Outbound {
             grpc_status: if grpc { grpc::status(response.headers()) } else { None },
             error: None,
             latency: started.elapsed(),
-            endpoint: route.path.endpoint.as_ref().map(|endpoint| (Arc::clone(endpoint), now)),
+            endpoint,
             held,
             attempt: route.attempts.as_ref().map(|attempts| (Arc::clone(attempts), attempted)),
             request: None,

@@ -181,13 +181,14 @@ impl Sending {
         }
         let labels = || self.client.tcp_labels(&path, Some(&self.to));
         let key = path.key.of_copies();
-        let (response, held) = match upstream::send(worker, workload, &key, request, &labels).await {
-            Ok(answered) => answered,
-            Err(unsent) => {
-                pending.failed();
-                return Err(unsent);
-            }
-        };
+        let upstream::Answered { response, held, .. } =
+            match upstream::send(worker, workload, &key, request, &labels).await {
+                Ok(answered) => answered,
+                Err(unsent) => {
+                    pending.failed();
+                    return Err(unsent);
+                }
+            };
         let response = response.map(Body::from);
         let how = pending.answered(&response);
         if read_away(response.into_body()).await

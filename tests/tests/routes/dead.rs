@@ -1,0 +1,106 @@
+//! Applications that are gone while their pods are still said to be ready: their proxies live, and answer for them.
+
+use weir_tests::{
+    daemon::Daemon,
+    mesh::{NAMESPACE, Pod, ServiceOptions},
+    nginx, wait,
+};
+
+use crate::stage::{PATIENCE, Stage, ask};
+
+/// Nobody listens there but in the pod that lives.
+const HTTP1: u16 = 9400;
+const HTTP2: u16 = 9401;
+/// How a client speaks to which port.
+const HOW: [(u16, &[&str]); 4] =
+    [(HTTP1, &[]), (HTTP2, &["--http2-prior-knowledge"]), (HTTP1, &["--request", "DELETE"]), (HTTP1, &["--head"])];
+
+fn living(stage: &Stage, index: usize) -> Daemon {
+    let servers = format!(
+        "server {{ listen [::]:{HTTP1} ipv6only=off; return 200; }}\nserver {{ listen [::]:{HTTP2} ipv6only=off http2; return 200; }}\n"
+    );
+    let folder = stage.mesh.path("nginx-living");
+    nginx::run(&stage.servers[index].place.netns, "living", &servers, &folder, &stage.mesh.path("logs"))
+}
+
+/// A Service with these servers that the client's node knows; its URL.
+fn service(stage: &mut Stage, name: &str, port: u16, servers: &[usize]) -> String {
+    let Stage { mesh, servers: all, .. } = stage;
+    let pods: Vec<&Pod> = servers.iter().map(|index| &all[*index]).collect();
+    let address = mesh.service(&ServiceOptions::new(name, port, port), &pods);
+    let url = format!("http://{address}:{port}/");
+    wait::until(&format!("{name} is known"), PATIENCE, || {
+        // A destination that nobody dialled is not known yet.
+        ask(&stage.client, &url, &[]);
+        stage.mesh.admin(0, "/config").contains(&format!("\"{NAMESPACE}/{name}\"")).then_some(())
+    });
+    url
+}
+
+/// What a node's clients heard of a dead application, whether they noticed or not.
+fn asked(stage: &Stage, service: &str, dead: usize) -> f64 {
+    let labels = [
+        "direction=\"outbound\"".to_owned(),
+        format!("dst_service=\"{service}\""),
+        format!("dst_pod=\"{}\"", stage.servers[dead].name),
+        "status_code=\"502\"".to_owned(),
+    ];
+    stage.sum(0, "response_total", &labels.each_ref().map(String::as_str))
+}
+
+/// What has no body is asked of another endpoint, on the other node and on the client's own, whatever its method: nobody has seen it. No retry is
+/// configured. Seen to fail with the far proxy's answer passed on.
+#[test]
+fn requests_without_a_body_do_not_meet_it() {
+    for dead in [0, 1] {
+        let mut stage = Stage::start();
+        let _program = living(&stage, 1 - dead);
+        for (number, (port, more)) in HOW.into_iter().enumerate() {
+            let name = format!("half-{number}");
+            let url = service(&mut stage, &name, port, &[0, 1]);
+            wait::until(&format!("{name}: the dead one is asked"), PATIENCE, || {
+                let answer = ask(&stage.client, &url, more);
+                assert_eq!(answer.status, 200, "{more:?}, dead: {}", stage.servers[dead].name);
+                (asked(&stage, &name, dead) >= 1.0).then_some(())
+            });
+        }
+    }
+}
+
+/// Who fails at once is not taken for the fastest: after its first failure, the other one is asked. On the client's own node not even that one is
+/// felt, since nothing of the body has left. Seen to fail with the time that the answer took as its cost.
+#[test]
+fn it_draws_no_requests() {
+    for (dead, failures) in [(0, 2), (1, 0)] {
+        let mut stage = Stage::start();
+        let _program = living(&stage, 1 - dead);
+        let url = service(&mut stage, "half", HTTP1, &[0, 1]);
+        let mut failed = 0;
+        let mut post = || {
+            let answer = ask(&stage.client, &url, &["--data-binary", "a body"]);
+            failed += usize::from(answer.status != 200);
+        };
+        wait::until("the dead one is asked", PATIENCE, || {
+            post();
+            (asked(&stage, "half", dead) >= 1.0).then_some(())
+        });
+        (0..40).for_each(|_| post());
+        assert!(failed <= failures, "{failed} of 41, dead: {}", stage.servers[dead].name);
+        assert!(asked(&stage, "half", dead) <= 2.0);
+    }
+}
+
+/// Alone, it is what its client hears of, at once.
+#[test]
+fn alone_it_is_said_to_be_gone() {
+    let mut stage = Stage::start();
+    for dead in [0, 1] {
+        let name = format!("gone-{dead}");
+        let url = service(&mut stage, &name, HTTP1, &[dead]);
+        let before = asked(&stage, &name, dead);
+        let answer = ask(&stage.client, &url, &[]);
+        assert_eq!(answer.status, 502);
+        assert_eq!(answer.headers["l5d-proxy-error"], "connect to an endpoint failed");
+        assert_eq!(asked(&stage, &name, dead) - before, 1.0);
+    }
+}
