@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use ::http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use http_body::Body as Payload;
 use parking_lot::Mutex;
 use weir_core::{grpc, proxy_error::ProxyError};
@@ -10,6 +10,8 @@ use weir_core::{grpc, proxy_error::ProxyError};
 use crate::body::Body;
 
 const PROXY_ERROR: &str = "l5d-proxy-error";
+/// From one proxy of the mesh to the other.
+const UNSENT: HeaderName = HeaderName::from_static("weir-unsent");
 /// gRPC's code.
 const UNAVAILABLE: u32 = 14;
 
@@ -32,14 +34,9 @@ pub fn with_error(error: &ProxyError, is_grpc: bool) -> Response<Body> {
 
 /// Whether a proxy made this response because its application gave none: the server's half says so to the client's.
 pub fn is_unanswered(response: &Response<impl Payload>) -> bool {
-    match response.status() {
-        StatusCode::BAD_GATEWAY => response.headers().contains_key(PROXY_ERROR),
-        // Looked at first what costs least: nearly all responses come by here.
-        StatusCode::OK if response.body().is_end_stream() => {
-            response.headers().contains_key(PROXY_ERROR) && grpc::status(response.headers()) == Some(UNAVAILABLE)
-        }
-        _other => false,
-    }
+    may_be_unanswered(response)
+        && response.headers().contains_key(PROXY_ERROR)
+        && (response.status() == StatusCode::BAD_GATEWAY || grpc::status(response.headers()) == Some(UNAVAILABLE))
 }
 
 /// A request that no application has seen, beside the answer that says so.
@@ -62,10 +59,23 @@ impl Returned {
     }
 }
 
-/// Whether a proxy made this response because it did not reach its application.
-pub fn is_unsent(response: &Response<impl Payload>) -> bool {
-    is_unanswered(response)
-        && response.headers().get(PROXY_ERROR).is_some_and(|text| *text == *ProxyError::ConnectFailed.to_string())
+/// Says to the client's proxy that no application has seen the request.
+pub fn say_unsent(response: &mut Response<Body>) {
+    response.headers_mut().insert(UNSENT, HeaderValue::from_static("1"));
+}
+
+/// Whether that was said. It is for one hop: an application that passes on what it heard has itself seen a request.
+pub fn take_unsent(response: &mut Response<impl Payload>) -> bool {
+    may_be_unanswered(response) && response.headers_mut().remove(UNSENT).is_some()
+}
+
+/// Costs next to nothing: nearly all responses come by here.
+fn may_be_unanswered(response: &Response<impl Payload>) -> bool {
+    match response.status() {
+        StatusCode::BAD_GATEWAY => true,
+        StatusCode::OK => response.body().is_end_stream(),
+        _other => false,
+    }
 }
 
 /// What tells a gRPC client the same: the trailers, or the header of an answer without a message.

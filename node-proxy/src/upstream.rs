@@ -17,7 +17,7 @@ use crate::{
     body::{Body, Held},
     dial::DialError,
     limits,
-    pool::PoolKey,
+    pool::{PoolKey, Via},
     proxy::Worker,
     respond,
     telemetry::TcpLabels,
@@ -79,9 +79,11 @@ pub struct Answered {
 }
 
 impl Answered {
-    fn new(response: Response<Incoming>, held: Held, copy: Option<Request<Body>>) -> Answered {
+    fn new(key: &PoolKey, mut response: Response<Incoming>, held: Held, copy: Option<Request<Body>>) -> Answered {
+        // Whoever is no proxy of the mesh may say what it likes: it has seen the request.
+        let is_unsent = respond::take_unsent(&mut response) && matches!(key.via, Via::MutualTls { .. });
         // Nearly all are answered: for those it is not carried on.
-        let unsent = copy.filter(|_| respond::is_unsent(&response)).map(Box::new);
+        let unsent = copy.filter(|_| is_unsent).map(Box::new);
         Answered { response, held, unsent }
     }
 }
@@ -144,7 +146,7 @@ async fn send_http1(
         match sender.try_send_request(request).await {
             Ok(response) => {
                 let held = Held::Http1(Arc::clone(worker), Arc::clone(key), sender);
-                return Ok(Answered::new(response, held, copy));
+                return Ok(Answered::new(key, response, held, copy));
             }
             Err(mut failed) => {
                 let unsent = failed.take_message();
@@ -194,7 +196,7 @@ async fn send_http2(
                 if left == 0 {
                     worker.pool.put_http2(key, connection);
                 }
-                return Ok(Answered::new(response, Held::Http2(stream), copy));
+                return Ok(Answered::new(key, response, Held::Http2(stream), copy));
             }
             Err(mut failed) => {
                 let unsent = failed.take_message();

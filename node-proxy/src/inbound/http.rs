@@ -77,7 +77,7 @@ impl Handle for Server {
                 self.worker.shared.telemetry.http_error(Direction::Inbound, &error);
                 let mut response = respond::with_error(&error, grpc);
                 if let Some(request) = unsent {
-                    Returned::put(&mut response, request);
+                    self.give_back(&mut response, request);
                 }
                 if is_clients {
                     response.extensions_mut().insert(ClientsFault);
@@ -129,6 +129,15 @@ impl Server {
             None => {
                 headers.remove(CLIENT_ID);
             }
+        }
+    }
+
+    /// Lets the client's half ask another endpoint: on this node with the request itself, else by a word that no client sees who has no proxy.
+    fn give_back(&self, response: &mut Response<Body>, request: Box<Request<Body>>) {
+        if self.client.pod.is_some() {
+            Returned::put(response, request);
+        } else if self.client.identity.is_some() {
+            respond::say_unsent(response);
         }
     }
 

@@ -15,12 +15,13 @@ const HTTP2: u16 = 9401;
 const HOW: [(u16, &[&str]); 4] =
     [(HTTP1, &[]), (HTTP2, &["--http2-prior-knowledge"]), (HTTP1, &["--request", "DELETE"]), (HTTP1, &["--head"])];
 
-fn living(stage: &Stage, index: usize) -> Daemon {
+fn living(stage: &Stage, index: usize, answer: &str) -> Daemon {
     let servers = format!(
-        "server {{ listen [::]:{HTTP1} ipv6only=off; return 200; }}\nserver {{ listen [::]:{HTTP2} ipv6only=off http2; return 200; }}\n"
+        "server {{ listen [::]:{HTTP1} ipv6only=off; {answer} }}\nserver {{ listen [::]:{HTTP2} ipv6only=off http2; {answer} }}\n"
     );
-    let folder = stage.mesh.path("nginx-living");
-    nginx::run(&stage.servers[index].place.netns, "living", &servers, &folder, &stage.mesh.path("logs"))
+    let name = format!("living-{index}");
+    let folder = stage.mesh.path(&format!("nginx-{name}"));
+    nginx::run(&stage.servers[index].place.netns, &name, &servers, &folder, &stage.mesh.path("logs"))
 }
 
 /// A Service with these servers that the client's node knows; its URL.
@@ -54,7 +55,7 @@ fn asked(stage: &Stage, service: &str, dead: usize) -> f64 {
 fn requests_without_a_body_do_not_meet_it() {
     for dead in [0, 1] {
         let mut stage = Stage::start();
-        let _program = living(&stage, 1 - dead);
+        let _program = living(&stage, 1 - dead, "return 200;");
         for (number, (port, more)) in HOW.into_iter().enumerate() {
             let name = format!("half-{number}");
             let url = service(&mut stage, &name, port, &[0, 1]);
@@ -73,7 +74,7 @@ fn requests_without_a_body_do_not_meet_it() {
 fn it_draws_no_requests() {
     for (dead, failures) in [(0, 2), (1, 0)] {
         let mut stage = Stage::start();
-        let _program = living(&stage, 1 - dead);
+        let _program = living(&stage, 1 - dead, "return 200;");
         let url = service(&mut stage, "half", HTTP1, &[0, 1]);
         let mut failed = 0;
         let mut post = || {
@@ -102,5 +103,25 @@ fn alone_it_is_said_to_be_gone() {
         assert_eq!(answer.status, 502);
         assert_eq!(answer.headers["l5d-proxy-error"], "connect to an endpoint failed");
         assert_eq!(asked(&stage, &name, dead) - before, 1.0);
+    }
+}
+
+/// A gateway passes on what its own proxy said of another server, or says so by itself: it has seen the request, and nobody else shall. Seen to fail
+/// where only the client's half takes the word off.
+#[test]
+fn who_passes_its_words_on_has_seen_the_request() {
+    let mut stage = Stage::start();
+    let said = "add_header l5d-proxy-error 'connect to an endpoint failed' always; add_header weir-unsent 1 always; return 502;";
+    let _programs = [0, 1].map(|index| living(&stage, index, said));
+    for (port, more) in [(HTTP1, &["--request", "DELETE"][..]), (HTTP2, &["--http2-prior-knowledge"][..])] {
+        let name = format!("gateway-{port}");
+        let url = service(&mut stage, &name, port, &[0, 1]);
+        let both = || asked(&stage, &name, 0) + asked(&stage, &name, 1);
+        let before = both();
+        for _ in 0..20 {
+            let answer = ask(&stage.client, &url, more);
+            assert_eq!((answer.status, answer.headers.get("weir-unsent")), (502, None));
+        }
+        assert_eq!(both() - before, 20.0);
     }
 }
