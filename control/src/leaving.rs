@@ -11,7 +11,7 @@ use crate::{limits, plane::Plane, replicas::Replicas};
 /// Why control need not stay any longer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// No node is connected.
+    /// No node is connected, nor was one for a while.
     Deserted,
     /// Another replica is ready, and has been for long enough that nodes find it.
     Succeeded,
@@ -24,7 +24,7 @@ pub enum Reason {
 pub struct Patience {
     /// At most, in all.
     pub longest: Duration,
-    /// For this long a successor must have been ready.
+    /// For this long a successor must have been ready, or no node connected.
     pub ready: Duration,
 }
 
@@ -39,12 +39,14 @@ impl Default for Patience {
 pub async fn may_end(plane: &Plane, replicas: &Replicas, patience: Patience) -> Reason {
     let mut changes = plane.changes();
     let last = Instant::now() + patience.longest;
-    let mut since = None;
+    let (mut since, mut empty) = (None, None);
     loop {
-        if plane.nodes().is_empty() {
+        let now = Instant::now();
+        // A node whose stream just broke is about to be back.
+        empty = if plane.nodes().is_empty() { empty.or(Some(now)) } else { None };
+        if empty.is_some_and(|empty| empty + patience.ready <= now) {
             return Reason::Deserted;
         }
-        let now = Instant::now();
         // Others may come and go meanwhile.
         since = if replicas.has_successor() { since.or(Some(now)) } else { None };
         if since.is_some_and(|since| since + patience.ready <= now) {

@@ -201,6 +201,13 @@ impl Deadline {
         self.progress.restart();
     }
 
+    /// An attempt is over of which nobody has seen anything: its request is sent again, as if for the first time.
+    pub fn restart_attempt(&mut self) {
+        self.end_attempt();
+        self.sleep = None;
+        self.progress.restart();
+    }
+
     /// Its response has begun, and goes on to the client.
     pub fn begin_response(&mut self) {
         self.limits.retry = None;

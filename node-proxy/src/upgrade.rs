@@ -19,6 +19,13 @@ pub fn take<B>(request: &mut Request<B>) -> Option<ClientHalf> {
         .map(ClientHalf)
 }
 
+impl ClientHalf {
+    /// Back to a request that was not sent, for the next one who may get it.
+    pub fn give_back<B>(self, request: &mut Request<B>) {
+        request.extensions_mut().insert(self.0);
+    }
+}
+
 /// Whether the server agreed to what the request asked.
 pub fn agreed(connect: bool, status: StatusCode) -> bool {
     status == StatusCode::SWITCHING_PROTOCOLS || (connect && status.is_success())

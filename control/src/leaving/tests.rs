@@ -43,11 +43,22 @@ fn other(plane: &Plane, is_ready: bool) {
 const READY: Duration = Duration::from_secs(3);
 const LONG: Patience = Patience { longest: Duration::from_secs(600), ready: READY };
 
+/// A node that is away for a moment is not gone. Seen to fail with one look.
 #[tokio::test]
-async fn who_serves_nobody_ends_at_once() {
+async fn who_serves_nobody_ends_soon() {
     let (plane, replicas, node) = stage();
+    let beside = Arc::clone(&plane);
     plane.leave(&node);
+    let is_last = tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let again = beside.join("node-1".into(), String::new(), mpsc::channel(1).0).unwrap();
+        tokio::time::sleep(Duration::from_millis(1_000)).await;
+        beside.leave(&again);
+        Instant::now()
+    });
     assert_eq!(may_end(&plane, &replicas, LONG).await, Reason::Deserted);
+    let last = is_last.await.unwrap();
+    assert!(last.elapsed() >= READY, "{:?}", last.elapsed());
 }
 
 /// Seen to fail with a successor that counts as soon as it is named, ready or not, and with one that was ready before.

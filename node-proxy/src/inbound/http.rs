@@ -148,9 +148,10 @@ impl Server {
         let sent = upstream::send(&self.worker, &self.workload, &self.key, request, &labels).await;
         let Answered { mut response, held, .. } = match sent {
             Ok(answered) => answered,
-            Err(Unsent { error, request }) => {
-                // Without the client's half it is none to be sent again.
-                let request = request.filter(|_| client_half.is_none());
+            Err(Unsent { error, mut request }) => {
+                if let (Some(half), Some(request)) = (client_half, &mut request) {
+                    half.give_back(request);
+                }
                 return Err(Unanswered { error, unsent: request.map(|request| Box::new(unprepared(request))) });
             }
         };

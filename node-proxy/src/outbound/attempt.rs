@@ -84,7 +84,9 @@ impl<'a> Attempt<'a> {
     /// There is no response.
     pub(super) fn failed(mut self, error: &SendError) {
         tracing::debug!(%error, pod = %self.client.workload.pod.name, "request not answered");
-        self.end(limits::FAILURE_COST);
+        // A client that breaks its own request off says nothing about the endpoint.
+        let cost = if error.is_clients() { self.took() } else { limits::FAILURE_COST };
+        self.end(cost);
         if let Some(mut accrual) = self.accrual.take() {
             match error {
                 SendError::Dial(_) => accrual.unreached(),

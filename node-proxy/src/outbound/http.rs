@@ -28,7 +28,7 @@ use crate::{
     io::Io,
     limits,
     outbound::{
-        Accrual, Client,
+        Accrual, Client, ClientsFault,
         attempt::{Asked, Attempt},
         choose::{Chosen, Goal, Path, ServiceName, service_name},
         retry::{Again, Persistence},
@@ -238,10 +238,12 @@ impl Outbound {
                     attempt.answered(&mut response, arrival.grpc);
                     let Some(unsent) = unsent else { return Ok(response) };
                     response.into_body().read_away();
-                    if let Some(deadline) = &mut deadline {
-                        deadline.end_attempt();
-                    }
                     request = *unsent;
+                    if let Some(deadline) = &mut deadline {
+                        // What was sent of it, nobody has had.
+                        request = request.map(|body| body.told(deadline.progress()));
+                        deadline.restart_attempt();
+                    }
                 }
                 Ok(Err(Unsent { error, request: unsent })) => {
                     attempt.failed(&error);
@@ -277,11 +279,26 @@ impl Outbound {
         let worker = &self.client.worker;
         let labels = || self.tcp_labels(route);
         let sent = upstream::send(worker, &self.client.workload, &route.path.key, request, &labels).await;
-        let Answered { mut response, held, unsent } = sent?;
-        let unsent = unsent.filter(|_| client_half.is_none());
-        if let Some(half) = client_half.filter(|_| upgrade::agreed(connect, response.status())) {
-            upgrade::join(half, &mut response);
-            return Ok(self.finish(route, response.map(Body::from), Held::Nothing, arrival));
+        let Answered { mut response, held, mut unsent } = match sent {
+            Ok(answered) => answered,
+            Err(Unsent { error, mut request }) => {
+                if let (Some(half), Some(request)) = (client_half, &mut request) {
+                    half.give_back(request);
+                }
+                return Err(Unsent { error, request });
+            }
+        };
+        match client_half {
+            Some(half) if upgrade::agreed(connect, response.status()) => {
+                upgrade::join(half, &mut response);
+                return Ok(self.finish(route, response.map(Body::from), Held::Nothing, arrival));
+            }
+            Some(half) => {
+                if let Some(request) = &mut unsent {
+                    half.give_back(request);
+                }
+            }
+            None => {}
         }
         server::strip_hop_by_hop(response.headers_mut(), false);
         let mut response = self.finish(route, response.map(Body::from), held, arrival);
@@ -296,6 +313,7 @@ impl Outbound {
         let Arrival { started, attempted, grpc } = arrival;
         let mut endpoint = route.path.endpoint.as_ref().map(|endpoint| (Arc::clone(endpoint), now));
         if respond::is_unanswered(&response)
+            && response.extensions().get::<ClientsFault>().is_none()
             && let Some((endpoint, _began)) = endpoint.take()
         {
             // Else who fails at once would be the fastest of all.

@@ -156,6 +156,8 @@ fn a_drained_node_fails_no_request() {
     shop.mesh(4);
     let load = Load::begin(&shop);
     let control = ["-n", "weir", "pods", "-l", "app.kubernetes.io/name=weir-control"];
+    // Else its successor may come to the same node.
+    shop.cluster.kubectl(&["cordon", "node-b"]);
     shop.cluster.kubectl(&[&["delete", "--wait=false"], &control[..]].concat());
     wait::until("control's successor has begun", PATIENCE, || {
         let pods = shop.cluster.get(&control);

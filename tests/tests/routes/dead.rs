@@ -1,12 +1,26 @@
 //! Applications that are gone while their pods are still said to be ready: their proxies live, and answer for them.
 
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
 use weir_tests::{
     daemon::Daemon,
     mesh::{NAMESPACE, Pod, ServiceOptions},
     nginx, wait,
 };
 
-use crate::stage::{PATIENCE, Stage, ask};
+use crate::{
+    stage::{PATIENCE, Stage, ask},
+    turns::{head, listen},
+};
 
 /// Nobody listens there but in the pod that lives.
 const HTTP1: u16 = 9400;
@@ -123,5 +137,69 @@ fn who_passes_its_words_on_has_seen_the_request() {
             assert_eq!((answer.status, answer.headers.get("weir-unsent")), (502, None));
         }
         assert_eq!(both() - before, 20.0);
+    }
+}
+
+/// An upgrade is more than its head: the client's half goes to the next endpoint with it. Seen to fail with a half that stays where the first one
+/// refused.
+#[test]
+fn an_upgrade_finds_who_lives() {
+    for dead in [0, 1] {
+        let mut stage = Stage::start();
+        let _echo = Echo::start(&stage.servers[1 - dead], HTTP1);
+        let url = service(&mut stage, "half", HTTP1, &[0, 1]);
+        let address = url.trim_start_matches("http://").trim_end_matches('/').to_owned();
+        wait::until("the dead one is asked", PATIENCE, || {
+            let mut tcp = stage.client.place.netns.enter(|| TcpStream::connect(&address)).unwrap();
+            tcp.set_read_timeout(Some(PATIENCE)).unwrap();
+            write!(tcp, "GET /chat HTTP/1.1\r\nhost: half\r\nconnection: Upgrade\r\nupgrade: echo\r\n\r\n").unwrap();
+            let answer = head(&mut tcp);
+            assert!(answer.starts_with("http/1.1 101"), "{answer}, dead: {}", stage.servers[dead].name);
+            tcp.write_all(b"ping").unwrap();
+            let mut echoed = [0; 4];
+            tcp.read_exact(&mut echoed).unwrap();
+            assert_eq!(&echoed, b"ping");
+            (asked(&stage, "half", dead) >= 1.0).then_some(())
+        });
+    }
+}
+
+/// Says back what it hears after an upgrade, and answers 200 to what is none; it ends with this.
+struct Echo {
+    stop: Arc<AtomicBool>,
+    accepting: Option<JoinHandle<()>>,
+}
+
+impl Echo {
+    fn start(pod: &Pod, port: u16) -> Echo {
+        let listener = listen(pod, port);
+        let stop = Arc::<AtomicBool>::default();
+        let stopped = Arc::clone(&stop);
+        let accepting = thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                while let Ok((mut tcp, _client)) = listener.accept() {
+                    tcp.set_nonblocking(false).expect("an echo");
+                    thread::spawn(move || {
+                        if !head(&mut tcp).contains("upgrade: echo") {
+                            return tcp.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+                        }
+                        tcp.write_all(b"HTTP/1.1 101 Echo\r\nconnection: Upgrade\r\nupgrade: echo\r\n\r\n")?;
+                        let mut back = tcp.try_clone()?;
+                        std::io::copy(&mut tcp, &mut back).map(drop)
+                    });
+                }
+                thread::park_timeout(Duration::from_millis(1));
+            }
+        });
+        Echo { stop, accepting: Some(accepting) }
+    }
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(accepting) = self.accepting.take() {
+            let _panicked = accepting.join();
+        }
     }
 }

@@ -96,7 +96,8 @@ pub(crate) fn hasten(
     })
 }
 
-fn head(tcp: &mut TcpStream) -> String {
+/// A message's head, in lower case.
+pub(crate) fn head(tcp: &mut TcpStream) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
