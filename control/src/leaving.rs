@@ -2,9 +2,9 @@
 //!
 //! Must never keep a process that nobody needs, nor outlast the time that kubelet gives it.
 
-use std::time::Duration;
+use std::time::Instant;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout;
 
 use crate::{limits, plane::Plane, replicas::Replicas};
 
@@ -19,45 +19,48 @@ pub enum Reason {
     Late,
 }
 
-/// How long it waits, and for what.
-#[derive(Clone, Copy, Debug)]
-pub struct Patience {
-    /// At most, in all.
-    pub longest: Duration,
-    /// For this long a successor must have been ready, or no node connected.
-    pub ready: Duration,
+/// What control has seen around it since it was told to end.
+#[derive(Debug)]
+struct Leaving {
+    begun: Instant,
+    /// Since when no node is connected.
+    deserted: Option<Instant>,
+    /// Since when another replica is ready.
+    succeeded: Option<Instant>,
 }
 
-impl Default for Patience {
-    fn default() -> Patience {
-        Patience { longest: limits::LEAVING, ready: limits::SUCCESSION }
+impl Leaving {
+    fn begin(now: Instant) -> Leaving {
+        Leaving { begun: now, deserted: None, succeeded: None }
+    }
+
+    /// Whether it may end by what is seen at this moment.
+    fn look(&mut self, now: Instant, has_nodes: bool, has_successor: bool) -> Option<Reason> {
+        let since = |before: Option<Instant>, is_so: bool| is_so.then(|| before.unwrap_or(now));
+        let lasts = |since: Option<Instant>| since.is_some_and(|since| since + limits::SUCCESSION <= now);
+        // A node whose stream just broke is about to be back, and replicas come and go.
+        self.deserted = since(self.deserted, !has_nodes);
+        self.succeeded = since(self.succeeded, has_successor);
+        match () {
+            () if lasts(self.deserted) => Some(Reason::Deserted),
+            () if lasts(self.succeeded) => Some(Reason::Succeeded),
+            () if self.begun + limits::LEAVING <= now => Some(Reason::Late),
+            () => None,
+        }
     }
 }
 
 /// Waits until control may end. On a drained node its successor only starts when this one is told to end: what changed between the two
 /// (endpoints of all the other pods that leave that node) would reach no proxy in time.
-pub async fn may_end(plane: &Plane, replicas: &Replicas, patience: Patience) -> Reason {
+pub async fn may_end(plane: &Plane, replicas: &Replicas) -> Reason {
     let mut changes = plane.changes();
-    let last = Instant::now() + patience.longest;
-    let (mut since, mut empty) = (None, None);
+    let mut leaving = Leaving::begin(Instant::now());
     loop {
-        let now = Instant::now();
-        // A node whose stream just broke is about to be back.
-        empty = if plane.nodes().is_empty() { empty.or(Some(now)) } else { None };
-        if empty.is_some_and(|empty| empty + patience.ready <= now) {
-            return Reason::Deserted;
+        if let Some(reason) = leaving.look(Instant::now(), !plane.nodes().is_empty(), replicas.has_successor()) {
+            return reason;
         }
-        // Others may come and go meanwhile.
-        since = if replicas.has_successor() { since.or(Some(now)) } else { None };
-        if since.is_some_and(|since| since + patience.ready <= now) {
-            return Reason::Succeeded;
-        }
-        if last <= now {
-            return Reason::Late;
-        }
-        let look = now + limits::LEAVING_LOOK;
-        // Whatever changed: what is asked for above is cheap.
-        let _changed = timeout_at(look.min(last), changes.changed()).await;
+        // Whatever changed: a look is cheap.
+        let _changed = timeout(limits::LEAVING_LOOK, changes.changed()).await;
     }
 }
 

@@ -38,7 +38,7 @@ use tokio::{
 };
 use weir_core::{identity::Identity, inbound::DefaultPolicy};
 
-use crate::{admin::Health, ca::CaArgs, leaving::Patience, parse::Options, replicas::Replicas};
+use crate::{admin::Health, ca::CaArgs, parse::Options, replicas::Replicas};
 
 /// Weir's control plane.
 #[derive(Debug, Parser)]
@@ -204,7 +204,7 @@ async fn control(args: Args, identity: Identity) -> Result<(), ControlError> {
         tracing::info!("told to end; serving until nodes have another replica");
         tokio::select! {
             ended = &mut served => return Ok(ended?),
-            reason = leaving::may_end(&kept, &known, Patience::default()) => tracing::info!(?reason, "ending"),
+            reason = leaving::may_end(&kept, &known) => tracing::info!(?reason, "ending"),
             () = stop() => tracing::warn!("told to end again"),
         }
     }

@@ -142,7 +142,9 @@ async fn send_http1(
             continue;
         }
         let may_be_left = is_kept && request.method().is_safe();
-        let copy = copy_of(&request);
+        // Of what no far proxy answers for, nothing else is ever sent again.
+        let may_be_unsent = matches!(key.via, Via::MutualTls { .. });
+        let copy = if may_be_left || may_be_unsent { copy_of(&request) } else { None };
         match sender.try_send_request(request).await {
             Ok(response) => {
                 let held = Held::Http1(Arc::clone(worker), Arc::clone(key), sender);

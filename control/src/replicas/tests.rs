@@ -44,6 +44,8 @@ fn the_others_are_the_services_endpoints_each_once_and_unready_ones_too() {
         peers::others(&index, "c-0").into_iter().map(|peer| (peer.name, peer.address.to_string())).collect();
     let expected = [("c-1", "10.0.0.2:8086"), ("c-2", "10.0.0.3:8086")];
     assert_eq!(others, expected.map(|(name, address)| (name.to_owned(), address.to_owned())));
+    let ready: Vec<bool> = peers::others(&index, "c-0").iter().map(|peer| peer.is_ready).collect();
+    assert_eq!(ready, [true, false], "who is not is no successor");
     assert_eq!(peers::others(&Index::default(), "c-0"), []);
 }
 

@@ -3,12 +3,6 @@
 use std::{
     io::{Read as _, Write as _},
     net::TcpStream,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::{self, JoinHandle},
-    time::Duration,
 };
 
 use weir_tests::{
@@ -19,7 +13,7 @@ use weir_tests::{
 
 use crate::{
     stage::{PATIENCE, Stage, ask},
-    turns::{head, listen},
+    turns::{Accepting, head, listen},
 };
 
 /// Nobody listens there but in the pod that lives.
@@ -146,7 +140,7 @@ fn who_passes_its_words_on_has_seen_the_request() {
 fn an_upgrade_finds_who_lives() {
     for dead in [0, 1] {
         let mut stage = Stage::start();
-        let _echo = Echo::start(&stage.servers[1 - dead], HTTP1);
+        let _echo = echo(&stage.servers[1 - dead], HTTP1);
         let url = service(&mut stage, "half", HTTP1, &[0, 1]);
         let address = url.trim_start_matches("http://").trim_end_matches('/').to_owned();
         wait::until("the dead one is asked", PATIENCE, || {
@@ -164,42 +158,15 @@ fn an_upgrade_finds_who_lives() {
     }
 }
 
-/// Says back what it hears after an upgrade, and answers 200 to what is none; it ends with this.
-struct Echo {
-    stop: Arc<AtomicBool>,
-    accepting: Option<JoinHandle<()>>,
-}
-
-impl Echo {
-    fn start(pod: &Pod, port: u16) -> Echo {
-        let listener = listen(pod, port);
-        let stop = Arc::<AtomicBool>::default();
-        let stopped = Arc::clone(&stop);
-        let accepting = thread::spawn(move || {
-            while !stopped.load(Ordering::Relaxed) {
-                while let Ok((mut tcp, _client)) = listener.accept() {
-                    tcp.set_nonblocking(false).expect("an echo");
-                    thread::spawn(move || {
-                        if !head(&mut tcp).contains("upgrade: echo") {
-                            return tcp.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
-                        }
-                        tcp.write_all(b"HTTP/1.1 101 Echo\r\nconnection: Upgrade\r\nupgrade: echo\r\n\r\n")?;
-                        let mut back = tcp.try_clone()?;
-                        std::io::copy(&mut tcp, &mut back).map(drop)
-                    });
-                }
-                thread::park_timeout(Duration::from_millis(1));
-            }
-        });
-        Echo { stop, accepting: Some(accepting) }
-    }
-}
-
-impl Drop for Echo {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(accepting) = self.accepting.take() {
-            let _panicked = accepting.join();
-        }
-    }
+/// Says back what it hears after an upgrade, and answers 200 to what is none.
+fn echo(pod: &Pod, port: u16) -> Accepting {
+    Accepting::start(vec![listen(pod, port)], |mut tcp, _stop| {
+        // Whoever left does not hear it.
+        let _gone = if head(&mut tcp).contains("upgrade: echo") {
+            tcp.write_all(b"HTTP/1.1 101 Echo\r\nconnection: Upgrade\r\nupgrade: echo\r\n\r\n")
+                .and_then(|()| std::io::copy(&mut tcp.try_clone()?, &mut tcp).map(drop))
+        } else {
+            tcp.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+        };
+    })
 }

@@ -3,19 +3,22 @@
 use std::{
     collections::BTreeMap,
     io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
         mpsc,
     },
-    thread::{self, JoinHandle},
+    thread,
     time::Duration,
 };
 
 use weir_tests::mesh::Pod;
 
-use crate::{stage::PATIENCE, turns::listen};
+use crate::{
+    stage::PATIENCE,
+    turns::{Accepting, listen},
+};
 
 /// Requests that no test has looked at: more than any makes.
 const UNREAD: usize = 10_000;
@@ -53,8 +56,9 @@ pub(crate) enum Manner {
 pub(crate) struct Recorder {
     arrived: mpsc::Receiver<Arrived>,
     begun: Arc<AtomicUsize>,
-    stop: Arc<AtomicBool>,
-    accepting: Option<JoinHandle<()>>,
+    /// Where nobody accepts.
+    _deaf: Vec<TcpListener>,
+    _server: Accepting,
 }
 
 impl Recorder {
@@ -62,22 +66,11 @@ impl Recorder {
     pub(crate) fn start(places: &[(&Pod, u16)], manner: Manner) -> Recorder {
         let listeners: Vec<_> = places.iter().map(|(pod, port)| listen(pod, *port)).collect();
         let (arrive, arrived) = mpsc::sync_channel(UNREAD);
-        let stop = Arc::new(AtomicBool::new(false));
         let begun = Arc::<AtomicUsize>::default();
-        let (stopped, count) = (Arc::clone(&stop), Arc::clone(&begun));
-        let accepting = thread::spawn(move || {
-            while !stopped.load(Ordering::Relaxed) {
-                for listener in listeners.iter().filter(|_| manner != Manner::Deaf) {
-                    while let Ok((tcp, _client)) = listener.accept() {
-                        tcp.set_nonblocking(false).expect("a recorder");
-                        let (arrive, count) = (arrive.clone(), Arc::clone(&count));
-                        thread::spawn(move || serve(tcp, manner, &count, &arrive));
-                    }
-                }
-                thread::park_timeout(Duration::from_millis(1));
-            }
-        });
-        Recorder { arrived, begun, stop, accepting: Some(accepting) }
+        let count = Arc::clone(&begun);
+        let (deaf, listeners) = if manner == Manner::Deaf { (listeners, Vec::new()) } else { (Vec::new(), listeners) };
+        let server = Accepting::start(listeners, move |tcp, _stop| serve(tcp, manner, &count, &arrive));
+        Recorder { arrived, begun, _deaf: deaf, _server: server }
     }
 
     /// Requests whose head has arrived.
@@ -93,15 +86,6 @@ impl Recorder {
     /// All requests that are there.
     pub(crate) fn all(&self) -> Vec<Arrived> {
         self.arrived.try_iter().collect()
-    }
-}
-
-impl Drop for Recorder {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(accepting) = self.accepting.take() {
-            let _panicked = accepting.join();
-        }
     }
 }
 

@@ -10,13 +10,15 @@ use std::{
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
-    thread::{self, JoinHandle},
     time::Duration,
 };
 
 use weir_tests::mesh::Pod;
 
-use crate::{stage::PATIENCE, turns::listen};
+use crate::{
+    stage::PATIENCE,
+    turns::{Accepting, listen},
+};
 
 const PREFACE: usize = 24;
 const DATA: u8 = 0;
@@ -40,35 +42,21 @@ pub(crate) enum Half {
 pub(crate) struct Stingy {
     halves: mpsc::Receiver<Half>,
     is_open: Arc<AtomicBool>,
-    stop: Arc<AtomicBool>,
-    accepting: Option<JoinHandle<()>>,
+    _accepting: Accepting,
 }
 
 impl Stingy {
     pub(crate) fn start(pod: &Pod, port: u16) -> Stingy {
         let listener = listen(pod, port);
         let (told, halves) = mpsc::sync_channel(1_000);
-        let (is_open, stop) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
-        let (opened, stopped) = (Arc::clone(&is_open), Arc::clone(&stop));
-        let accepting = thread::spawn(move || {
-            let mut serving = Vec::new();
-            while !stopped.load(Ordering::Relaxed) {
-                while let Ok((tcp, _client)) = listener.accept() {
-                    let connection = Connection {
-                        tcp,
-                        told: told.clone(),
-                        is_open: Arc::clone(&opened),
-                        stop: Arc::clone(&stopped),
-                    };
-                    serving.push(thread::spawn(move || connection.serve()));
-                }
-                thread::park_timeout(Duration::from_millis(1));
-            }
-            for connection in serving {
-                connection.join().expect("a connection").unwrap_or_default();
-            }
+        let is_open = Arc::<AtomicBool>::default();
+        let opened = Arc::clone(&is_open);
+        let accepting = Accepting::start(vec![listener], move |tcp, stop| {
+            let connection = Connection { tcp, told: told.clone(), is_open: Arc::clone(&opened), stop };
+            // However it ends, the test hears of its streams.
+            let _ended = connection.serve();
         });
-        Stingy { halves, is_open, stop, accepting: Some(accepting) }
+        Stingy { halves, is_open, _accepting: accepting }
     }
 
     /// Lets everything in from now on.
@@ -84,15 +72,6 @@ impl Stingy {
     /// How one more has, where one has.
     pub(crate) fn ended(&self) -> Option<Half> {
         self.halves.try_recv().ok()
-    }
-}
-
-impl Drop for Stingy {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(accepting) = self.accepting.take() {
-            let _panicked = accepting.join();
-        }
     }
 }
 

@@ -9,6 +9,7 @@ use std::{
         mpsc,
     },
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use weir_tests::{mesh::Pod, wait};
@@ -21,6 +22,45 @@ pub(crate) fn listen(pod: &Pod, port: u16) -> TcpListener {
         pod.place.netns.enter(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))).expect("a server of one request");
     listener.set_nonblocking(true).expect("a server of one request");
     listener
+}
+
+/// A server that accepts until it is dropped, and serves each connection in a thread of its own.
+pub(crate) struct Accepting {
+    stop: Arc<AtomicBool>,
+    accepting: Option<JoinHandle<()>>,
+}
+
+impl Accepting {
+    /// Begins; `serve` gets each connection, and what says that it is over.
+    pub(crate) fn start(
+        listeners: Vec<TcpListener>,
+        serve: impl Fn(TcpStream, Arc<AtomicBool>) + Clone + Send + 'static,
+    ) -> Accepting {
+        let stop = Arc::<AtomicBool>::default();
+        let stopped = Arc::clone(&stop);
+        let accepting = thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                for listener in &listeners {
+                    while let Ok((tcp, _client)) = listener.accept() {
+                        tcp.set_nonblocking(false).expect("a server");
+                        let (serve, stopped) = (serve.clone(), Arc::clone(&stopped));
+                        thread::spawn(move || serve(tcp, stopped));
+                    }
+                }
+                thread::park_timeout(Duration::from_millis(1));
+            }
+        });
+        Accepting { stop, accepting: Some(accepting) }
+    }
+}
+
+impl Drop for Accepting {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(accepting) = self.accepting.take() {
+            let _panicked = accepting.join();
+        }
+    }
 }
 
 /// What a server of one request does.
