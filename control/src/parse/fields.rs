@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 pub(super) use self::routes::{
-    BackendRef, Fraction, GrpcMethodMatch, GrpcRoute, GrpcRouteMatch, GrpcRouteRule, Header, HeaderModifier, HttpRoute,
-    HttpRouteFilter, HttpRouteMatch, HttpRouteRetry, HttpRouteRule, HttpRouteTimeouts, MirrorRef, ParentRef,
+    BackendRef, Cors, Fraction, GrpcMethodMatch, GrpcRoute, GrpcRouteMatch, GrpcRouteRule, Header, HeaderModifier,
+    HttpRoute, HttpRouteFilter, HttpRouteMatch, HttpRouteRetry, HttpRouteRule, HttpRouteTimeouts, MirrorRef, ParentRef,
     PathModifier, RequestMirror, RouteParents, ValueMatch,
 };
 

@@ -9,8 +9,11 @@ use super::{FieldError, convert::Outcome, fields, mirrors, quoted, retry, timeou
 use crate::objects::{HttpRoute, Invalid, Name, Object, ParentRef, RouteBackend, RouteFilter, RouteRule};
 
 /// What may be done to requests of an HTTPRoute.
-const FILTERS: [&str; 5] =
-    ["RequestHeaderModifier", "ResponseHeaderModifier", "RequestRedirect", "URLRewrite", "RequestMirror"];
+const FILTERS: [&str; 6] =
+    ["RequestHeaderModifier", "ResponseHeaderModifier", "RequestRedirect", "URLRewrite", "RequestMirror", "CORS"];
+
+/// Seconds, where a CORS filter says nothing of it (Gateway API).
+const CORS_MAX_AGE: i32 = 5;
 
 /// Whether a route has a Service as a parent: all others are somebody else's.
 pub(super) fn is_ours(route: &fields::RouteParents) -> bool {
@@ -219,11 +222,28 @@ fn filter(field: &str, given: &fields::HttpRouteFilter, is_one_prefix: bool) -> 
                 path: path(&format!("{field}.urlRewrite.path"), given.path.as_ref(), is_one_prefix)?,
             }))
         }
+        "CORS" => cors(field, given.cors.as_ref().ok_or_else(|| missing("cors"))?).map(Filter::Cors),
         _other => {
             let reason = format!("{} is not supported", quoted(&given.kind));
             Err(FieldError::new(format!("{field}.type"), reason))
         }
     }
+}
+
+fn cors(field: &str, given: &fields::Cors) -> Result<v1::Cors, FieldError> {
+    let list = |items: &Option<Vec<String>>| items.clone().unwrap_or_default();
+    let max_age = given.max_age.unwrap_or(CORS_MAX_AGE);
+    let max_age_seconds = u32::try_from(max_age).ok().filter(|seconds| *seconds > 0).ok_or_else(|| {
+        FieldError::new(format!("{field}.cors.maxAge"), format!("{max_age} is less than 1 (seconds)"))
+    })?;
+    Ok(v1::Cors {
+        allow_origins: list(&given.allow_origins),
+        allow_credentials: given.allow_credentials.unwrap_or_default(),
+        allow_methods: list(&given.allow_methods),
+        allow_headers: list(&given.allow_headers),
+        expose_headers: list(&given.expose_headers),
+        max_age_seconds,
+    })
 }
 
 fn modifier(given: &fields::HeaderModifier) -> v1::HeaderModifier {

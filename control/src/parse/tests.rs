@@ -195,10 +195,19 @@ fn a_route_that_cannot_be_followed_as_it_is_written_is_refused_whole() {
         ),
         ("backendRefs: [{name: a, port: 80, weight: -1}]", "spec.rules[0].backendRefs[0].weight", "-1"),
         (
-            "backendRefs: [{name: a, port: 80, filters: [{type: CORS}]}]",
+            "backendRefs: [{name: a, port: 80, filters: [{type: ExtensionRef}]}]",
             "spec.rules[0].backendRefs[0].filters[0].type",
-            "CORS",
+            "ExtensionRef",
         ),
+        ("filters: [{type: CORS}]", "spec.rules[0].filters[0].cors", "missing"),
+        ("filters: [{type: CORS, cors: {maxAge: 0}}]", "spec.rules[0].filters[0].cors.maxAge", "less than 1"),
+        (
+            "filters: [{type: CORS, cors: {alowOrigins: []}}]",
+            "spec.rules[0].filters[0].cors.alowOrigins",
+            "unknown field",
+        ),
+        ("filters: [{type: CORS, cors: {allowOrigins: [shop.org]}}]", "spec.rules", "cors.allowOrigins"),
+        ("filters: [{type: CORS, cors: {allowMethods: [GET, \"*\"]}}]", "spec.rules", "cors.allowMethods"),
         ("mathces: [{path: {value: /a}}]", "spec.rules[0].mathces", "unknown field"),
         ("matches: [{path: {vlaue: /a}}]", "spec.rules[0].matches[0].path.vlaue", "unknown field"),
         ("timeouts: {request: 1d}", "spec.rules[0].timeouts.request", "no duration"),
@@ -222,7 +231,7 @@ fn a_route_that_cannot_be_followed_as_it_is_written_is_refused_whole() {
 
 #[test]
 fn a_route_without_a_service_as_parent_is_somebody_elses() {
-    for rule in ["filters: [{type: CORS}]", "unheard: of", "matches: 3"] {
+    for rule in ["filters: [{type: ExtensionRef}]", "unheard: of", "matches: 3"] {
         let other = route("web", "demo", &format!("  rules: [{{{rule}}}]")).replace("kind: Service", "kind: Gateway");
         let parsed = parse(&other);
         assert!(parsed.objects.is_empty() && parsed.findings.is_empty() && parsed.refused.is_empty(), "{rule}");

@@ -39,6 +39,8 @@ pub const ROUTE_PATTERNS: usize = 512;
 pub const ROUTE_MATCHES: usize = 20_000;
 /// Backends and mirrors of the routes of one port that hold for the same clients: each is told with the names of its slices, some 6 MiB.
 pub const ROUTE_TARGETS: usize = 20_000;
+/// Items of one list of a CORS filter: what Gateway API allows.
+pub const CORS_ITEMS: usize = 64;
 /// Mirrors of one rule, and of one of its backends: Gateway API's own bound for filters.
 pub const MIRRORS_PER_RULE: usize = 16;
 /// Ranges of statuses that one rule sends requests again for.

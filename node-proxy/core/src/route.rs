@@ -4,6 +4,7 @@
 
 mod calls;
 mod convert;
+mod cors;
 mod filter;
 mod hostname;
 mod matches;
@@ -20,6 +21,7 @@ use http::{HeaderMap, Method};
 pub use self::{
     calls::CallMatch,
     convert::{Size, routes},
+    cors::Cors,
     filter::{Filter, HeaderModifier, PathModifier, Redirect, Rewrite},
     hostname::Hostname,
     matches::{HeaderMatch, HttpMatch, PathMatch, QueryMatch, ValueMatch},

@@ -177,6 +177,7 @@ impl Outbound {
             arrival,
         );
         let retry = retry.filter(|_| Again::is_for(&request));
+        let origin = forward.as_ref().and_then(|forward| forward.origin(request.headers()));
         let mut response = match retry {
             Some(retry) => {
                 let how = Persistence { goal: &goal, retry, arrival, series };
@@ -194,7 +195,7 @@ impl Outbound {
             response = response.map(|body| body.limited(deadline));
         }
         if let Some(forward) = forward {
-            forward.filter_response(response.headers_mut());
+            forward.filter_response(origin.as_ref(), response.headers_mut());
         }
         Ok(response)
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ::http::{HeaderValue, Request, Response, header};
+use ::http::{HeaderValue, Request, Response, StatusCode, header};
 use weir_core::{
     proxy_error::ProxyError,
     route::{self, Facts, Forward, ObjectRef, Routed},
@@ -68,6 +68,12 @@ fn followed(service: &ServiceTarget, route: Option<&ObjectRef>, routed: Routed) 
             *response.status_mut() = status;
             response.headers_mut().insert(header::LOCATION, location);
             response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+            Ok(Routing::Answer(Box::new(response)))
+        }
+        Routed::Preflight(header) => {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::NO_CONTENT;
+            *response.headers_mut() = header;
             Ok(Routing::Answer(Box::new(response)))
         }
         Routed::Forward(forward) => {

@@ -1,6 +1,6 @@
 //! What rules do to requests and responses.
 
-use crate::stage::Stage;
+use crate::stage::{Answer, Stage};
 
 const RULES: &str = r#"  rules:
   - matches: [{path: {value: /headers}}]
@@ -95,4 +95,56 @@ fn an_answer_is_not_lost_on_a_client_that_still_sends() {
             }
         }
     }
+}
+
+const CROSS: &str = r#"  rules:
+  - matches: [{path: {value: /shared}}]
+    filters:
+    - type: CORS
+      cors: {allowOrigins: ["https://*.shop.example", "http://localhost:3000"], allowCredentials: true, allowMethods: [GET, PUT], allowHeaders: [X-Token], exposeHeaders: [X-Own], maxAge: 60}
+    backendRefs: [{name: v1, port: PORT}]
+  - matches: [{path: {value: /public}}]
+    backendRefs:
+    - {name: v2, port: PORT, filters: [{type: CORS, cors: {allowOrigins: ["*"]}}]}
+  - backendRefs: [{name: v2, port: PORT}]"#;
+
+/// What a browser asks before it sends another origin's request is answered here, the request itself is marked, of a rule and of a backend; the
+/// application hears of no preflight but where no rule has a word about it. Seen to fail with a preflight that goes on, and with an origin that is
+/// allowed wherever its end is.
+#[test]
+fn browsers_are_told_what_other_origins_may() {
+    let stage = Stage::start();
+    stage.route(CROSS);
+    let preflight = |get: fn(&Stage, &str, &[&str]) -> Answer, path: &str, origin: &str| {
+        let origin = format!("Origin: {origin}");
+        let method = "Access-Control-Request-Method: PUT";
+        get(&stage, path, &["--request", "OPTIONS", "-H", &origin, "-H", method])
+    };
+    for get in [Stage::get as fn(&Stage, &str, &[&str]) -> _, Stage::get_http2] {
+        for origin in ["https://www.shop.example", "http://localhost:3000"] {
+            let answer = preflight(get, "/shared", origin);
+            assert_eq!((answer.status, answer.server()), (204, ""), "{answer:?}");
+            assert_eq!(allowed(&answer), [origin, "true", "GET, PUT", "X-Token", "60", ""]);
+            let own = get(&stage, "/shared", &["-H", &format!("Origin: {origin}")]);
+            assert_eq!((own.who().as_str(), allowed(&own)), ("v1", [origin, "true", "", "", "", "X-Own"]));
+            assert_eq!(own.headers.get("vary").map(String::as_str), Some("origin"));
+        }
+        for origin in ["https://shop.example", "http://www.shop.example", "https://evilshop.example", "null"] {
+            let answer = preflight(get, "/shared", origin);
+            assert_eq!((answer.status, allowed(&answer)), (204, [""; 6]), "{origin}");
+            let own = get(&stage, "/shared", &["-H", &format!("Origin: {origin}")]);
+            assert_eq!((own.who().as_str(), allowed(&own)), ("v1", [""; 6]), "browsers keep it from the script");
+        }
+        assert_eq!(allowed(&preflight(get, "/public", "null")), ["*", "", "", "", "5", ""]);
+        let public = get(&stage, "/public", &["-H", "Origin: http://anybody.example"]);
+        assert_eq!((public.who().as_str(), allowed(&public)), ("v2", ["*", "", "", "", "", ""]));
+        assert_eq!(allowed(&get(&stage, "/shared", &[])), [""; 6], "nobody asks");
+        let application = preflight(get, "/", "https://www.shop.example");
+        assert_eq!((application.who().as_str(), allowed(&application)), ("v2", [""; 6]));
+    }
+}
+
+fn allowed(answer: &Answer) -> [&str; 6] {
+    let names = ["allow-origin", "allow-credentials", "allow-methods", "allow-headers", "max-age", "expose-headers"];
+    names.map(|name| answer.headers.get(&format!("access-control-{name}")).map_or("", String::as_str))
 }

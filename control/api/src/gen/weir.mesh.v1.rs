@@ -436,7 +436,7 @@ pub mod value_match {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct HttpFilter {
-    #[prost(oneof = "http_filter::Filter", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "http_filter::Filter", tags = "1, 2, 3, 4, 5, 6")]
     pub filter: ::core::option::Option<http_filter::Filter>,
 }
 /// Nested message and enum types in `HttpFilter`.
@@ -453,7 +453,28 @@ pub mod http_filter {
         Rewrite(super::UrlRewrite),
         #[prost(message, tag = "5")]
         Mirror(super::RequestMirror),
+        #[prost(message, tag = "6")]
+        Cors(super::Cors),
     }
+}
+/// What browsers are told about scripts of other origins (Gateway API, HTTPCORSFilter). In each list `*` alone is anything.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Cors {
+    /// `scheme://host:port`, where `*.` before the host is any name below it; none: nobody's.
+    #[prost(string, repeated, tag = "1")]
+    pub allow_origins: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(bool, tag = "2")]
+    pub allow_credentials: bool,
+    /// Empty lists of names: those that need no word.
+    #[prost(string, repeated, tag = "3")]
+    pub allow_methods: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "4")]
+    pub allow_headers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "5")]
+    pub expose_headers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// How long a browser may remember the answer to a preflight request.
+    #[prost(uint32, tag = "6")]
+    pub max_age_seconds: u32,
 }
 /// A copy of each request, or of a share of them, to another Service; its answer is nobody's.
 #[derive(Clone, PartialEq, ::prost::Message)]

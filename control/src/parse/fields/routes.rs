@@ -153,6 +153,18 @@ pub(in crate::parse) struct HttpRouteFilter {
     pub(in crate::parse) request_redirect: Option<RequestRedirect>,
     pub(in crate::parse) url_rewrite: Option<UrlRewrite>,
     pub(in crate::parse) request_mirror: Option<RequestMirror>,
+    pub(in crate::parse) cors: Option<Cors>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+pub(in crate::parse) struct Cors {
+    pub(in crate::parse) allow_origins: Option<Vec<String>>,
+    pub(in crate::parse) allow_credentials: Option<bool>,
+    pub(in crate::parse) allow_methods: Option<Vec<String>>,
+    pub(in crate::parse) allow_headers: Option<Vec<String>>,
+    pub(in crate::parse) expose_headers: Option<Vec<String>>,
+    pub(in crate::parse) max_age: Option<i32>,
 }
 
 #[derive(Debug, Default, Deserialize)]

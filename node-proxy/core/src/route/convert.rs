@@ -7,7 +7,7 @@ use http::{HeaderName, Method, StatusCode, uri::Scheme};
 use weir_api::v1::{self, grpc_method, http_backend, http_filter, http_match, http_rule, path_modifier, value_match};
 
 use super::{
-    CallMatch, Hostname, HttpMatch, Invalid, PathMatch, Pattern, QueryMatch, Table, ValueMatch,
+    CallMatch, Cors, Hostname, HttpMatch, Invalid, PathMatch, Pattern, QueryMatch, Table, ValueMatch,
     filter::{self, Filter, HeaderModifier, PathModifier, Redirect, Rewrite},
     matches::HeaderMatch,
     mirror::{self, Mirror},
@@ -236,6 +236,7 @@ fn converted_filter(given: &v1::HttpFilter, next: &mut usize) -> Result<Filter, 
         Some(http_filter::Filter::Redirect(given)) => Filter::Redirect(redirect(given)?),
         Some(http_filter::Filter::Rewrite(given)) => Filter::Rewrite(rewrite(given)?),
         Some(http_filter::Filter::Mirror(given)) => Filter::Mirror(Mirror::of_api(given, next)?),
+        Some(http_filter::Filter::Cors(given)) => Filter::Cors(Box::new(Cors::of_api(given)?)),
         // One that this node does not know: to leave it out could open what it was to close.
         None => return Err(unknown("filters")),
     })

@@ -5,7 +5,7 @@ use http::{
     uri::{Authority, PathAndQuery, Scheme},
 };
 
-use super::{Facts, Invalid, Mirror, PathMatch};
+use super::{Cors, Facts, Invalid, Mirror, PathMatch};
 
 /// One filter of a rule or of a backend (HTTPRouteFilter).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub enum Filter {
     Rewrite(Rewrite),
     /// `RequestMirror`
     Mirror(Mirror),
+    /// `CORS`
+    Cors(Box<Cors>),
 }
 
 /// Changes of header fields; no name in two of the lists.

@@ -98,6 +98,8 @@ pub enum Routed {
     NoRoute,
     /// Answered at once.
     Redirect(StatusCode, HeaderValue),
+    /// A browser asks whether it may send another request: answered at once, with this header.
+    Preflight(http::HeaderMap),
     /// It has a rule, which can be followed no further; for people.
     Broken(Arc<str>),
     /// To be sent on.
@@ -147,8 +149,8 @@ fn followed(
     is_ready: impl Fn(usize) -> bool,
 ) -> Routed {
     let Some(matched) = rule.matches.get(at) else { return Routed::NoRoute };
-    if let Some(redirected) = redirected(&rule.filters, facts, port, &matched.path) {
-        return redirected;
+    if let Some(answered) = answered(&rule.filters, facts, port, &matched.path) {
+        return answered;
     }
     let backend = match &rule.backends {
         None => None,
@@ -157,8 +159,8 @@ fn followed(
             Some(index) => match backends.all.get(index).map(|backend| (&backend.target, &backend.filters)) {
                 Some((Err(reason), _)) => return Routed::Broken(Arc::clone(reason)),
                 Some((Ok(_), filters)) => {
-                    if let Some(redirected) = redirected(filters, facts, port, &matched.path) {
-                        return redirected;
+                    if let Some(answered) = answered(filters, facts, port, &matched.path) {
+                        return answered;
                     }
                     Some(index)
                 }
@@ -169,14 +171,15 @@ fn followed(
     Routed::Forward(Forward { rule: Arc::clone(rule), matched: at, backend })
 }
 
-fn redirected(filters: &[Filter], facts: &Facts<'_>, port: u16, matched: &PathMatch) -> Option<Routed> {
-    let redirect = filters.iter().find_map(|filter| match filter {
-        Filter::Redirect(redirect) => Some(redirect),
+/// By the first filter that does not let the request go on.
+fn answered(filters: &[Filter], facts: &Facts<'_>, port: u16, matched: &PathMatch) -> Option<Routed> {
+    filters.iter().find_map(|filter| match filter {
+        Filter::Redirect(redirect) => Some(match redirect.location(facts, port, matched) {
+            Some(location) => Routed::Redirect(redirect.status, location),
+            None => Routed::Broken(Arc::from("the request names no host to redirect it to")),
+        }),
+        Filter::Cors(cors) => cors.preflight(facts).map(Routed::Preflight),
         _other => None,
-    })?;
-    Some(match redirect.location(facts, port, matched) {
-        Some(location) => Routed::Redirect(redirect.status, location),
-        None => Routed::Broken(Arc::from("the request names no host to redirect it to")),
     })
 }
 
@@ -217,16 +220,24 @@ impl Forward {
                 Filter::RequestHeaders(modifier) => modifier.apply_to_request(request),
                 Filter::Rewrite(rewrite) => rewrite.apply(request, &matched.path),
                 Filter::Mirror(mirror) => copy(mirror, request),
-                Filter::ResponseHeaders(_) | Filter::Redirect(_) => {}
+                Filter::ResponseHeaders(_) | Filter::Redirect(_) | Filter::Cors(_) => {}
             }
         }
     }
 
-    /// Does to the header of the response what rule and backend say.
-    pub fn filter_response(&self, headers: &mut http::HeaderMap) {
+    /// What of the request its response is filtered by: the `Origin`, where a rule has a word about it.
+    pub fn origin(&self, headers: &http::HeaderMap) -> Option<HeaderValue> {
+        let asks = self.filters().any(|filter| matches!(filter, Filter::Cors(_)));
+        if asks { headers.get(http::header::ORIGIN).cloned() } else { None }
+    }
+
+    /// Does to the header of the response what rule and backend say; `origin` is the request's, as [`Forward::origin`] gave it.
+    pub fn filter_response(&self, origin: Option<&HeaderValue>, headers: &mut http::HeaderMap) {
         for filter in self.filters() {
-            if let Filter::ResponseHeaders(modifier) = filter {
-                modifier.apply(headers);
+            match (filter, origin) {
+                (Filter::ResponseHeaders(modifier), _) => modifier.apply(headers),
+                (Filter::Cors(cors), Some(origin)) => cors.allow(origin, headers),
+                _other => {}
             }
         }
     }
@@ -343,6 +354,7 @@ mod tests {
             match decide(&table, &facts, 80, 7, |_| true).routed {
                 Routed::NoRoute => "none".to_owned(),
                 Routed::Redirect(status, location) => format!("{} {}", status.as_u16(), location.to_str().unwrap()),
+                Routed::Preflight(header) => format!("{header:?}"),
                 Routed::Broken(reason) => reason.to_string(),
                 Routed::Forward(forward) => format!("{:?}", forward.service()),
             }
