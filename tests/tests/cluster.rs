@@ -39,6 +39,9 @@ mod rotation;
 #[path = "cluster/routes.rs"]
 mod routes;
 
+#[path = "cluster/conformance.rs"]
+mod conformance;
+
 #[path = "cluster/outage.rs"]
 mod outage;
 

@@ -4,6 +4,7 @@ mod apps;
 mod archive;
 mod closure;
 mod coredns;
+mod echo;
 mod product;
 mod sbom;
 
@@ -16,7 +17,7 @@ use crate::{
     child::{self, Outcome},
     ebpf,
     programs::Profile,
-    tools::{self, kubernetes},
+    tools::{self, conformance, kubernetes},
 };
 
 /// What keeps a pod's namespaces.
@@ -25,6 +26,8 @@ pub(crate) const PAUSE: &str = "docker.io/weir-test/pause:1";
 pub(crate) const COREDNS: &str = "docker.io/weir-test/coredns:1";
 /// Clients and servers to test with.
 pub(crate) const APPS: &str = "docker.io/weir-test/apps:1";
+/// By this name the conformance suite's manifests ask for it.
+const ECHO: &str = "registry.k8s.io/gateway-api/echo-advanced:v1.5.1";
 /// Without these no node runs a pod with a name: it imports them before its kubelet starts.
 pub(crate) const FOR_EVERY_NODE: [&str; 2] = ["pause", "coredns"];
 
@@ -68,6 +71,14 @@ pub(crate) fn run(cache: &Cache, args: &ImagesArgs) -> Outcome {
 /// As [`run`].
 pub(crate) fn product(cache: &Cache) -> Outcome {
     product::build(cache, Profile::Release)
+}
+
+/// Builds the image that the conformance suite's pods run.
+///
+/// # Errors
+/// Its programs were not built, or the module with its certificate cannot be had.
+pub(crate) fn conformance(cache: &Cache) -> Outcome {
+    write(cache, "echo", &echo::image(&conformance::programs(cache))?)
 }
 
 /// Builds the images that the cluster and its tests need beside the product.

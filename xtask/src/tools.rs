@@ -1,7 +1,9 @@
 //! Everything that the other commands need and the checkout does not hold. Must never install what is there already.
 
 mod apt;
+pub(crate) mod conformance;
 pub(crate) mod gateway_api;
+mod go;
 pub(crate) mod kubernetes;
 pub(crate) mod linker;
 mod python;

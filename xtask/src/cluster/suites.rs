@@ -13,7 +13,7 @@ use crate::{
     cache::Cache,
     child::{self, Outcome},
     ebpf, images, programs,
-    tools::{self, gateway_api, kubernetes},
+    tools::{self, conformance, gateway_api, kubernetes},
 };
 
 /// The namespace of the mesh.
@@ -88,7 +88,9 @@ fn prepare(cache: &Cache, place: &Place, suites: &[Suite]) -> Outcome {
     ebpf::run(cache)?;
     programs::product(cache, programs::Profile::Release)?;
     if suites.contains(&Suite::Cluster) {
+        conformance::ensure(cache)?;
         images::product(cache)?;
+        images::conformance(cache)?;
         lifecycle::up(cache, place)?;
         load::run(cache, &[])?;
         // A mesh that was installed before would go on with the images of then: they have the same tag.
@@ -112,6 +114,7 @@ fn command(cache: &Cache, place: &Place, suites: &[Suite], filter: Option<&str>)
         .env("WEIR_KUBECTL", programs.join("kubectl"))
         .env("WEIR_HELM", programs.join("helm"))
         .env("WEIR_GATEWAY_API", gateway_api::definitions(cache))
+        .env("WEIR_CONFORMANCE", conformance::suite(cache))
         .env("WEIR_KUBECONFIG", place.kubeconfig("admin"))
         // For power failures.
         .env("WEIR_XTASK", env::current_exe().unwrap_or_default())

@@ -6,14 +6,14 @@ use std::{
     process::Command,
 };
 
-use super::kubernetes;
+use super::go;
 use crate::{
     cache::Cache,
     child::{self, Failure, Outcome},
 };
 
 const MODULE: &str = "sigs.k8s.io/gateway-api";
-const VERSION: &str = "v1.6.3";
+pub(super) const VERSION: &str = "v1.6.3";
 /// As Go's checksum database has it.
 const SUM: &str = "h1:lKpJa5bGlraC/QeACvCpsHLdmO6y0iKfzVl6gzaFEYc=";
 
@@ -33,7 +33,7 @@ pub(crate) fn ensure(cache: &Cache) -> Outcome {
     }
     let scratch = tempfile::tempdir()?;
     fs::write(scratch.path().join("go.mod"), "module fetch\n")?;
-    let mut command = Command::new(kubernetes::go()?);
+    let mut command = Command::new(go::find()?);
     command.args(["mod", "download", "-json", &format!("{MODULE}@{VERSION}")]).current_dir(scratch.path());
     let said = child::output(command.env("GOWORK", "off").env("GOFLAGS", "-mod=mod"))?;
     let said: serde_json::Value = serde_json::from_str(&said)?;

@@ -1,29 +1,12 @@
 //! Kubernetes' programs, built from their published Go modules. Must never build what is there in the wanted version.
 
-use std::{
-    env, fs,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Instant,
-};
+use std::path::PathBuf;
 
-use crate::{
-    cache::Cache,
-    child::{self, Failure, Outcome},
-};
+use super::go::{Kind, Module, Program};
+use crate::{cache::Cache, child::Outcome};
 
-/// As `go/go.mod` requires it.
+/// As `kubernetes/go.mod` requires it.
 const VERSION: &str = "v1.34.10";
-/// Our Go module: versions and checksums of everything here, so that what several programs use is compiled once.
-const MODULE: &str = "xtask/src/tools/go";
-/// Go itself, where its own installation instructions put it.
-const USUAL_PLACE: &str = "/usr/local/go/bin/go";
-/// The oldest Go that builds all of them.
-const GO: (u32, u32) = (1, 26);
-
-/// One program: its name and package.
-#[derive(Clone, Copy, Debug)]
-struct Program(&'static str, &'static str);
 
 /// What a cluster needs, in an order in which each build uses most of the one before.
 const CLUSTER: [Program; 8] = [
@@ -58,8 +41,9 @@ pub(crate) fn interop() -> impl Iterator<Item = &'static str> {
 /// # Errors
 /// Go is missing or too old, or a build fails.
 pub(crate) fn ensure(cache: &Cache) -> Outcome {
-    build(cache, &CLUSTER)?;
-    build(cache, &INTEROP)
+    let module = module(cache);
+    module.ensure(Kind::Program, &CLUSTER)?;
+    module.ensure(Kind::Program, &INTEROP)
 }
 
 /// Builds Helm, where missing.
@@ -67,57 +51,17 @@ pub(crate) fn ensure(cache: &Cache) -> Outcome {
 /// # Errors
 /// As [`ensure`].
 pub(crate) fn ensure_helm(cache: &Cache) -> Outcome {
-    build(cache, &[HELM])
+    module(cache).ensure(Kind::Program, &[HELM])
 }
 
-fn build(cache: &Cache, wanted: &[Program]) -> Outcome {
-    let missing: Vec<&Program> = wanted.iter().filter(|program| !is_there(cache, program)).collect();
-    if missing.is_empty() {
-        return Ok(());
+fn module(cache: &Cache) -> Module {
+    Module {
+        folder: "xtask/src/tools/kubernetes",
+        // The one program of a few lines of ours is built from these as well.
+        sources: &["coredns/main.go"],
+        flags: linker_flags(),
+        to: programs(cache),
     }
-    let go = go()?;
-    fs::create_dir_all(programs(cache))?;
-    for (index, program) in missing.iter().enumerate() {
-        let start = Instant::now();
-        let Program(name, package) = program;
-        let what = format!("go build {name} ({} of {}; up to 5 minutes on two cores)", index + 1, missing.len());
-        let aside = programs(cache).join(format!("{name}.new"));
-        let mut command = Command::new(&go);
-        command
-            .args(["build", "-mod=readonly", "-buildvcs=false", "-trimpath", "-ldflags", &linker_flags(), "-o"])
-            .arg(&aside)
-            .arg(package)
-            .current_dir(MODULE)
-            // One setting for all: another one would compile every package anew. Without cgo they run in an empty image too.
-            .env("CGO_ENABLED", "0")
-            .env("GOWORK", "off");
-        child::run(&mut command, &what, "It needs the Go module proxy (GOPROXY) and about 3 GB of memory.")?;
-        fs::rename(aside, programs(cache).join(name))?;
-        fs::write(stamp(cache, program), wanted_stamp(program)?)?;
-        child::say(format_args!("    {name} took {:.0} s", start.elapsed().as_secs_f64()));
-    }
-    Ok(())
-}
-
-/// Beside each program, what it was built from.
-fn stamp(cache: &Cache, program: &Program) -> PathBuf {
-    programs(cache).join(format!(".{}.built-from", program.0))
-}
-
-fn wanted_stamp(program: &Program) -> Outcome<String> {
-    let mut text = String::new();
-    // The one program of a few lines of ours is built from these as well.
-    for file in ["go.mod", "coredns/main.go"] {
-        let path = Path::new(MODULE).join(file);
-        let part = fs::read_to_string(&path).map_err(|error| Failure::new(format!("{}: {error}", path.display())))?;
-        text.push_str(&part);
-    }
-    Ok(format!("{text}\n{}\n{}\n", program.1, linker_flags()))
-}
-
-fn is_there(cache: &Cache, program: &Program) -> bool {
-    let built = fs::read_to_string(stamp(cache, program)).ok();
-    programs(cache).join(program.0).exists() && built.is_some() && built == wanted_stamp(program).ok()
 }
 
 fn linker_flags() -> String {
@@ -131,46 +75,13 @@ fn linker_flags() -> String {
     flags
 }
 
-/// A Go that is new enough.
-///
-/// # Errors
-/// There is none.
-pub(super) fn go() -> Outcome<PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let found = env::split_paths(&path).map(|folder| folder.join("go")).find(|go| go.is_file());
-    let go = found.unwrap_or_else(|| USUAL_PLACE.into());
-    let hint = "install Go 1.26 or newer (https://go.dev/doc/install), in the PATH or in /usr/local/go";
-    let told = child::output(Command::new(&go).args(["env", "GOVERSION"])).map_err(|failure| {
-        Failure::new(format!("Kubernetes is built with Go, which is not here ({failure}): {hint}"))
-    })?;
-    if version(&told).is_none_or(|found| found < GO) {
-        return Err(Failure::new(format!("{} is {}, too old: {hint}", go.display(), told.trim())));
-    }
-    Ok(go)
-}
-
-/// `go1.26.8` as numbers.
-fn version(told: &str) -> Option<(u32, u32)> {
-    let mut numbers = told.trim().strip_prefix("go")?.split(['.', '-', ' ']);
-    let minor = |text: &str| text.split(|digit: char| !digit.is_ascii_digit()).next()?.parse().ok();
-    Some((numbers.next()?.parse().ok()?, minor(numbers.next()?)?))
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{GO, VERSION, linker_flags, version};
-
-    #[test]
-    fn versions_of_go_are_compared_as_numbers() {
-        assert_eq!(version("go1.26.8\n"), Some((1, 26)));
-        assert_eq!(version("go1.25rc1"), Some((1, 25)));
-        assert!(version("go1.9.7").is_some_and(|old| old < GO));
-        assert_eq!(version("devel"), None);
-    }
+    use super::{VERSION, linker_flags};
 
     #[test]
     fn the_version_is_the_one_that_the_module_pins() {
-        let module = include_str!("go/go.mod");
+        let module = include_str!("kubernetes/go.mod");
         assert!(module.contains(&format!("k8s.io/kubernetes {VERSION}")));
         assert!(linker_flags().ends_with("gitMajor=1 -X k8s.io/component-base/version.gitMinor=34"));
     }
