@@ -53,17 +53,19 @@ impl Replay {
         body.size_hint().lower() <= limits::REPLAY_BYTES as u64
     }
 
-    /// Nothing has gone by yet.
-    pub fn new(body: Body) -> Replay {
+    /// What is kept, of which nothing has gone by yet, and the first attempt's.
+    pub fn begin(body: Body) -> (Replay, Attempt) {
         let source = Source {
             rest: body,
             kept: Some(BytesMut::new()),
             trailers: None,
             is_over: false,
-            attempt: 0,
+            attempt: 1,
             waiting: None,
         };
-        Replay(Arc::new(Mutex::new(source)))
+        let source = Arc::new(Mutex::new(source));
+        let first = Attempt { source: Arc::clone(&source), number: 1, is_behind: false, owes_trailers: false };
+        (Replay(source), first)
     }
 
     /// Whether another attempt would send the same again.
@@ -169,18 +171,18 @@ mod tests {
         Ok(bytes)
     }
 
-    fn replay(bytes: usize) -> Replay {
-        Replay::new(Body::full(vec![7; bytes].into()))
+    fn replay(bytes: usize) -> (Replay, Attempt) {
+        Replay::begin(Body::full(vec![7; bytes].into()))
     }
 
     #[tokio::test]
     async fn each_attempt_sends_all_of_it() {
-        let replay = replay(3000);
+        let (replay, mut attempt) = replay(3000);
         for _ in 0..3 {
-            let mut attempt = replay.attempt().unwrap();
             assert_eq!((attempt.size_hint().exact(), attempt.is_end_stream()), (Some(3000), false));
             assert_eq!(all(&mut attempt).await.unwrap(), vec![7; 3000]);
             assert!(attempt.is_end_stream() && replay.is_whole());
+            attempt = replay.attempt().unwrap();
         }
     }
 
@@ -188,8 +190,8 @@ mod tests {
     async fn what_is_too_large_is_sent_once() {
         for (bytes, is_kept) in [(limits::REPLAY_BYTES, true), (limits::REPLAY_BYTES + 1, false)] {
             assert_eq!(Replay::is_for(&Body::full(vec![7; bytes].into())), is_kept);
-            let replay = replay(bytes);
-            assert_eq!(all(&mut replay.attempt().unwrap()).await.unwrap().len(), bytes);
+            let (replay, mut first) = replay(bytes);
+            assert_eq!(all(&mut first).await.unwrap().len(), bytes);
             assert_eq!(
                 (replay.is_whole(), replay.attempt().is_some()),
                 (is_kept, is_kept),
@@ -200,8 +202,8 @@ mod tests {
 
     #[tokio::test]
     async fn an_attempt_that_another_one_followed_gets_no_more() {
-        let replay = replay(10);
-        let (mut first, mut second) = (replay.attempt().unwrap(), replay.attempt().unwrap());
+        let (replay, mut first) = replay(10);
+        let mut second = replay.attempt().unwrap();
         assert!(!first.is_current() && second.is_current());
         assert!(matches!(all(&mut first).await, Err(BodyError::Superseded)));
         assert_eq!(all(&mut second).await.unwrap(), [7; 10], "the first one has read nothing");

@@ -10,6 +10,7 @@ mod idle;
 mod load;
 mod process;
 mod report;
+mod rules;
 mod scenario;
 mod serve;
 mod stage;
@@ -96,7 +97,7 @@ impl Options {
 /// When nodes, pods or programs cannot be started.
 pub fn run(options: &Options) -> ExitCode {
     if options.list {
-        SCENARIOS.iter().map(|scenario| scenario.name).chain([idle::NAME, beside::NAME]).for_each(say);
+        SCENARIOS.iter().map(|scenario| scenario.name).chain([idle::NAME, beside::NAME, rules::NAME]).for_each(say);
         return ExitCode::SUCCESS;
     }
     let stop = match Stop::install() {
@@ -128,11 +129,16 @@ pub fn run(options: &Options) -> ExitCode {
     if options.wants(beside::NAME) && stop.asked().is_none() {
         attacks = beside::run(options.rounds, options.round(), &stop);
     }
+    let mut routes = Vec::new();
+    if options.wants(rules::NAME) && stop.asked().is_none() {
+        // Differences of some hundredths need more of them.
+        routes = rules::run(options.rounds * 3, options.round(), &stop);
+    }
     if let Some(signal) = stop.asked() {
         say(&format!("{signal}: everything is taken down, nothing is written"));
         return ExitCode::FAILURE;
     }
-    let text = report::table(&rows, &memory, &attacks);
+    let text = report::table(&rows, &memory, &attacks, &routes);
     say("");
     say(&text);
     if let Some(path) = options.target() {
@@ -145,8 +151,10 @@ pub fn run(options: &Options) -> ExitCode {
             }
         }
     }
-    let failed =
-        rows.iter().any(Row::failed) || memory.iter().any(|row| row.failed) || attacks.iter().any(|row| row.failed);
+    let failed = rows.iter().any(Row::failed)
+        || memory.iter().any(|row| row.failed)
+        || attacks.iter().any(|row| row.failed)
+        || routes.iter().any(|row| row.failed);
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 

@@ -5,6 +5,7 @@
 mod manifests;
 mod pod;
 mod proxy;
+mod routes;
 
 use std::{
     env, fs,
@@ -18,6 +19,7 @@ use tempfile::TempDir;
 pub use self::{
     manifests::{ServiceOptions, ServicePort},
     pod::{Pod, PodOptions},
+    routes::HttpRules,
 };
 use crate::{
     daemon::Daemon,

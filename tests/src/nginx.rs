@@ -4,7 +4,7 @@ use std::{fs, path::Path, time::Duration};
 
 use crate::{daemon::Daemon, mesh::Pod, netns::Netns, wait};
 
-/// Starts nginx in a pod: `/name` answers with the pod's name on port 8080 (HTTP/1) and 8081 (HTTP/2 in clear).
+/// Starts nginx in a pod: `/name`, also below a number, answers with the pod's name on port 8080 (HTTP/1) and 8081 (HTTP/2 in clear).
 pub fn start(pod: &Pod, folder: &Path, logs: &Path) -> Daemon {
     let servers = format!(
         "server {{ listen [::]:8080 ipv6only=off reuseport; {locations} }}\n\
@@ -17,6 +17,7 @@ pub fn start(pod: &Pod, folder: &Path, logs: &Path) -> Daemon {
 fn locations(name: &str) -> String {
     format!(
         "location = /name {{ default_type text/plain; return 200 \"{name}\\n\"; }}\n\
+         location ~ ^/[0-9]+/name$ {{ default_type text/plain; return 200 \"{name}\\n\"; }}\n\
          location = /address {{ default_type text/plain; return 200 \"$remote_addr\\n\"; }}\n\
          location = /error {{ default_type text/plain; return 503 \"no\\n\"; }}\n\
          location / {{ root {{FOLDER}}/files; client_max_body_size 0; }}\n"

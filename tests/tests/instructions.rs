@@ -22,11 +22,13 @@ use std::io::Write as _;
 use self::{
     callgrind::Callgrind,
     expected::Figure,
-    paths::{Exchange, Stage},
+    paths::{Exchange, MANY_RULES, ONE_RULE, READY_TO_RETRY, Stage},
 };
 
 /// Exchanges before counting: every cache, pool and buffer has its size, and every first time is over.
 const WARM_UP: u64 = 300;
+/// Most that 10,000 rules and 100 regular expressions may cost beside one rule.
+const MANY_PERCENT: u64 = 10;
 /// Exchanges counted: timers, samples and reports of that time are far below 1 % of them.
 const COUNTED: u64 = 1_000;
 
@@ -41,6 +43,12 @@ fn hot_paths_cost_what_was_committed() {
     let measured: Vec<Figure> = stage.paths().map(|(name, path)| measure(&proxies, name, path)).collect();
     stage.assert_encrypted();
     expected::check(&measured);
+    // What most requests never need has to be cheap for all of them: being ready to retry, and rules of other paths.
+    let of = |name: &str| measured.iter().find(|figure| figure.name == name).unwrap().count;
+    let rule = of(ONE_RULE);
+    for (name, percent) in [(READY_TO_RETRY, 3), (MANY_RULES, MANY_PERCENT)] {
+        assert!(of(name) * 100 <= rule * (100 + percent), "{name}: {} beside {rule}", of(name));
+    }
 }
 
 fn measure(proxies: &[Callgrind; 2], name: &'static str, mut path: Exchange) -> Figure {

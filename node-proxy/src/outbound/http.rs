@@ -178,19 +178,29 @@ impl Outbound {
         );
         let retry = retry.filter(|_| Again::is_for(&request));
         let origin = forward.as_ref().and_then(|forward| forward.origin(request.headers()));
-        let mut response = match retry {
+        let persistence = match retry {
+            None => None,
             Some(retry) => {
-                let how = Persistence { goal: &goal, retry, arrival, series };
-                Box::pin(self.persist(how, Again::new(request), deadline.as_deref_mut())).await?
-            }
-            None => {
-                if let Some(deadline) = &mut deadline {
-                    deadline.prepare(true);
-                    request = request.map(|body| body.told(deadline.progress()));
-                }
-                self.balance(&goal, request, arrival, deadline.as_deref_mut(), &mut None).await?
+                let (persistence, first) = Persistence::begin(self, &goal, retry, arrival, series, request);
+                request = first;
+                Some(persistence)
             }
         };
+        if let Some(deadline) = &mut deadline {
+            if let Some(persistence) = &persistence {
+                persistence.watch_over(self, deadline);
+            }
+            deadline.prepare(persistence.as_ref().is_none_or(Persistence::is_once));
+            request = request.map(|body| body.told(deadline.progress()));
+        }
+        let mut tried = None;
+        let mut sent = self.balance(&goal, request, arrival, deadline.as_deref_mut(), &mut tried).await;
+        if let Some(persistence) = persistence
+            && persistence.wants_another(&mut sent).await
+        {
+            sent = Box::pin(self.persist(persistence, sent, tried, deadline.as_deref_mut())).await;
+        }
+        let mut response = sent?;
         if let Some(deadline) = deadline {
             response = response.map(|body| body.limited(deadline));
         }

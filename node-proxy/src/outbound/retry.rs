@@ -41,10 +41,15 @@ impl Again {
         !server::wants_upgrade(request) && Replay::is_for(request.body())
     }
 
-    pub(super) fn new(request: Request<Body>) -> Again {
+    /// What is kept of a request, and its first attempt.
+    fn begin(request: Request<Body>) -> (Again, Request<Body>) {
         let (parts, body) = request.into_parts();
-        let body = (!body.is_end_stream()).then(|| Replay::new(body));
-        Again { head: Request::from_parts(parts, ()), body }
+        let head = Request::from_parts(parts.clone(), ());
+        if body.is_end_stream() {
+            return (Again { head, body: None }, Request::from_parts(parts, body));
+        }
+        let (kept, body) = Replay::begin(body);
+        (Again { head, body: Some(kept) }, Request::from_parts(parts, Body::attempt(body)))
     }
 
     /// The next attempt; none where the body cannot be sent again. From now on the one before sends no more.
@@ -65,66 +70,79 @@ impl Again {
     }
 }
 
-/// How a request was sent, and how it may be sent again.
+/// How a request may be sent again.
 pub(super) struct Persistence<'a> {
-    pub(super) goal: &'a Goal,
-    pub(super) retry: &'a Retry,
-    pub(super) arrival: Arrival,
-    pub(super) series: Option<&'a RouteSeries>,
+    goal: &'a Goal,
+    retry: &'a Retry,
+    arrival: Arrival,
+    series: Option<&'a RouteSeries>,
+    request: Again,
+    budget: Option<Arc<Budget>>,
+}
+
+impl<'a> Persistence<'a> {
+    /// Keeps what the request is sent again by; and its first attempt.
+    pub(super) fn begin(
+        outbound: &Outbound,
+        goal: &'a Goal,
+        retry: &'a Retry,
+        arrival: Arrival,
+        series: Option<&'a RouteSeries>,
+        request: Request<Body>,
+    ) -> (Persistence<'a>, Request<Body>) {
+        let budget = goal.service().map(|service| Arc::clone(&service.retry_budget));
+        if let Some(budget) = &budget {
+            budget.request(outbound.now());
+        }
+        let (request, first) = Again::begin(request);
+        (Persistence { goal, retry, arrival, series, request, budget }, first)
+    }
+
+    /// Whether nothing may follow the first attempt.
+    pub(super) fn is_once(&self) -> bool {
+        self.retry.limit == 0
+    }
+
+    /// An attempt that nothing may follow has no time of its own.
+    pub(super) fn watch_over(&self, outbound: &Outbound, deadline: &mut Deadline) {
+        if self.retry.timeout.is_none() {
+            return;
+        }
+        let (worker, body) = (Arc::clone(&outbound.client.worker), self.request.body.clone());
+        let budget = self.budget.clone();
+        deadline.set_gate(move || {
+            body.as_ref().is_none_or(Replay::is_whole)
+                && budget.as_ref().is_none_or(|budget| budget.has_left(worker.shared.now()))
+        });
+    }
+
+    /// Whether this is an end that the rule asks to try to better.
+    pub(super) async fn wants_another(&self, sent: &mut Result<Response<Body>, ProxyError>) -> bool {
+        wants_another(self.retry, sent, self.arrival.grpc).await
+    }
+
+    fn count(&self, event: RetryEvent) {
+        if let Some(series) = self.series {
+            series.retried(event);
+        }
+    }
 }
 
 impl Outbound {
-    /// Sends it, and again.
+    /// Sends again what ended so and was at `failed`, until an end is good enough.
     pub(super) async fn persist(
         &self,
-        how: Persistence<'_>,
-        request: Again,
+        mut how: Persistence<'_>,
+        mut sent: Result<Response<Body>, ProxyError>,
+        mut failed: Option<Arc<Route>>,
         mut deadline: Option<&mut Deadline>,
     ) -> Result<Response<Body>, ProxyError> {
-        let Persistence { goal, retry, mut arrival, series } = how;
-        let count = |event| {
-            if let Some(series) = series {
-                series.retried(event);
-            }
-        };
-        let budget = goal.service().map(|service| Arc::clone(&service.retry_budget));
-        if let Some(budget) = &budget {
-            budget.request(self.now());
-        }
-        if let Some(deadline) = deadline.as_deref_mut().filter(|_| retry.timeout.is_some()) {
-            self.watch_over(deadline, &request, budget.clone());
-        }
-        // Nothing has gone by: the first attempt can always be made.
-        let mut attempt = request.attempt(deadline.as_deref()).ok_or(ProxyError::UpstreamBroken)?;
-        let mut goal = goal.clone();
-        let mut failed: Option<Arc<Route>> = None;
+        let mut goal = how.goal.clone();
         let mut before = 0;
-        loop {
-            let is_last = before == retry.limit;
-            if let Some(deadline) = &mut deadline {
-                deadline.prepare(is_last);
-            }
-            let mut sent = self.balance(&goal, attempt, arrival, deadline.as_deref_mut(), &mut failed).await;
-            if !wants_another(retry, &mut sent, arrival.grpc).await {
-                if before > 0 && sent.is_ok() {
-                    count(RetryEvent::Success);
-                }
-                return sent;
-            }
-            if is_last {
-                count(RetryEvent::LimitExceeded);
-                return sent;
-            }
-            let pause = retry.pause(before, fastrand::u64(..));
-            let has_time = deadline.as_ref().is_none_or(|deadline| deadline.allows(pause));
-            let may_add = || budget.as_ref().is_none_or(|budget| budget.take(self.now()));
-            // Else it would wait, and meet failfast instead of this answer.
-            let is_there = || goal.service().is_none_or(|service| service.is_available(self.now()));
-            let is_allowed = has_time && request.is_whole() && is_there() && may_add();
-            // Made before the pause: what the attempt before it would still read is this one's.
-            let next = if is_allowed { request.attempt(deadline.as_deref()) } else { None };
-            let Some(next) = next else {
-                count(RetryEvent::Overflow);
+        while before < how.retry.limit {
+            let pause = how.retry.pause(before, fastrand::u64(..));
+            let Some(attempt) = self.next(&how, &goal, pause, deadline.as_deref()) else {
+                how.count(RetryEvent::Overflow);
                 return sent;
             };
             if let Ok(response) = sent {
@@ -135,19 +153,37 @@ impl Outbound {
                 goal = goal.in_present(present);
             }
             before += 1;
-            arrival.started = Instant::now();
-            attempt = next;
-            count(RetryEvent::Request);
+            how.arrival.started = Instant::now();
+            how.count(RetryEvent::Request);
+            if let Some(deadline) = &mut deadline {
+                deadline.prepare(before == how.retry.limit);
+            }
+            sent = self.balance(&goal, attempt, how.arrival, deadline.as_deref_mut(), &mut failed).await;
+            if !how.wants_another(&mut sent).await {
+                if sent.is_ok() {
+                    how.count(RetryEvent::Success);
+                }
+                return sent;
+            }
         }
+        how.count(RetryEvent::LimitExceeded);
+        sent
     }
 
-    /// An attempt that nothing may follow has no time of its own.
-    fn watch_over(&self, deadline: &mut Deadline, request: &Again, budget: Option<Arc<Budget>>) {
-        let (worker, body) = (Arc::clone(&self.client.worker), request.body.clone());
-        deadline.set_gate(move || {
-            body.as_ref().is_none_or(Replay::is_whole)
-                && budget.as_ref().is_none_or(|budget| budget.has_left(worker.shared.now()))
-        });
+    /// The next attempt, where one may be made. Made before the pause: what the attempt before it would still read is this one's.
+    fn next(
+        &self,
+        how: &Persistence<'_>,
+        goal: &Goal,
+        pause: Duration,
+        deadline: Option<&Deadline>,
+    ) -> Option<Request<Body>> {
+        let has_time = deadline.is_none_or(|deadline| deadline.allows(pause));
+        let may_add = || how.budget.as_ref().is_none_or(|budget| budget.take(self.now()));
+        // Else it would wait, and meet failfast instead of this answer.
+        let is_there = || goal.service().is_none_or(|service| service.is_available(self.now()));
+        let is_allowed = has_time && how.request.is_whole() && is_there() && may_add();
+        if is_allowed { how.request.attempt(deadline) } else { None }
     }
 }
 

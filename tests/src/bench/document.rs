@@ -40,6 +40,8 @@ const NOTES: &str = "\
   each is used again after it was measured.
 - Beside an attack: open loop of one pod while another pod of the same node does what the row says, through the same proxies to the same server. The attacker's own processor
   time is part of the machine's load.
+- Routes: Services with these HTTPRoutes before the same server; every second rule is a prefix, the others whole paths, the load asks for the last prefix. Three times as many rounds;
+  differences and ratios are those within one round.
 ";
 
 fn said(program: &str, arguments: &[&str]) -> String {

@@ -49,14 +49,20 @@ impl Sample {
 }
 
 /// Closed loop of HTTP/1.1 by wrk on one thread.
-pub(super) fn wrk(netns: &Netns, address: SocketAddr, connections: u32, length: Duration) -> Result<Sample, String> {
+pub(super) fn wrk(
+    netns: &Netns,
+    address: SocketAddr,
+    path: &str,
+    connections: u32,
+    length: Duration,
+) -> Result<Sample, String> {
     let mut command = netns.command("wrk");
     command.args([
         "-t1",
         "--latency",
         &format!("-c{connections}"),
         &format!("-d{}s", length.as_secs()),
-        &format!("http://{address}/"),
+        &format!("http://{address}{path}"),
     ]);
     of_wrk(&output(command)?)
 }

@@ -156,6 +156,82 @@ impl BesideRow {
     }
 }
 
+/// How far above another one a figure may be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Than {
+    /// Microseconds of processor time for one request.
+    pub(super) micros: Option<f64>,
+    /// Its multiple.
+    pub(super) ratio: Option<f64>,
+}
+
+/// What requests of one Service cost, beside those of another one.
+#[derive(Debug)]
+pub(super) struct RuleRow {
+    name: &'static str,
+    what: &'static str,
+    than: Option<(&'static str, Than)>,
+    /// Processor time for one request, microseconds; in the order of rounds.
+    rounds: Vec<f64>,
+    /// Whether there were errors on the way.
+    pub(super) failed: bool,
+}
+
+impl RuleRow {
+    /// Without any round yet.
+    pub(super) fn new(name: &'static str, what: &'static str, than: Option<(&'static str, Than)>) -> RuleRow {
+        RuleRow { name, what, than, rounds: Vec::new(), failed: false }
+    }
+
+    /// Takes one round in; says how it went.
+    pub(super) fn note(&mut self, sample: Result<Sample, String>) -> String {
+        match sample {
+            Ok(sample) if sample.errors == 0 => {
+                self.rounds.push(sample.cost());
+                sample.line("request")
+            }
+            Ok(sample) => {
+                self.failed = true;
+                format!("FAILED: {} errors", sample.errors)
+            }
+            Err(error) => {
+                self.failed = true;
+                format!("FAILED: {error}")
+            }
+        }
+    }
+
+    fn cells(&self, rows: &[RuleRow]) -> [String; 7] {
+        let cost = Spread::of(self.rounds.iter().copied());
+        let shown = |spread: Option<Spread>, digits| {
+            spread.map_or_else(|| "–".to_owned(), |spread: Spread| spread.text(digits))
+        };
+        let other = self.than.and_then(|(name, than)| Some((rows.iter().find(|row| row.name == name)?, than)));
+        let pairs = other.map(|(other, _)| self.rounds.iter().zip(&other.rounds));
+        let more = pairs.clone().and_then(|pairs| Spread::of(pairs.map(|(own, other)| own - other)));
+        let times = pairs.and_then(|pairs| Spread::of(pairs.map(|(own, other)| own / other)));
+        let (bar, verdict) = match other.map(|(_, than)| than) {
+            Some(Than { micros: Some(bar), .. }) => {
+                let (_, verdict) = verdict(more.map_or(f64::NAN, |more| more.0), Some(bar));
+                (format!("+{bar} µs"), verdict)
+            }
+            Some(Than { ratio, .. }) => verdict(times.map_or(f64::NAN, |times| times.0), ratio),
+            None => verdict(f64::NAN, None),
+        };
+        let verdict = if self.failed { "**errors**" } else { verdict };
+        let than = other.map_or("–", |(other, _)| other.what);
+        [
+            self.what.to_owned(),
+            shown(cost, 1),
+            than.to_owned(),
+            shown(more, 1),
+            shown(times, 3),
+            bar,
+            verdict.to_owned(),
+        ]
+    }
+}
+
 fn verdict(value: f64, bar: Option<f64>) -> (String, &'static str) {
     match bar {
         Some(bar) if value <= bar => (format!("{bar}"), "met"),
@@ -167,7 +243,7 @@ fn verdict(value: f64, bar: Option<f64>) -> (String, &'static str) {
 }
 
 /// All tables in Markdown, aligned so that a terminal can show them.
-pub(super) fn table(rows: &[Row<'_>], memory: &[MemoryRow], beside: &[BesideRow]) -> String {
+pub(super) fn table(rows: &[Row<'_>], memory: &[MemoryRow], beside: &[BesideRow], rules: &[RuleRow]) -> String {
     let mut text = String::new();
     if !rows.is_empty() {
         let head = [
@@ -202,6 +278,11 @@ pub(super) fn table(rows: &[Row<'_>], memory: &[MemoryRow], beside: &[BesideRow]
         let head = ["p99 of another pod's requests, 500/s", "quiet, ms", "beside it, ms", "ratio", "at most", ""];
         text += "\n";
         text += &aligned(head, beside.iter().map(BesideRow::cells).collect());
+    }
+    if !rules.is_empty() {
+        let head = ["HTTP/1.1, two nodes, 16 connections", "CPU µs each", "against", "µs more", "×", "at most", ""];
+        text += "\n";
+        text += &aligned(head, rules.iter().map(|row| row.cells(rules)).collect());
     }
     text
 }

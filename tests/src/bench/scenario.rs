@@ -100,7 +100,7 @@ impl Scenario {
         let to = |port| stage.address(subject, port);
         let before = stage.cpu(subject);
         let mut sample = match self.load {
-            Load::Closed(connections) => load::wrk(client, to(HTTP1), connections, length),
+            Load::Closed(connections) => load::wrk(client, to(HTTP1), "/", connections, length),
             // Few requests, and the kernel counts in hundredths of a second: twice as long.
             Load::Open(rate) => client.enter(|| generate::open_loop(to(HTTP1), rate, length * 2)),
             Load::Http2 => load::h2load(client, &stage.folder(), to(HTTP2), false, length),

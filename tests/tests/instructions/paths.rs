@@ -9,7 +9,7 @@ use std::{
 use weir_tests::{
     attack,
     daemon::Daemon,
-    mesh::{Mesh, PATIENCE, Pod, PodOptions, ServiceOptions},
+    mesh::{HttpRules, Mesh, NAMESPACE, PATIENCE, Pod, PodOptions, ServiceOptions},
     nginx, wait,
 };
 
@@ -22,6 +22,21 @@ const HTTP1_PORT: u16 = 8080;
 const GRPC_PORT: u16 = 50051;
 const OPAQUE_PORT: u16 = 6379;
 
+/// Over two nodes by a route of one rule.
+pub(crate) const ONE_RULE: &str = "http1-one-rule";
+/// The same with a rule that would be ready to retry.
+pub(crate) const READY_TO_RETRY: &str = "http1-ready-to-retry";
+/// By the last of 10,000 rules, beside 100 regular expressions.
+pub(crate) const MANY_RULES: &str = "http1-10000-rules";
+/// Services of the far server with routes, and what these have.
+const RULED: [(HttpRules<'_>, &str); 3] = [
+    (RULE, "/0"),
+    (HttpRules { service: "retry", more: "    retry: {codes: [500, 502, 503], attempts: 2}\n", ..RULE }, "/0"),
+    // A prefix comes after whole paths and regular expressions.
+    (HttpRules { service: "many", rules: 10_000, patterns: 100, ..RULE }, "/9998"),
+];
+const RULE: HttpRules<'_> = HttpRules { service: "rule", port: HTTP1_PORT, rules: 1, patterns: 0, more: "" };
+
 /// A client on node 1, servers on both nodes, and a service over each.
 pub(crate) struct Stage {
     client: Pod,
@@ -29,6 +44,7 @@ pub(crate) struct Stage {
     _servers: [Pod; 2],
     near: SocketAddr,
     far: SocketAddr,
+    ruled: [SocketAddr; 3],
     grpc: SocketAddr,
     opaque: SocketAddr,
     _running: Vec<Daemon>,
@@ -54,13 +70,18 @@ impl Stage {
         };
         let near_address = service("near", HTTP1_PORT, &near);
         let far_address = service("far", HTTP1_PORT, &far);
+        let ruled = RULED.map(|(rules, _path)| service(rules.service, HTTP1_PORT, &far));
         let (grpc, opaque) = (service("grpc", GRPC_PORT, &far), service("redis", OPAQUE_PORT, &far));
+        for (rules, _path) in RULED {
+            mesh.manifest(&format!("routes-{}", rules.service), &rules.manifest().0);
+        }
         mesh.wait_ready(&[&client, &near, &far]);
         Stage {
             client,
             _servers: [near, far],
             near: near_address,
             far: far_address,
+            ruled,
             grpc,
             opaque,
             _running: running,
@@ -73,6 +94,15 @@ impl Stage {
         for address in [self.near, self.far] {
             let url = format!("http://{address}/name");
             wait::until(&url, PATIENCE, || self.client.curl(&["--fail", &url]).status.success().then_some(()));
+        }
+        for ((rules, path), address) in RULED.into_iter().zip(self.ruled) {
+            let url = format!("http://{address}{path}/name");
+            let routes = format!("HTTPRoute {NAMESPACE}/{}-", rules.service);
+            wait::until(&url, PATIENCE, || {
+                // A destination that nobody dialled is not known yet.
+                self.client.curl(&["--silent", &url]);
+                (self.mesh.admin(0, "/config").matches(&routes).count() == rules.manifest().1).then_some(())
+            });
         }
     }
 
@@ -99,11 +129,23 @@ impl Stage {
 
     /// Each opens its connection when it is asked for.
     pub(crate) fn paths(&self) -> impl Iterator<Item = (&'static str, Exchange)> {
-        let names = ["http1-two-nodes", "http1-one-node", "http2-two-nodes", "opaque-two-nodes"];
-        names.into_iter().map(|name| {
+        let names = [
+            "http1-two-nodes",
+            "http1-one-node",
+            "http2-two-nodes",
+            "opaque-two-nodes",
+            ONE_RULE,
+            READY_TO_RETRY,
+            MANY_RULES,
+        ];
+        let ruled = |at: usize| http1(self.connect(self.ruled[at]), RULED[at].1, "web-2");
+        names.into_iter().map(move |name| {
             let path = match name {
-                "http1-two-nodes" => http1(self.connect(self.far), "web-2"),
-                "http1-one-node" => http1(self.connect(self.near), "web-1"),
+                "http1-two-nodes" => http1(self.connect(self.far), "", "web-2"),
+                "http1-one-node" => http1(self.connect(self.near), "", "web-1"),
+                ONE_RULE => ruled(0),
+                READY_TO_RETRY => ruled(1),
+                MANY_RULES => ruled(2),
                 "http2-two-nodes" => http2::call(self.connect(self.grpc)),
                 _opaque => opaque(self.connect(self.opaque)),
             };
@@ -112,10 +154,12 @@ impl Stage {
     }
 }
 
-fn http1(mut stream: TcpStream, server: &str) -> Exchange {
+/// Of `/name` below a path.
+fn http1(mut stream: TcpStream, below: &str, server: &str) -> Exchange {
+    let request = format!("GET {below}/name HTTP/1.1\r\nhost: web.demo\r\nuser-agent: weir\r\naccept: */*\r\n\r\n");
     let body = format!("\r\n\r\n{server}\n").into_bytes();
     Box::new(move || {
-        stream.write_all(b"GET /name HTTP/1.1\r\nhost: web.demo\r\nuser-agent: weir\r\naccept: */*\r\n\r\n").unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
         let mut answer = [0; 1024];
         let mut have = 0;
         while !answer[..have].ends_with(&body) {
