@@ -14,6 +14,7 @@ mod rules;
 mod scenario;
 mod serve;
 mod stage;
+mod trouble;
 
 use std::{
     fs,
@@ -97,7 +98,11 @@ impl Options {
 /// When nodes, pods or programs cannot be started.
 pub fn run(options: &Options) -> ExitCode {
     if options.list {
-        SCENARIOS.iter().map(|scenario| scenario.name).chain([idle::NAME, beside::NAME, rules::NAME]).for_each(say);
+        SCENARIOS
+            .iter()
+            .map(|scenario| scenario.name)
+            .chain([idle::NAME, beside::NAME, rules::NAME, trouble::NAME])
+            .for_each(say);
         return ExitCode::SUCCESS;
     }
     let stop = match Stop::install() {
@@ -134,11 +139,16 @@ pub fn run(options: &Options) -> ExitCode {
         // Differences of some hundredths need more of them.
         routes = rules::run(options.rounds * 3, options.round(), &stop);
     }
+    let mut troubles = Vec::new();
+    if options.wants(trouble::NAME) && stop.asked().is_none() {
+        // Breakers and budgets look at ten seconds.
+        troubles = trouble::run(options.rounds, options.round() * 5, &stop);
+    }
     if let Some(signal) = stop.asked() {
         say(&format!("{signal}: everything is taken down, nothing is written"));
         return ExitCode::FAILURE;
     }
-    let text = report::table(&rows, &memory, &attacks, &routes);
+    let text = report::table(&rows, &memory, &attacks, &routes, &troubles);
     say("");
     say(&text);
     if let Some(path) = options.target() {
@@ -154,7 +164,8 @@ pub fn run(options: &Options) -> ExitCode {
     let failed = rows.iter().any(Row::failed)
         || memory.iter().any(|row| row.failed)
         || attacks.iter().any(|row| row.failed)
-        || routes.iter().any(|row| row.failed);
+        || routes.iter().any(|row| row.failed)
+        || troubles.iter().any(|row| row.failed);
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 

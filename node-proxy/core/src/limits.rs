@@ -65,8 +65,7 @@ pub const JITTER_PERMILLE: u32 = 100_000;
 pub const RATE_WINDOW_MIN: Duration = Duration::from_millis(10);
 /// The same at most.
 pub const RATE_WINDOW_MAX: Duration = Duration::from_secs(3600);
-/// Draws of two endpoints before all are gone through for one that a breaker lets through: with half of them out, one draw in
-/// four finds none.
-pub const DRAWS: usize = 3;
+/// Draws of one endpoint before all are gone through for one that is in: with half of them out, one in 256 goes so far.
+pub const DRAWS: usize = 8;
 /// How old the answer to "are too many endpoints out?" may be: for ten thousand of them it takes some ten microseconds.
 pub const PANIC_LOOK: Duration = Duration::from_millis(10);

@@ -124,7 +124,7 @@ impl Client {
         let service = goal.service()?;
         let (ready, now) = (service.ready_endpoints(), self.worker.shared.now());
         let (index, admission) = match &service.breaker {
-            None => (balance::pick(ready, now, fastrand::u64(..), exclude)?, Admission::In),
+            None => (balance::pick(ready, now, || fastrand::u64(..), exclude)?, Admission::In),
             Some(breaker) => balance::pick_admitted(ready, breaker, now, || fastrand::u64(..), exclude)?,
         };
         let endpoint = service.endpoints.get(index).map(Arc::clone);

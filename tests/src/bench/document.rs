@@ -42,6 +42,8 @@ const NOTES: &str = "\
   time is part of the machine's load.
 - Routes: Services with these HTTPRoutes before the same server; every second rule is a prefix, the others whole paths, the load asks for the last prefix. Three times as many rounds;
   differences and ratios are those within one round.
+- Endpoints in trouble: two of four are well, the third answers three of ten requests with 503, the fourth takes 200 ms; shares in this order. Open loop over 128 kept connections,
+  latencies of all answers from the intended start. A client outside of the mesh keeps to the endpoint of each connection, as behind kube-proxy.
 ";
 
 fn said(program: &str, arguments: &[&str]) -> String {

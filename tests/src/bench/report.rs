@@ -232,6 +232,92 @@ impl RuleRow {
     }
 }
 
+/// What one round of clients got, and what it cost their servers.
+#[derive(Clone, Debug)]
+pub(super) struct TroubleRound {
+    /// Of 100.
+    success: f64,
+    /// At 50 and 99 per cent, of all answers, milliseconds.
+    latency: [f64; 2],
+    /// Requests at all endpoints for each of the clients'.
+    load: f64,
+    /// Shares of the endpoints, of 100.
+    shares: Vec<f64>,
+}
+
+impl TroubleRound {
+    /// From all answers, and how often each endpoint was asked.
+    #[expect(clippy::cast_precision_loss, reason = "counts of a few seconds")]
+    pub(super) fn of(answers: Vec<(bool, Duration)>, asked: Vec<u64>) -> TroubleRound {
+        let all = answers.len().max(1) as f64;
+        let success = answers.iter().filter(|answer| answer.0).count() as f64 / all * 100.0;
+        let sample = Sample::of(answers.into_iter().map(|answer| answer.1).collect(), Duration::from_secs(1));
+        let at = |place: usize| sample.latency[place].map_or(f64::NAN, |value| value.as_secs_f64() * 1e3);
+        let sum = asked.iter().sum::<u64>().max(1) as f64;
+        let shares = asked.into_iter().map(|count| count as f64 / sum * 100.0).collect();
+        TroubleRound { success, latency: [at(0), at(1)], load: sum / all, shares }
+    }
+}
+
+/// One way to meet trouble.
+#[derive(Debug)]
+pub(super) struct TroubleRow {
+    what: &'static str,
+    /// Most load.
+    bar: Option<f64>,
+    rounds: Vec<TroubleRound>,
+    /// Whether a round broke off.
+    pub(super) failed: bool,
+}
+
+impl TroubleRow {
+    /// Without any round yet.
+    pub(super) fn new(what: &'static str, bar: Option<f64>) -> TroubleRow {
+        TroubleRow { what, bar, rounds: Vec::new(), failed: false }
+    }
+
+    /// Takes one round in; says how it went.
+    pub(super) fn note(&mut self, round: Result<TroubleRound, String>) -> String {
+        match round {
+            Ok(round) => {
+                let said =
+                    format!("{:.2} % successes, p99 {:.1} ms, load {:.2}", round.success, round.latency[1], round.load);
+                self.rounds.push(round);
+                said
+            }
+            Err(error) => {
+                self.failed = true;
+                format!("FAILED: {error}")
+            }
+        }
+    }
+
+    fn cells(&self) -> [String; 8] {
+        let of = |value: &dyn Fn(&TroubleRound) -> f64| Spread::of(self.rounds.iter().map(value));
+        let shown = |spread: Option<Spread>, digits| {
+            spread.map_or_else(|| "–".to_owned(), |spread: Spread| spread.text(digits))
+        };
+        let load = of(&|round| round.load);
+        // As it is shown.
+        let (bar, verdict) = verdict(load.map_or(f64::NAN, |load| (load.0 * 100.0).round() / 100.0), self.bar);
+        let verdict = if self.failed { "**errors**" } else { verdict };
+        let places = self.rounds.first().map_or(0, |round| round.shares.len());
+        let share = |place: usize| of(&|round: &TroubleRound| round.shares[place]).map_or(0.0, |share| share.0);
+        let shares: Vec<String> =
+            (0..places).map(share).filter(|share| *share > 0.0).map(|share| format!("{share:.1}")).collect();
+        [
+            self.what.to_owned(),
+            shown(of(&|round| round.success), 2),
+            shown(of(&|round| round.latency[0]), 2),
+            shown(of(&|round| round.latency[1]), 1),
+            shares.join(", "),
+            shown(load, 2),
+            bar,
+            verdict.to_owned(),
+        ]
+    }
+}
+
 fn verdict(value: f64, bar: Option<f64>) -> (String, &'static str) {
     match bar {
         Some(bar) if value <= bar => (format!("{bar}"), "met"),
@@ -243,7 +329,13 @@ fn verdict(value: f64, bar: Option<f64>) -> (String, &'static str) {
 }
 
 /// All tables in Markdown, aligned so that a terminal can show them.
-pub(super) fn table(rows: &[Row<'_>], memory: &[MemoryRow], beside: &[BesideRow], rules: &[RuleRow]) -> String {
+pub(super) fn table(
+    rows: &[Row<'_>],
+    memory: &[MemoryRow],
+    beside: &[BesideRow],
+    rules: &[RuleRow],
+    troubles: &[TroubleRow],
+) -> String {
     let mut text = String::new();
     if !rows.is_empty() {
         let head = [
@@ -283,6 +375,20 @@ pub(super) fn table(rows: &[Row<'_>], memory: &[MemoryRow], beside: &[BesideRow]
         let head = ["HTTP/1.1, two nodes, 16 connections", "CPU µs each", "against", "µs more", "×", "at most", ""];
         text += "\n";
         text += &aligned(head, rules.iter().map(|row| row.cells(rules)).collect());
+    }
+    if !troubles.is_empty() {
+        let head = [
+            "endpoints in trouble, 400 requests/s",
+            "successes, %",
+            "p50 ms",
+            "p99 ms",
+            "shares of the endpoints, %",
+            "requests at endpoints per request",
+            "at most",
+            "",
+        ];
+        text += "\n";
+        text += &aligned(head, troubles.iter().map(TroubleRow::cells).collect());
     }
     text
 }

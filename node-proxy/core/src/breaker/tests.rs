@@ -179,7 +179,7 @@ fn a_minute_with_three_of_ten_broken_in_virtual_time() {
     // 7 each until they are out, then a trial after 1, 2, 4, 8, 16 and 32 seconds.
     assert!(failed <= 3 * (7 + 6), "{failed} failed: {got:?}");
     assert!(got[..3].iter().all(|count| *count >= 7 + 4), "trials are made: {got:?}");
-    assert!(got[3..].iter().all(|count| (6_000..11_000).contains(count)), "{got:?}");
+    assert!(got[3..].iter().all(|count| (5_000..12_000).contains(count)), "{got:?}");
     assert_eq!(breaker.ejections(), u64::from(failed - 3 * 6));
 }
 
