@@ -2,6 +2,7 @@
 //! the one before, nor one before the answer to the last.
 
 use std::{
+    fs,
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
 };
@@ -104,6 +105,14 @@ impl Stage {
                 (self.mesh.admin(0, "/config").matches(&routes).count() == rules.manifest().1).then_some(())
             });
         }
+        http2::call(self.connect(self.grpc))();
+        opaque(self.connect(self.opaque))();
+        // A node writes everything that it knows down after each change, also of what is dialled: 10,000 rules cost as much as 1,000 exchanges.
+        let state = self.mesh.path(&Mesh::node_name(0)).join("proxy/state.bin");
+        wait::until("the last destination on disk", PATIENCE, || {
+            let (state, address) = (fs::read(&state).unwrap_or_default(), self.opaque.to_string());
+            state.windows(address.len()).any(|part| part == address.as_bytes()).then_some(())
+        });
     }
 
     /// Fails when node 2's proxy took anything in clear, or not all of what it should have.
