@@ -5,6 +5,7 @@
 
 mod accrual;
 mod attempt;
+mod bounds;
 mod choose;
 mod http;
 mod labels;

@@ -27,7 +27,7 @@ pub use self::{
     matches::{HeaderMatch, HttpMatch, PathMatch, QueryMatch, ValueMatch},
     mirror::{Mirror, services},
     pattern::Pattern,
-    rule::{Backend, Decision, Forward, ObjectRef, Route, Routed, Routes, Rule, decide},
+    rule::{Asking, Backend, Decision, Forward, ObjectRef, Route, Routed, Routes, Rule, decide},
     table::{Selected, Table},
 };
 

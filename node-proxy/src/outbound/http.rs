@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ::http::{HeaderValue, Request, Response, Version, header};
+use ::http::{HeaderValue, Request, Response, header};
 use parking_lot::Mutex;
 use weir_core::{
     grpc,
@@ -15,14 +15,13 @@ use weir_core::{
     protocol::Protocol,
     proxy_error::ProxyError,
     request_policy::RequestPolicy,
-    retry::Retry,
-    route::{Forward, ObjectRef},
+    route::ObjectRef,
     snapshot::{Destination, ServiceTarget},
 };
 
 use crate::{
     body::{Body, Held, ResponseEnd},
-    deadline::{Clients, Deadline, Told, within},
+    deadline::{Deadline, within},
     http::{self as server, Handle},
     inbound,
     io::Io,
@@ -30,9 +29,10 @@ use crate::{
     outbound::{
         Accrual, Client, ClientsFault,
         attempt::{Asked, Attempt},
+        bounds::{Bounds, deadline, retry},
         choose::{Chosen, Goal, Path, ServiceName, service_name},
         retry::{Again, Persistence},
-        route::{Decided, Routing, routed},
+        route::{Decided, Failed, Routing, routed},
     },
     respond::{self, Returned},
     telemetry::{Direction, HttpSeries, MirrorSeries, RouteSeries, TcpLabels},
@@ -137,10 +137,14 @@ impl Handle for Outbound {
                 asked.answered(&mut response);
                 response
             }
-            Err(error) => {
+            Err(Failed { error, marks }) => {
                 asked.failed(error.label());
                 self.client.worker.shared.telemetry.http_error(Direction::Outbound, &error);
-                respond::with_error(&error, grpc)
+                let mut response = respond::with_error(&error, grpc);
+                if let Some(marks) = marks {
+                    response.headers_mut().extend(*marks);
+                }
+                response
             }
         }
     }
@@ -154,10 +158,12 @@ impl Outbound {
         mut request: Request<Body>,
         arrival: Arrival,
         series: Option<&RouteSeries>,
-    ) -> Result<Response<Body>, ProxyError> {
+    ) -> Result<Response<Body>, Failed> {
+        let mut asking = None;
         let forward = match routing? {
             Routing::Itself => None,
             Routing::To(backend, forward) => {
+                asking = forward.asking(request.headers());
                 self.filter(&goal, &forward, &mut request);
                 goal.backend = backend;
                 Some(forward)
@@ -177,7 +183,6 @@ impl Outbound {
             arrival,
         );
         let retry = retry.filter(|_| Again::is_for(&request));
-        let origin = forward.as_ref().and_then(|forward| forward.origin(request.headers()));
         let persistence = match retry {
             None => None,
             Some(retry) => {
@@ -200,12 +205,15 @@ impl Outbound {
         {
             sent = Box::pin(self.persist(persistence, sent, tried, deadline.as_deref_mut())).await;
         }
-        let mut response = sent?;
+        let mut response = match sent {
+            Ok(response) => response,
+            Err(error) => return Err(Failed::marked(error, forward.as_ref(), asking.as_ref())),
+        };
         if let Some(deadline) = deadline {
             response = response.map(|body| body.limited(deadline));
         }
         if let Some(forward) = forward {
-            forward.filter_response(origin.as_ref(), response.headers_mut());
+            forward.filter_response(asking.as_ref(), response.headers_mut());
         }
         Ok(response)
     }
@@ -459,35 +467,6 @@ impl Outbound {
     fn tcp_labels(&self, route: &Route) -> TcpLabels {
         TcpLabels { service: route.service.clone(), ..self.client.tcp_labels(&route.path, None) }
     }
-}
-
-/// What bounds a request in time.
-struct Bounds<'a> {
-    goal: &'a Goal,
-    forward: Option<&'a Forward>,
-    policy: Option<&'a RequestPolicy>,
-    retry: Option<&'a Retry>,
-}
-
-/// The limits of a request, if it has any: its route's, else its Service's, what it says instead, and its client's own deadline.
-fn deadline(bounds: Bounds<'_>, request: &Request<Body>, arrival: Arrival) -> Option<Box<Deadline>> {
-    let Bounds { goal, forward, policy, retry } = bounds;
-    let of_service = || goal.destination.service().map(|service| service.timeouts).unwrap_or_default();
-    let mut limits = forward.map_or_else(of_service, Forward::timeouts);
-    limits.retry = retry.and_then(|retry| retry.timeout);
-    let own = policy.map(|policy| policy.limit(&mut limits)).unwrap_or_default();
-    let Arrival { started, grpc, .. } = arrival;
-    let told = if grpc { Told::Grpc } else { Told::Http };
-    let deadline = told.read(request.headers());
-    let is_limited = !limits.is_none() || deadline.is_some();
-    let clients = Clients { own, deadline, told };
-    is_limited.then(|| Box::new(Deadline::new(limits, clients, request.version() == Version::HTTP_2, started)))
-}
-
-/// When it is sent again: as its route says, else its Service.
-fn retry<'a>(goal: &'a Goal, forward: Option<&'a Forward>) -> Option<&'a Retry> {
-    let of_service = || goal.destination.service().and_then(|service| service.retry.as_deref());
-    forward.map_or_else(of_service, Forward::retry)
 }
 
 /// Host, or `:authority` of HTTP/2.

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use ::http::{HeaderValue, Request, Response, StatusCode, header};
+use ::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use weir_core::{
     proxy_error::ProxyError,
-    route::{self, Facts, Forward, ObjectRef, Routed},
+    route::{self, Asking, Facts, Forward, ObjectRef, Routed},
     snapshot::{Destination, ServiceTarget},
 };
 
@@ -83,5 +83,27 @@ fn followed(service: &ServiceTarget, route: Option<&ObjectRef>, routed: Routed) 
             };
             Ok(Routing::To(backend.map(Arc::clone), forward))
         }
+    }
+}
+
+/// Why there is no response, and what a rule says of whatever is answered instead.
+pub(super) struct Failed {
+    pub(super) error: ProxyError,
+    pub(super) marks: Option<Box<HeaderMap>>,
+}
+
+impl From<ProxyError> for Failed {
+    fn from(error: ProxyError) -> Failed {
+        Failed { error, marks: None }
+    }
+}
+
+impl Failed {
+    /// A script of another origin that may read responses may read errors.
+    pub(super) fn marked(error: ProxyError, forward: Option<&Forward>, asking: Option<&Asking>) -> Failed {
+        let (Some(forward), Some(_asked)) = (forward, asking) else { return error.into() };
+        let mut marks = Box::<HeaderMap>::default();
+        forward.mark(asking, &mut marks);
+        Failed { error, marks: Some(marks) }
     }
 }

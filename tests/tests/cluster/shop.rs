@@ -74,15 +74,20 @@ impl Shop {
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    /// What the proxies that run count of requests of this namespace that failed, with their reasons.
-    pub(crate) fn failures_counted(&self) -> String {
+    /// What the proxies that run count.
+    pub(crate) fn metrics(&self) -> Vec<String> {
         let pods = self.cluster.get(&["-n", "weir", "pods", "-l", "weir.mesh/component=proxy"]);
         let addresses = pods["items"].as_array().into_iter().flatten();
         let addresses = addresses.filter_map(|pod| pod["status"]["podIP"].as_str());
         let texts = addresses.filter_map(|address| {
             self.try_client(&["curl", "-sS", "--fail", &format!("http://{address}:4191/metrics")])
         });
-        let text: Vec<String> = texts.collect();
+        texts.collect()
+    }
+
+    /// What they count of requests of this namespace that failed, with their reasons.
+    pub(crate) fn failures_counted(&self) -> String {
+        let text = self.metrics();
         let lines = text.iter().flat_map(|text| text.lines());
         let failed = lines.filter(|line| {
             let answered = line.contains("_statuses_total{") || line.starts_with("response_total{");

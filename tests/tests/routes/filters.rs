@@ -102,7 +102,12 @@ const CROSS: &str = r#"  rules:
     filters:
     - type: CORS
       cors: {allowOrigins: ["https://*.shop.example", "http://localhost:3000"], allowCredentials: true, allowMethods: [GET, PUT], allowHeaders: [X-Token], exposeHeaders: [X-Own], maxAge: 60}
+    - {type: RequestHeaderModifier, requestHeaderModifier: {remove: [Origin]}}
     backendRefs: [{name: v1, port: PORT}]
+  - matches: [{path: {value: /late}}]
+    timeouts: {request: 300ms}
+    filters: [{type: CORS, cors: {allowOrigins: ["*"]}}]
+    backendRefs: [{name: v2, port: PORT}]
   - matches: [{path: {value: /public}}]
     backendRefs:
     - {name: v2, port: PORT, filters: [{type: CORS, cors: {allowOrigins: ["*"]}}]}
@@ -124,7 +129,7 @@ fn browsers_are_told_what_other_origins_may() {
         for origin in ["https://www.shop.example", "http://localhost:3000"] {
             let answer = preflight(get, "/shared", origin);
             assert_eq!((answer.status, answer.server()), (204, ""), "{answer:?}");
-            assert_eq!(allowed(&answer), [origin, "true", "GET, PUT", "X-Token", "60", ""]);
+            assert_eq!(allowed(&answer), [origin, "true", "GET, PUT", "X-Token", "60", "X-Own"]);
             let own = get(&stage, "/shared", &["-H", &format!("Origin: {origin}")]);
             assert_eq!((own.who().as_str(), allowed(&own)), ("v1", [origin, "true", "", "", "", "X-Own"]));
             assert_eq!(own.headers.get("vary").map(String::as_str), Some("origin"));
@@ -138,7 +143,11 @@ fn browsers_are_told_what_other_origins_may() {
         assert_eq!(allowed(&preflight(get, "/public", "null")), ["*", "", "", "", "5", ""]);
         let public = get(&stage, "/public", &["-H", "Origin: http://anybody.example"]);
         assert_eq!((public.who().as_str(), allowed(&public)), ("v2", ["*", "", "", "", "", ""]));
-        assert_eq!(allowed(&get(&stage, "/shared", &[])), [""; 6], "nobody asks");
+        let nobody = get(&stage, "/shared", &[]);
+        assert_eq!(allowed(&nobody), [""; 6], "nobody asks");
+        assert_eq!(nobody.headers.get("vary").map(String::as_str), Some("origin"), "caches keep it for those who do");
+        let late = get(&stage, "/late/x", &["-H", "Origin: http://anybody.example"]);
+        assert_eq!((late.status, allowed(&late)), (504, ["*", "", "", "", "", ""]), "{late:?}");
         let application = preflight(get, "/", "https://www.shop.example");
         assert_eq!((application.who().as_str(), allowed(&application)), ("v2", [""; 6]));
     }

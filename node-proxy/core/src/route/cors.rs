@@ -73,7 +73,7 @@ impl Cors {
             with_credentials: given.allow_credentials,
             methods: Names::new("cors.allowMethods", &given.allow_methods, is_method)?,
             headers: Names::new("cors.allowHeaders", &given.allow_headers, is_header)?,
-            exposed: Names::new("cors.exposeHeaders", &given.expose_headers, is_header)?,
+            exposed: Names::exposed(&given.expose_headers, given.allow_credentials, is_header)?,
             max_age: HeaderValue::from(given.max_age_seconds),
         })
     }
@@ -83,18 +83,21 @@ impl Cors {
     pub(super) fn preflight(&self, facts: &Facts<'_>) -> Option<HeaderMap> {
         let wanted =
             facts.headers.get(header::ACCESS_CONTROL_REQUEST_METHOD).filter(|_| *facts.method == Method::OPTIONS)?;
-        let origin = facts.headers.get(ORIGIN)?;
+        let origin = origin(facts.headers)?;
         let mut answer = HeaderMap::new();
-        let is_granted = self.grant(origin, &mut answer);
+        let is_granted = self.grant(&origin, &mut answer);
         if is_granted {
             if let Some(methods) = self.methods.said(self.with_credentials, Some(wanted)) {
                 answer.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
             }
             let asked = facts.headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS);
-            if let Some(headers) = self.headers.said(self.with_credentials, asked) {
+            // `*` would leave `Authorization` out (Fetch), which Gateway API does not.
+            let is_told = self.with_credentials || asked.is_some();
+            if let Some(headers) = self.headers.said(is_told, asked) {
                 answer.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, headers);
             }
             answer.insert(header::ACCESS_CONTROL_MAX_AGE, self.max_age.clone());
+            self.expose(&mut answer);
         }
         for name in ["access-control-request-method", "access-control-request-headers"] {
             answer.append(header::VARY, HeaderValue::from_static(name));
@@ -102,28 +105,52 @@ impl Cors {
         Some(answer)
     }
 
-    /// What the response to a request of `origin` says; the application's own words about it count no more where the origin is allowed.
-    pub(super) fn allow(&self, origin: &HeaderValue, response: &mut HeaderMap) {
-        if !self.grant(origin, response) {
-            return;
+    /// What the response to any other request says, of `origin` or of nobody's: caches give it to the next one too. What the application itself
+    /// says of other origins does not count.
+    pub(super) fn mark(&self, origin: Option<&HeaderValue>, response: &mut HeaderMap) {
+        let is_granted = match origin {
+            Some(origin) => self.grant(origin, response),
+            None if self.is_for_all() => self.grant(&HeaderValue::from_static(ANY), response),
+            None => {
+                response.append(header::VARY, HeaderValue::from_static("origin"));
+                return;
+            }
+        };
+        if is_granted {
+            self.expose(response);
+        } else {
+            for word in [
+                header::ACCESS_CONTROL_ALLOW_ORIGIN,
+                header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
+                header::ACCESS_CONTROL_EXPOSE_HEADERS,
+            ] {
+                response.remove(word);
+            }
         }
+    }
+
+    /// Says the same to everyone.
+    fn is_for_all(&self) -> bool {
+        self.origins == Origins::Any && !self.with_credentials
+    }
+
+    fn expose(&self, headers: &mut HeaderMap) {
         match self.exposed.said(self.with_credentials, None) {
-            Some(exposed) => drop(response.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, exposed)),
-            None => drop(response.remove(header::ACCESS_CONTROL_EXPOSE_HEADERS)),
+            Some(exposed) => drop(headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, exposed)),
+            None => drop(headers.remove(header::ACCESS_CONTROL_EXPOSE_HEADERS)),
         }
     }
 
     /// Whether the origin is allowed, and the header that says so.
     fn grant(&self, origin: &HeaderValue, headers: &mut HeaderMap) -> bool {
-        let is_for_all = self.origins == Origins::Any && !self.with_credentials;
-        if !is_for_all {
+        if !self.is_for_all() {
             // Whatever the answer, another origin's is another one.
             headers.append(header::VARY, HeaderValue::from_static("origin"));
         }
         if !self.origins.allow(origin) {
             return false;
         }
-        let said = if is_for_all { HeaderValue::from_static(ANY) } else { origin.clone() };
+        let said = if self.is_for_all() { HeaderValue::from_static(ANY) } else { origin.clone() };
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, said);
         if self.with_credentials {
             headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
@@ -132,6 +159,13 @@ impl Cors {
         }
         true
     }
+}
+
+/// Who a request says it comes from; several are nobody.
+pub(super) fn origin(headers: &HeaderMap) -> Option<HeaderValue> {
+    let mut all = headers.get_all(ORIGIN).iter();
+    let first = all.next()?;
+    Some(if all.next().is_some() { HeaderValue::from_static("null") } else { first.clone() })
 }
 
 impl Origins {
@@ -223,6 +257,14 @@ impl Names {
                 Ok(Names::These(filter::header_value(field, &names.join(", "))?))
             }
         }
+    }
+
+    /// Of `exposeHeaders`, `*` may stand beside others, which count where it is none.
+    fn exposed(given: &[String], with_credentials: bool, is_name: impl Fn(&str) -> bool) -> Result<Names, Invalid> {
+        let field = "cors.exposeHeaders";
+        let named: Vec<String> = given.iter().filter(|name| *name != ANY).cloned().collect();
+        let names = Names::new(field, &named, is_name)?;
+        Ok(if named.len() < given.len() && !with_credentials { Names::Any } else { names })
     }
 
     /// What is said of them. To a request with credentials `*` is no wildcard but a name (Fetch): it is told what it asked for.
@@ -334,12 +376,13 @@ mod tests {
         let these = cors(&["https://shop.org"], true, &["GET", "PUT"]);
         assert_eq!(
             asks(&these, &Method::OPTIONS, &asked).unwrap(),
-            "allow-credentials: true; allow-headers: GET, PUT; allow-methods: GET, PUT; allow-origin: https://shop.org; max-age: 60"
+            "allow-credentials: true; allow-headers: GET, PUT; allow-methods: GET, PUT; allow-origin: https://shop.org; expose-headers: GET, PUT; max-age: 60"
         );
         let all = cors(&["*"], false, &["*"]);
         assert_eq!(
             asks(&all, &Method::OPTIONS, &asked).unwrap(),
-            "allow-headers: *; allow-methods: *; allow-origin: *; max-age: 60"
+            "allow-headers: x-one, x-two; allow-methods: *; allow-origin: *; expose-headers: *; max-age: 60",
+            "`*` would leave `Authorization` out"
         );
         let credentials = cors(&["*"], true, &["*"]);
         assert_eq!(
@@ -362,6 +405,22 @@ mod tests {
     }
 
     #[test]
+    fn answers_differ_by_what_was_asked() {
+        let mut headers = HeaderMap::new();
+        headers.insert(ORIGIN, HeaderValue::from_static("https://shop.org"));
+        headers.insert(header::ACCESS_CONTROL_REQUEST_METHOD, HeaderValue::from_static("PUT"));
+        let facts = Facts { authority: "web", method: &Method::OPTIONS, path: "/", query: "", headers: &headers };
+        let asked = ["access-control-request-method", "access-control-request-headers"];
+        for (origins, expected) in
+            [("https://shop.org", Some("origin")), ("https://other.org", Some("origin")), ("*", None)]
+        {
+            let answer = cors(&[origins], false, &["*"]).preflight(&facts).unwrap();
+            let vary: Vec<&str> = answer.get_all(header::VARY).iter().map(|value| value.to_str().unwrap()).collect();
+            assert_eq!(vary, expected.into_iter().chain(asked).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
     fn responses_say_who_may_read_them() {
         let own = || {
             let mut headers = HeaderMap::new();
@@ -372,7 +431,7 @@ mod tests {
         };
         let origin = HeaderValue::from_static("https://shop.org");
         let mut response = own();
-        cors(&["https://*.org"], false, &["x-one"]).allow(&origin, &mut response);
+        cors(&["https://*.org"], false, &["x-one"]).mark(Some(&origin), &mut response);
         let said = |headers: &HeaderMap, name: HeaderName| {
             headers.get_all(name).iter().map(|value| value.to_str().unwrap().to_owned()).collect::<Vec<_>>().join(" ")
         };
@@ -381,13 +440,33 @@ mod tests {
         assert_eq!(said(&response, header::VARY), "accept origin");
         assert_eq!(said(&response, header::ACCESS_CONTROL_ALLOW_CREDENTIALS), "", "not the application's");
         let mut response = own();
-        cors(&["https://*.org"], true, &["*"]).allow(&origin, &mut response);
+        cors(&["https://*.org"], true, &["*"]).mark(Some(&origin), &mut response);
         assert_eq!(said(&response, header::ACCESS_CONTROL_ALLOW_CREDENTIALS), "true");
         assert_eq!(said(&response, header::ACCESS_CONTROL_EXPOSE_HEADERS), "", "`*` would be a name");
         let mut response = own();
-        cors(&["https://*.net"], true, &["*"]).allow(&origin, &mut response);
-        assert_eq!(said(&response, header::ACCESS_CONTROL_ALLOW_ORIGIN), "https://apps.own", "it is not ours to say");
+        cors(&["https://*.net"], true, &["*"]).mark(Some(&origin), &mut response);
+        for word in [header::ACCESS_CONTROL_ALLOW_ORIGIN, header::ACCESS_CONTROL_ALLOW_CREDENTIALS] {
+            assert_eq!(said(&response, word), "", "nor who is not written, by the application's word");
+        }
         assert_eq!(said(&response, header::VARY), "accept origin");
+        // What nobody's script asked for is kept by caches for those that will.
+        let mut response = own();
+        cors(&["https://*.org"], true, &["*"]).mark(None, &mut response);
+        assert_eq!(said(&response, header::VARY), "accept origin");
+        let mut response = own();
+        cors(&["*"], false, &["*"]).mark(None, &mut response);
+        assert_eq!(said(&response, header::ACCESS_CONTROL_ALLOW_ORIGIN), "*");
+        assert_eq!(said(&response, header::VARY), "accept", "the same to all");
+    }
+
+    #[test]
+    fn several_origins_are_nobody() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(origin(&headers), None);
+        for (text, expected) in [("https://shop.org", "https://shop.org"), ("https://evil.net", "null")] {
+            headers.append(ORIGIN, HeaderValue::from_static(text));
+            assert_eq!(origin(&headers).unwrap(), expected);
+        }
     }
 
     #[test]
@@ -402,6 +481,7 @@ mod tests {
         assert_eq!(given(|given| given.allow_methods = list(&["*", "GET"])), Err("cors.allowMethods"));
         assert_eq!(given(|given| given.allow_headers = list(&["a b"])), Err("cors.allowHeaders"));
         assert_eq!(given(|given| given.expose_headers = list(&[""])), Err("cors.exposeHeaders"));
+        assert!(given(|given| given.expose_headers = list(&["*", "x-own"])).is_ok(), "beside others as well");
         assert_eq!(given(|given| given.allow_origins = list(&["http://a.org"; 65])), Err("cors"));
     }
 }

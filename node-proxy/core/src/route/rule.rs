@@ -6,7 +6,10 @@ use std::{collections::HashMap, sync::Arc};
 use foldhash::fast::RandomState;
 use http::{HeaderValue, StatusCode};
 
-use super::{Facts, Filter, Hostname, HttpMatch, Mirror, PathMatch, Table};
+use super::{
+    Facts, Filter, Hostname, HttpMatch, Mirror, PathMatch, Table,
+    cors::{self, Cors},
+};
 use crate::{retry::Retry, timeouts::Timeouts};
 
 /// The object that something came from.
@@ -225,23 +228,40 @@ impl Forward {
         }
     }
 
-    /// What of the request its response is filtered by: the `Origin`, where a rule has a word about it.
-    pub fn origin(&self, headers: &http::HeaderMap) -> Option<HeaderValue> {
-        let asks = self.filters().any(|filter| matches!(filter, Filter::Cors(_)));
-        if asks { headers.get(http::header::ORIGIN).cloned() } else { None }
+    /// Of rule and backend the rule's counts: it answers for preflight requests too.
+    fn cors(&self) -> Option<&Cors> {
+        self.filters().find_map(|filter| match filter {
+            Filter::Cors(cors) => Some(&**cors),
+            _other => None,
+        })
     }
 
-    /// Does to the header of the response what rule and backend say; `origin` is the request's, as [`Forward::origin`] gave it.
-    pub fn filter_response(&self, origin: Option<&HeaderValue>, headers: &mut http::HeaderMap) {
+    /// What of the request its response is filtered by; nothing where no CORS filter asks. To be taken before the request is filtered.
+    pub fn asking(&self, headers: &http::HeaderMap) -> Option<Asking> {
+        self.cors().map(|_cors| Asking(cors::origin(headers)))
+    }
+
+    /// Does to the header of the response what rule and backend say; `asking` is the request's, as [`Forward::asking`] gave it.
+    pub fn filter_response(&self, asking: Option<&Asking>, headers: &mut http::HeaderMap) {
         for filter in self.filters() {
-            match (filter, origin) {
-                (Filter::ResponseHeaders(modifier), _) => modifier.apply(headers),
-                (Filter::Cors(cors), Some(origin)) => cors.allow(origin, headers),
-                _other => {}
+            if let Filter::ResponseHeaders(modifier) = filter {
+                modifier.apply(headers);
             }
+        }
+        self.mark(asking, headers);
+    }
+
+    /// Says on a response, whoever made it, what other origins may read.
+    pub fn mark(&self, asking: Option<&Asking>, headers: &mut http::HeaderMap) {
+        if let (Some(cors), Some(Asking(origin))) = (self.cors(), asking) {
+            cors.mark(origin.as_ref(), headers);
         }
     }
 }
+
+/// The origin that a request says it comes from, or none, as CORS filters ask for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asking(Option<HeaderValue>);
 
 impl Backends {
     pub(super) fn new(all: Vec<Backend>) -> Backends {
