@@ -107,6 +107,16 @@ pub const ADMIN_CONNECTIONS: usize = 32;
 pub const ADMIN_WITHIN: Duration = Duration::from_secs(10);
 /// Objects named in one finding of `weir check`: a screen or two; the next look shows what is left.
 pub const NAMED_PER_CHECK: usize = 100;
+/// Questions about a Service's routes at a time: each compiles them, which takes seconds of a processor for the largest that are taken.
+pub const EXPLANATIONS: usize = 2;
+/// Matches of which one answer says why they lost: a screen has fifty.
+pub const EXPLAINED_MATCHES: usize = 500;
+/// Routes that one answer names which were not asked, or are in force on one port.
+pub const EXPLAINED_ROUTES: usize = 200;
+/// Rules that one answer shows of one port: with Gateway API's greatest ones, some megabytes.
+pub const SHOWN_RULES: usize = 500;
+/// Bytes of a request that is asked about, its header included: what nodes take of one.
+pub const EXPLAINED_BYTES: usize = 64 * 1024;
 /// Observations at a time: each holds the reports of all nodes in memory.
 pub const OBSERVATIONS: usize = 8;
 /// Time that nodes have to answer a query; `weir` shows who did not.

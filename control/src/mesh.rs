@@ -2,17 +2,19 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 use weir_api::v1::{self, mesh_server::Mesh};
 
 use crate::{
-    checks,
+    checks, explain,
     index::Index,
     limits,
     objects::{Name, Pod, Unfit},
     plane::Plane,
+    policy,
     replicas::Replicas,
-    snapshot,
+    service_port, snapshot,
     tokens::{Caller, Tokens},
 };
 
@@ -22,12 +24,32 @@ pub struct Service {
     plane: Arc<Plane>,
     tokens: Arc<Tokens>,
     replicas: Arc<Replicas>,
+    // Places of those who have routes compiled.
+    explanations: Arc<Semaphore>,
 }
 
 impl Service {
     /// A service over the shared state.
     pub fn new(plane: Arc<Plane>, tokens: Arc<Tokens>, replicas: Arc<Replicas>) -> Service {
-        Service { plane, tokens, replicas }
+        Service { plane, tokens, replicas, explanations: Arc::new(Semaphore::new(limits::EXPLANATIONS)) }
+    }
+}
+
+impl Service {
+    /// Work that may take a processor for a while: few at a time, and not where nodes are served.
+    async fn in_turn<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Plane) -> Result<T, Status> + Send + 'static,
+    ) -> Result<Response<T>, Status> {
+        let turn = Arc::clone(&self.explanations).acquire_owned().await;
+        let turn = turn.map_err(|_closed| Status::unavailable("control ends"))?;
+        let plane = Arc::clone(&self.plane);
+        let answer = tokio::task::spawn_blocking(move || {
+            // Also of a caller that has left: the work goes on.
+            let _turn = turn;
+            work(&plane)
+        });
+        answer.await.map_err(|error| Status::internal(error.to_string()))?.map(Response::new)
     }
 }
 
@@ -102,6 +124,42 @@ impl Mesh for Service {
             }));
         }
         Ok(Response::new(v1::EndpointsResponse { endpoints }))
+    }
+
+    async fn explain(&self, request: Request<v1::ExplainRequest>) -> Result<Response<v1::ExplainResponse>, Status> {
+        self.tokens.api(&Caller::of(&request)).await?;
+        let request = request.into_inner();
+        let answer = self.in_turn(|plane| {
+            let findings = plane.findings();
+            // The index is let go of before the decision.
+            let gathered = explain::gather(&plane.index(), &findings, request)?;
+            gathered.answer()
+        });
+        answer.await
+    }
+
+    async fn policy(&self, request: Request<v1::PolicyRequest>) -> Result<Response<v1::PolicyResponse>, Status> {
+        self.tokens.api(&Caller::of(&request)).await?;
+        let request = request.into_inner();
+        let answer = self.in_turn(move |plane| {
+            let findings = plane.findings();
+            policy::policy(&plane.index(), &findings, &request)
+        });
+        answer.await
+    }
+
+    async fn resource(&self, request: Request<v1::ResourceRequest>) -> Result<Response<v1::ResourceResponse>, Status> {
+        self.tokens.api(&Caller::of(&request)).await?;
+        let request = request.into_inner();
+        let answer = self.in_turn(move |plane| {
+            let index = plane.index();
+            let (name, service) = service_port::service(&index, &request.namespace, &request.service)?;
+            let port = service_port::port(&name, &service, request.port)?.port;
+            let (address, target) = service_port::told(&index, &name, &service, port)?;
+            let destination = v1::Destination { target: Some(v1::destination::Target::Service(target)) };
+            Ok(v1::ResourceResponse { key: address.to_string(), destination: Some(destination) })
+        });
+        answer.await
     }
 
     async fn check(&self, request: Request<v1::CheckRequest>) -> Result<Response<v1::CheckResponse>, Status> {

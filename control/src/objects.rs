@@ -1,5 +1,6 @@
 //! Kubernetes objects as the control plane needs them: valid by construction. Must never keep a field that nothing reads.
 
+pub mod annotation;
 mod route;
 
 use std::{fmt, net::IpAddr, sync::Arc};
@@ -133,6 +134,18 @@ pub struct ObjectName {
     pub kind: Kind,
     /// Its namespace and name.
     pub name: Name,
+}
+
+impl ObjectName {
+    /// As the contract writes it.
+    pub fn to_api(&self) -> v1::ObjectRef {
+        v1::ObjectRef {
+            group: self.kind.group().to_owned(),
+            kind: self.kind.as_str().to_owned(),
+            namespace: self.name.namespace.to_string(),
+            name: self.name.name.to_string(),
+        }
+    }
 }
 
 impl fmt::Display for ObjectName {
@@ -294,6 +307,8 @@ pub struct Service {
     pub load_bias: Option<v1::LoadBias>,
     /// The operator allows `l5d-retry-*` and `l5d-*-timeout` of requests.
     pub l5d_request_headers: bool,
+    /// Which of [`annotation::all`] it has and are understood.
+    pub annotated: Vec<&'static str>,
 }
 
 /// One TCP port of a service.

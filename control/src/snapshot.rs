@@ -25,7 +25,10 @@ mod routes;
 mod tests;
 mod timeouts;
 
-pub(crate) use self::routes::{InForce, ports_for, resolved, speaks};
+pub(crate) use self::{
+    routes::{InForce, Refusal, ports_for, resolved, retry_in_force},
+    timeouts::{Said, decided as timeouts_in_force},
+};
 
 // Fixed for ever: versions must be equal over restarts, or every node would be sent everything again.
 const VERSION_SEED: u64 = 0x7765_6972;
@@ -250,18 +253,47 @@ fn service_target(index: &Index, name: &Name, service: &Service, port: u16) -> O
 
 /// What is spoken on a port of a service, as far as that is declared.
 fn protocol(index: &Index, name: &Name, service: &Service, port: &ServicePort) -> v1::Protocol {
+    declared(index, name, service, port).0
+}
+
+/// Who says what is spoken on a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Declared {
+    /// Nobody.
+    Default,
+    /// The number alone: a protocol whose server speaks first, or that is no HTTP.
+    WellKnown,
+    /// `appProtocol` of the Service's port.
+    AppProtocol,
+    /// The Service's list of opaque ports.
+    Service,
+    /// Its namespace's.
+    Namespace,
+}
+
+/// What is spoken on a port of a service, and who says so.
+pub(crate) fn declared(index: &Index, name: &Name, service: &Service, port: &ServicePort) -> (v1::Protocol, Declared) {
     if let Some(protocol) = port.protocol {
-        return protocol;
+        return (protocol, Declared::AppProtocol);
     }
-    let namespace = || index.namespace(&name.namespace).and_then(|namespace| namespace.settings.opaque_ports.as_ref());
-    let Some(specs) = service.settings.opaque_ports.as_ref().or_else(namespace) else {
-        return well_known_protocol(port.port);
+    let known = well_known_protocol(port.port);
+    let default = if known == v1::Protocol::Opaque { Declared::WellKnown } else { Declared::Default };
+    let of_namespace = || {
+        let namespace = index.namespace(&name.namespace)?;
+        namespace.settings.opaque_ports.as_ref().map(|specs| (specs, Declared::Namespace))
     };
+    let own = service.settings.opaque_ports.as_ref().map(|specs| (specs, Declared::Service));
+    let Some((specs, who)) = own.or_else(of_namespace) else { return (known, default) };
     let opaque = specs.iter().any(|spec| match spec {
         PortSpec::Range(first, last) => (*first..=*last).contains(&port.port),
         PortSpec::Named(named) => *named == port.name,
     });
-    if opaque { v1::Protocol::Opaque } else { v1::Protocol::Detect }
+    match (opaque, known) {
+        (true, _) => (v1::Protocol::Opaque, who),
+        // A list replaces the well-known ports: it is its word that this is none.
+        (false, v1::Protocol::Opaque) => (v1::Protocol::Detect, who),
+        (false, _) => (v1::Protocol::Detect, Declared::Default),
+    }
 }
 
 fn pod_endpoint(index: &Index, pod: &Pod, address: IpAddr, ready: bool) -> v1::Endpoint {

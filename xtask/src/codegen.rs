@@ -6,12 +6,32 @@ use crate::child::{Failure, Outcome};
 
 const PROTO_ROOT: &str = "control/api/proto";
 const GENERATED: &str = "control/api/src/gen";
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
     "weir/mesh/v1/resources.proto",
     "weir/mesh/v1/reports.proto",
     "weir/mesh/v1/nodes.proto",
     "weir/mesh/v1/replicas.proto",
+    "weir/mesh/v1/explain.proto",
     "weir/mesh/v1/mesh.proto",
+];
+
+/// Choices stand beside the fields of their message, and protocols are names.
+const JSON_FIELDS: [(&str, &str); 15] = [
+    ("Destination.target", "flatten"),
+    ("HttpRule.destination", "flatten"),
+    ("HttpMatch.path", "flatten"),
+    ("GrpcMethod.service", "flatten"),
+    ("GrpcMethod.method", "flatten"),
+    ("ValueMatch.value", "flatten"),
+    ("HttpFilter.filter", "flatten"),
+    ("RequestMirror.target", "flatten"),
+    ("PathModifier.path", "flatten"),
+    ("HttpBackend.target", "flatten"),
+    ("Resource.body", "flatten"),
+    ("Way.what", "flatten"),
+    ("BackendPolicy.target", "flatten"),
+    ("ServiceTarget.protocol", "serialize_with = \"crate::json::protocol\""),
+    ("PortProtocol.protocol", "serialize_with = \"crate::json::protocol\""),
 ];
 
 /// Writes the generated code, or with `check` compares it with what is committed.
@@ -21,8 +41,17 @@ const FILES: [&str; 5] = [
 pub(crate) fn run(check: bool) -> Outcome {
     let descriptors = protox::compile(FILES, [PROTO_ROOT])?;
     let scratch = tempfile::tempdir()?;
-    tonic_prost_build::configure()
+    let mut build = tonic_prost_build::configure();
+    // What people may look at: as JSON, with the names of protobuf's own JSON form.
+    for (path, attribute) in JSON_FIELDS {
+        build = build.field_attribute(path, format!("#[cfg_attr(feature = \"json\", serde({attribute}))]"));
+    }
+    build
         .out_dir(scratch.path())
+        .type_attribute(
+            ".",
+            "#[cfg_attr(feature = \"json\", derive(serde::Serialize), serde(rename_all = \"camelCase\"))]",
+        )
         .server_mod_attribute(".", "#[cfg(feature = \"server\")]")
         .client_mod_attribute(".", "#[cfg(feature = \"client\")]")
         .build_transport(false)

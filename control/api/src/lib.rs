@@ -1,7 +1,9 @@
 //! The contract between control, nodes and the command line.
 //!
-//! All but [`status`] is generated from `proto/` by `cargo xtask codegen` and committed, so that nobody needs protoc. Must never hold logic.
+//! All but [`status`] and what JSON needs is generated from `proto/` by `cargo xtask codegen` and committed, so that nobody needs protoc. Must never hold logic.
 
+#[cfg(feature = "json")]
+mod json;
 #[cfg(feature = "status")]
 pub mod status;
 

@@ -1,5 +1,6 @@
 //! Command line arguments. Must never hold a default that is not shown by `--help`.
 
+pub(crate) mod asked;
 pub(crate) mod install;
 
 use std::{path::PathBuf, time::Duration};
@@ -7,7 +8,10 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-use self::install::{InstallArgs, PruneArgs, RenderArgs, UninstallArgs};
+use self::{
+    asked::{Diagnostics, ExplainArgs, PolicyArgs},
+    install::{InstallArgs, PruneArgs, RenderArgs, UninstallArgs},
+};
 use crate::{
     chart::Stage,
     duration, limits,
@@ -93,6 +97,13 @@ pub(crate) enum Command {
     Identity(IdentityArgs),
     /// Endpoints of a service, as nodes get to know them
     Endpoints(EndpointsArgs),
+    /// What becomes of a request, and why: the rule that wins, and why each other one loses
+    Explain(ExplainArgs),
+    /// What is in force for a service, and from which object each part comes
+    Policy(PolicyArgs),
+    /// What nodes are told
+    #[command(subcommand)]
+    Diagnostics(Diagnostics),
     /// Look for problems; exit code 1 when there are errors
     Check(CheckArgs),
     /// Versions of this program, control and nodes
@@ -112,7 +123,8 @@ impl Command {
                 &[Format::Yaml, Format::Json]
             }
             Command::Check(_) => &[Format::Table, Format::Json, Format::Short],
-            Command::Completions { .. } => &[Format::Table, Format::Json],
+            Command::Completions { .. } | Command::Explain(_) | Command::Policy(_) => &[Format::Table, Format::Json],
+            Command::Diagnostics(_) => &[Format::Yaml, Format::Json],
             Command::Stat(_)
             | Command::Edges(_)
             | Command::Identity(_)

@@ -153,6 +153,24 @@ impl Client {
         self.answer(mesh.endpoints(v1::EndpointsRequest { authority: authority.to_owned() })).await
     }
 
+    /// What becomes of one request.
+    pub(crate) async fn explain(&self, request: v1::ExplainRequest) -> Result<v1::ExplainResponse, CliError> {
+        let mut mesh = self.mesh.clone();
+        self.answer(mesh.explain(request)).await
+    }
+
+    /// What is in force for a Service.
+    pub(crate) async fn policy(&self, request: v1::PolicyRequest) -> Result<v1::PolicyResponse, CliError> {
+        let mut mesh = self.mesh.clone();
+        self.answer(mesh.policy(request)).await
+    }
+
+    /// What nodes are told of a port of a Service.
+    pub(crate) async fn resource(&self, request: v1::ResourceRequest) -> Result<v1::ResourceResponse, CliError> {
+        let mut mesh = self.mesh.clone();
+        self.answer(mesh.resource(request)).await
+    }
+
     /// Findings of control and of all nodes.
     pub(crate) async fn check(&self) -> Result<v1::CheckResponse, CliError> {
         let mut mesh = self.mesh.clone();

@@ -7,21 +7,26 @@ mod check;
 mod client;
 mod cluster;
 mod complete;
+mod diagnostics;
 mod duration;
 mod edges;
 mod endpoints;
 mod error;
+mod explain;
 mod flows;
 mod histogram;
 mod identity;
 mod install;
 mod limits;
 mod output;
+mod policy;
 mod resource;
 mod session;
 mod stat;
+mod target;
 mod units;
 mod version;
+mod wording;
 
 use std::{
     io::{self, Write},
@@ -32,7 +37,7 @@ use std::{
 use clap::{CommandFactory as _, FromArgMatches as _};
 
 use crate::{
-    args::{Arguments, Command},
+    args::{Arguments, Command, asked::Diagnostics},
     error::CliError,
     output::Format,
     session::{Outcome, Session},
@@ -91,6 +96,9 @@ async fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<Outcome, CliE
         Command::Edges(edges) => edges::run(edges, session, out).await,
         Command::Identity(identity) => identity::run(identity, session, out).await,
         Command::Endpoints(endpoints) => endpoints::run(endpoints, session, out).await,
+        Command::Explain(chosen) => explain::run(chosen, session, out).await,
+        Command::Policy(chosen) => policy::run(chosen, session, out).await,
+        Command::Diagnostics(Diagnostics::Policy(chosen)) => diagnostics::policy(chosen, session, out).await,
         Command::Check(check) => check::run(check, session, out).await,
         Command::Version(version) => version::run(version, session, out).await,
         Command::Completions { shell } => {

@@ -28,9 +28,6 @@ use crate::{
 /// `controllerName`: tells our entries from others'.
 const CONTROLLER: &str = "weir.mesh/control";
 
-/// The annotation that says so beside it.
-const OPAQUE_PORTS: &str = "config.linkerd.io/opaque-ports";
-
 /// One condition, but for when it began.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Condition {
@@ -165,24 +162,7 @@ fn refused<'a>(
         return no_parent(format!("Service {name} has no such port"));
     }
     let in_force = told.entry(name).or_insert_with(|| InForce::of(index, name));
-    if !in_force.is_told(route) {
-        let message = "older routes of this namespace, HTTPRoutes and GRPCRoutes together, have as many matches, regular expressions, backends or mirrors as nodes take for one Service";
-        return Err(("TooManyMatches", message.to_owned()));
-    }
-    let on_port = |(port, protocol): &(u16, v1::Protocol)| {
-        if !snapshot::speaks(route.kind, *protocol) {
-            let spoken = if *protocol == v1::Protocol::Opaque { "opaque" } else { "HTTP/1" };
-            let message = format!(
-                "port {port} of Service {name} is {spoken}: by its appProtocol, by annotation {OPAQUE_PORTS} of the Service or its namespace, or as a well-known port"
-            );
-            return Err(("UnsupportedProtocol", message));
-        }
-        if in_force.is_put_aside(route, *port) {
-            let message = format!("a GRPCRoute of this namespace has port {port} of Service {name}");
-            return Err(("RouteReasonConflicted", message));
-        }
-        Ok(())
-    };
+    let on_port = |(port, protocol): &(u16, v1::Protocol)| in_force.accepts(route, name, *port, *protocol);
     // One port is enough; of several why the first one is none.
     let mut each = ports.iter().map(on_port);
     let first = each.next().unwrap_or(Ok(()));

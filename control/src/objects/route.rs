@@ -24,6 +24,8 @@ pub struct HttpRoute {
     pub timeouts: Option<Timeouts>,
     /// Annotations; the same.
     pub retry: Option<v1::Retry>,
+    /// Which of [`super::annotation::all`] it has.
+    pub annotated: Vec<&'static str>,
 }
 
 /// A Service, or one port of it.

@@ -3,6 +3,14 @@
 use std::collections::BTreeMap;
 
 use super::FieldError;
+use crate::objects::annotation;
+
+/// Which of those that say how requests are treated an object has, and are not among the `flaws`.
+pub(super) fn understood(given: Option<&BTreeMap<String, String>>, flaws: &[FieldError]) -> Vec<&'static str> {
+    let is_flawed = |key: &str| flaws.iter().any(|flaw| flaw.field.strip_prefix("metadata.annotations.") == Some(key));
+    let held = annotation::all().filter(|key| given.is_some_and(|given| given.contains_key(*key)));
+    held.filter(|key| !is_flawed(key)).collect()
+}
 
 /// Reads annotations; what is not understood is noted and left out.
 pub(super) struct Annotations<'a> {

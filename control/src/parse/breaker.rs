@@ -7,20 +7,10 @@ use weir_api::v1;
 use weir_core::limits;
 
 use super::{FieldError, annotations::Annotations, quoted, timeouts};
-
-const KIND: &str = "balancer.linkerd.io/failure-accrual";
-const MAX_FAILURES: &str = "balancer.linkerd.io/failure-accrual-consecutive-max-failures";
-const MIN_PENALTY: &str = "balancer.linkerd.io/failure-accrual-consecutive-min-penalty";
-const MAX_PENALTY: &str = "balancer.linkerd.io/failure-accrual-consecutive-max-penalty";
-const JITTER: &str = "balancer.linkerd.io/failure-accrual-consecutive-jitter-ratio";
-const RATE: &str = "balancer.alpha.linkerd.io/failure-accrual-success-rate-threshold";
-const RATE_WINDOW: &str = "balancer.alpha.linkerd.io/failure-accrual-success-rate-window";
-const RATE_LEAST: &str = "balancer.alpha.linkerd.io/failure-accrual-success-rate-min-requests";
-const RETRY_AFTER: &str = "balancer.alpha.linkerd.io/failure-accrual-honor-retry-after";
-const PANIC: &str = "weir.mesh/failure-accrual-panic-threshold";
-const PENALIZE: &str = "balancer.alpha.linkerd.io/penalize-failures";
-const BIAS: &str = "balancer.alpha.linkerd.io/load-biaser-penalty";
-const BIAS_MOST: &str = "balancer.alpha.linkerd.io/load-biaser-max-retry-after";
+use crate::objects::annotation::breaker::{
+    BIAS, BIAS_MOST, JITTER, KIND, MAX_FAILURES, MAX_PENALTY, MIN_PENALTY, PANIC, PENALIZE, RATE, RATE_LEAST,
+    RATE_WINDOW, RETRY_AFTER,
+};
 
 /// Linkerd's defaults.
 const DEFAULT_MAX_FAILURES: u32 = 7;

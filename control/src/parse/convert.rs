@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 use weir_api::v1;
 use weir_core::identity::Identity;
 
-use super::{FieldError, Options, breaker, fields, probes, quoted, retry, settings, timeouts};
+use super::{FieldError, Options, annotations, breaker, fields, probes, quoted, retry, settings, timeouts};
 use crate::objects::{
     MESHED, Name, Namespace, OPTED_OUT, Object, Pod, Service, ServicePort, Settings, Slice, SliceEndpoint, Unfit,
 };
@@ -231,6 +231,7 @@ pub(super) fn service(service: &fields::Service, options: &Options) -> Outcome<F
         breaker,
         load_bias,
         l5d_request_headers: options.l5d_request_headers,
+        annotated: annotations::understood(annotations, &flaws),
     };
     checked(Object::Service(Arc::new(service)), flaws, errors)
 }

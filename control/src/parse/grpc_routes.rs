@@ -8,12 +8,13 @@ use weir_core::timeouts::Timeouts;
 
 use super::{
     FieldError,
+    annotations::understood,
     convert::Outcome,
     fields, quoted, retry,
     routes::{backends, filters, not_persistent, refused_by_nodes, service_parents, values},
     timeouts,
 };
-use crate::objects::{HttpRoute, Object, RouteRule};
+use crate::objects::{HttpRoute, Object, RouteRule, annotation};
 
 /// What may be done to a call; the others are for requests that are not gRPC.
 const FILTERS: [&str; 3] = ["RequestHeaderModifier", "ResponseHeaderModifier", "RequestMirror"];
@@ -36,6 +37,7 @@ pub(super) fn grpc_route(given: &fields::GrpcRoute) -> Outcome<FieldError> {
         rules,
         timeouts: timeouts::annotated(annotations, &mut errors),
         retry: retry::annotated_of_calls(annotations, &mut errors),
+        annotated: understood(annotations, &[]).into_iter().filter(|key| *key != annotation::retry::HTTP).collect(),
     };
     if errors.is_empty() {
         errors.extend(refused_by_nodes(&route));

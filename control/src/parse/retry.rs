@@ -7,14 +7,7 @@ use weir_api::v1;
 use weir_core::{retry::BudgetSettings, words};
 
 use super::{FieldError, annotations::Annotations, fields, quoted, timeouts};
-
-const HTTP: &str = "retry.linkerd.io/http";
-const GRPC: &str = "retry.linkerd.io/grpc";
-const LIMIT: &str = "retry.linkerd.io/limit";
-const TIMEOUT: &str = "retry.linkerd.io/timeout";
-const BUDGET_RATIO: &str = "weir.mesh/retry-budget-ratio";
-const BUDGET_LEAST: &str = "weir.mesh/retry-budget-min-per-second";
-const BUDGET_TTL: &str = "weir.mesh/retry-budget-ttl";
+use crate::objects::annotation::retry::{BUDGET_LEAST, BUDGET_RATIO, BUDGET_TTL, GRPC, HTTP, LIMIT, TIMEOUT};
 
 /// The annotations of a Service or route; none when it has none of them.
 pub(super) fn annotated(

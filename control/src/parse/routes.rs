@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::de::IgnoredAny;
 use weir_api::v1::{self, http_filter::Filter, http_match, path_modifier, value_match};
 
-use super::{FieldError, convert::Outcome, fields, mirrors, quoted, retry, timeouts};
+use super::{FieldError, annotations, convert::Outcome, fields, mirrors, quoted, retry, timeouts};
 use crate::objects::{HttpRoute, Invalid, Name, Object, ParentRef, RouteBackend, RouteFilter, RouteRule};
 
 /// What may be done to requests of an HTTPRoute.
@@ -44,6 +44,7 @@ pub(super) fn http_route(given: &fields::HttpRoute) -> Outcome<FieldError> {
         rules,
         timeouts: timeouts::annotated(given.metadata.annotations.as_ref(), &mut errors),
         retry: retry::annotated(given.metadata.annotations.as_ref(), &mut errors),
+        annotated: annotations::understood(given.metadata.annotations.as_ref(), &[]),
     };
     if errors.is_empty() {
         errors.extend(refused_by_nodes(&route));

@@ -8,11 +8,10 @@ use weir_api::v1;
 use weir_core::inbound::DefaultPolicy;
 
 use super::{FieldError, quoted};
-use crate::objects::{PortSpec, Settings};
+use crate::objects::{PortSpec, Settings, annotation::OPAQUE_PORTS};
 
 const ENABLED: &str = "weir.mesh/enabled";
 const LINKERD_INJECT: &str = "linkerd.io/inject";
-const OPAQUE_PORTS: &str = "config.linkerd.io/opaque-ports";
 const SKIP_INBOUND: &str = "config.linkerd.io/skip-inbound-ports";
 const SKIP_OUTBOUND: &str = "config.linkerd.io/skip-outbound-ports";
 const SKIP_SUBNETS: &str = "config.linkerd.io/skip-subnets";

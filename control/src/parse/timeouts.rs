@@ -5,11 +5,10 @@ use std::{collections::BTreeMap, time::Duration};
 use weir_core::{timeouts::Timeouts, words};
 
 use super::{FieldError, fields, quoted};
-use crate::limits;
-
-const REQUEST: &str = "timeout.linkerd.io/request";
-const RESPONSE: &str = "timeout.linkerd.io/response";
-const IDLE: &str = "timeout.linkerd.io/idle";
+use crate::{
+    limits,
+    objects::annotation::timeouts::{IDLE, REQUEST, RESPONSE},
+};
 
 /// The annotations of a Service or route; none when it has none of them.
 pub(super) fn annotated(

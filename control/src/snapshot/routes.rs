@@ -8,10 +8,13 @@ use std::{
 use weir_api::v1::{self, http_backend, http_filter, http_rule, request_mirror};
 use weir_core::route::Size;
 
-use super::{protocol, service_target, timeouts};
+use super::{Said, protocol, service_target, timeouts};
 use crate::{
     index::Index,
-    objects::{HttpRoute, Kind, Name, ObjectName, ParentRef, RouteBackend, RouteFilter, RouteMirror, RouteRule},
+    objects::{
+        HttpRoute, Kind, Name, ObjectName, ParentRef, RouteBackend, RouteFilter, RouteMirror, RouteRule, Service,
+        annotation::OPAQUE_PORTS,
+    },
 };
 
 /// Routes attached to a port of a service, and all slices that the port then refers to: `own`, and those of backends.
@@ -56,14 +59,48 @@ impl<'a> InForce<'a> {
         InForce { names: routes.iter().map(|(name, _route)| *name).collect(), routes, calls }
     }
 
-    pub(crate) fn is_told(&self, route: &ObjectName) -> bool {
+    fn is_told(&self, route: &ObjectName) -> bool {
         self.names.contains(route)
     }
 
     /// Whether a GRPCRoute of the same namespace has the port: routes of the more specific kind stand instead of the others (Gateway API's
     /// GEP-1294), for those clients for whom they hold.
-    pub(crate) fn is_put_aside(&self, route: &ObjectName, port: u16) -> bool {
+    fn is_put_aside(&self, route: &ObjectName, port: u16) -> bool {
         route.kind != Kind::GrpcRoute && self.calls.contains(&(&*route.name.namespace, port))
+    }
+}
+
+/// Why nothing is made of a route on a port: the reason, as of condition `Accepted`, and words for people.
+pub(crate) type Refusal = (&'static str, String);
+
+impl InForce<'_> {
+    /// Whether a route that means a port of the service is asked there.
+    ///
+    /// # Errors
+    /// Why it is not.
+    pub(crate) fn accepts(
+        &self,
+        route: &ObjectName,
+        service: &Name,
+        port: u16,
+        protocol: v1::Protocol,
+    ) -> Result<(), Refusal> {
+        if !self.is_told(route) {
+            let message = "older routes of this namespace, HTTPRoutes and GRPCRoutes together, have as many matches, regular expressions, backends or mirrors as nodes take for one Service";
+            return Err(("TooManyMatches", message.to_owned()));
+        }
+        if !speaks(route.kind, protocol) {
+            let spoken = if protocol == v1::Protocol::Opaque { "opaque" } else { "HTTP/1" };
+            let message = format!(
+                "port {port} of Service {service} is {spoken}: by its appProtocol, by annotation {OPAQUE_PORTS} of the Service or its namespace, or as a well-known port"
+            );
+            return Err(("UnsupportedProtocol", message));
+        }
+        if self.is_put_aside(route, port) {
+            let message = format!("a GRPCRoute of this namespace has port {port} of Service {service}");
+            return Err(("RouteReasonConflicted", message));
+        }
+        Ok(())
     }
 }
 
@@ -86,12 +123,25 @@ pub(crate) fn ports_for<'a>(
 
 /// Whether a route of this kind can hold where that is spoken: no request is seen on an opaque port, and calls are HTTP/2 (Linkerd, too,
 /// asks HTTPRoutes alone on a port of HTTP/1).
-pub(crate) fn speaks(kind: Kind, protocol: v1::Protocol) -> bool {
+fn speaks(kind: Kind, protocol: v1::Protocol) -> bool {
     match protocol {
         v1::Protocol::Opaque => false,
         v1::Protocol::Http1 => kind != Kind::GrpcRoute,
         _ => true,
     }
+}
+
+/// What is sent again of a rule's requests, and whose word it is. Annotations of a route stand above its rules, as they do for time limits; a
+/// Service's below.
+pub(crate) fn retry_in_force<'a>(
+    service: Option<&'a Service>,
+    route: &'a HttpRoute,
+    rule: &'a RouteRule,
+) -> (Option<&'a v1::Retry>, Said) {
+    let said = |retry: &'a Option<v1::Retry>, who: Said| retry.as_ref().map(|retry| (Some(retry), who));
+    let of_service = || said(&service?.retry, Said::Service);
+    let of_route = said(&route.retry, Said::Route).or_else(|| said(&rule.retry, Said::Rule));
+    of_route.or_else(of_service).unwrap_or((None, Said::Default))
 }
 
 /// One route on its way to nodes.
@@ -111,12 +161,7 @@ fn http_route(
 ) -> v1::HttpRoute {
     let mut told = Told { index, namespace: &own.name.namespace, slices };
     v1::HttpRoute {
-        object: Some(v1::ObjectRef {
-            group: own.kind.group().to_owned(),
-            kind: own.kind.as_str().to_owned(),
-            namespace: own.name.namespace.to_string(),
-            name: own.name.name.to_string(),
-        }),
+        object: Some(own.to_api()),
         is_consumer: own.name.namespace != service.namespace,
         hostnames: route.hostnames.clone(),
         rules: route.rules.iter().map(|rule| told.rule(service, route, rule)).collect(),
@@ -133,15 +178,13 @@ impl Told<'_> {
             }
         };
         let service = self.index.service(service);
-        // Annotations of a route stand above its rules, as they do for time limits; a Service's below.
-        let of_service = || service.and_then(|service| service.retry.clone());
-        let retry = route.retry.clone().or_else(|| rule.retry.clone()).or_else(of_service);
+        let (retry, _who) = retry_in_force(service.map(|service| &**service), route, rule);
         v1::HttpRule {
             matches: rule.matches.clone(),
             filters: self.filters(&rule.filters),
             destination: Some(destination),
             timeouts: timeouts::in_force(service.and_then(|service| service.timeouts), route.timeouts, rule.timeouts),
-            retry: retry.filter(|retry| retry.limit > 0),
+            retry: retry.filter(|retry| retry.limit > 0).cloned(),
         }
     }
 

@@ -5,19 +5,45 @@ use std::time::Duration;
 use weir_api::v1;
 use weir_core::timeouts::Timeouts;
 
-/// For a rule, as nodes are told; `None` for no limit. A route's annotations stand above its rules (Linkerd) and replace all of the
-/// Service's; what neither says is the Service's.
-pub(super) fn in_force(service: Option<Timeouts>, route: Option<Timeouts>, rule: Timeouts) -> Option<v1::Timeouts> {
+/// Whose word it is that is in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Said {
+    /// Nobody's.
+    Default,
+    /// An annotation of the Service.
+    Service,
+    /// An annotation of the route.
+    Route,
+    /// A field of the rule.
+    Rule,
+}
+
+/// A limit, and whose word it is.
+pub(crate) type Decided = (Option<Duration>, Said);
+
+/// For a rule: of the request, of each of its attempts, of the response, of silence. A route's annotations stand above its rules (Linkerd) and
+/// replace all of the Service's; what neither says is the Service's.
+pub(crate) fn decided(service: Option<Timeouts>, route: Option<Timeouts>, rule: Timeouts) -> [Decided; 4] {
+    let said = |limit: Option<Duration>, who: Said| limit.map(|limit| (Some(limit), who));
+    let holder = if route.is_some() { Said::Route } else { Said::Service };
     let annotated = route.or(service).unwrap_or_default();
-    let request = route.and_then(|route| route.request).or(rule.request).or(annotated.request);
-    let millis =
-        |limit: Option<Duration>| limit.map_or(0, |limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
-    let told = v1::Timeouts {
-        request_ms: millis(request),
-        backend_request_ms: millis(rule.backend_request),
-        response_ms: millis(annotated.response),
-        idle_ms: millis(annotated.idle),
-    };
+    let request = said(route.and_then(|route| route.request), Said::Route)
+        .or_else(|| said(rule.request, Said::Rule))
+        .or_else(|| said(annotated.request, holder));
+    let all = [
+        request,
+        said(rule.backend_request, Said::Rule),
+        said(annotated.response, holder),
+        said(annotated.idle, holder),
+    ];
+    all.map(|limit| limit.unwrap_or((None, Said::Default)))
+}
+
+/// The same as nodes are told; `None` for no limit.
+pub(super) fn in_force(service: Option<Timeouts>, route: Option<Timeouts>, rule: Timeouts) -> Option<v1::Timeouts> {
+    let millis = |(limit, _who): Decided| limit.map_or(0, |limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
+    let [request_ms, backend_request_ms, response_ms, idle_ms] = decided(service, route, rule).map(millis);
+    let told = v1::Timeouts { request_ms, backend_request_ms, response_ms, idle_ms };
     (told != v1::Timeouts::default()).then_some(told)
 }
 

@@ -5,6 +5,7 @@
 mod calls;
 mod convert;
 mod cors;
+mod explain;
 mod filter;
 mod hostname;
 mod matches;
@@ -22,9 +23,10 @@ pub use self::{
     calls::CallMatch,
     convert::{Size, routes},
     cors::Cors,
+    explain::{Precedence, Standing, Way, standings, ways},
     filter::{Filter, HeaderModifier, PathModifier, Redirect, Rewrite},
     hostname::Hostname,
-    matches::{HeaderMatch, HttpMatch, PathMatch, QueryMatch, ValueMatch},
+    matches::{HeaderMatch, HttpMatch, PathMatch, QueryMatch, Unmet, ValueMatch},
     mirror::{Mirror, services},
     pattern::Pattern,
     rule::{Asking, Backend, Decision, Forward, ObjectRef, Route, Routed, Routes, Rule, decide},

@@ -52,11 +52,7 @@ pub(super) fn routed(client: &Client, destination: &Destination, request: &Reque
 }
 
 fn followed(service: &ServiceTarget, route: Option<&ObjectRef>, routed: Routed) -> Result<Routing, ProxyError> {
-    let invalid = if route.is_some_and(ObjectRef::is_of_calls) {
-        ProxyError::CallBackendInvalid
-    } else {
-        ProxyError::BackendInvalid
-    };
+    let invalid = route.map_or(ProxyError::BackendInvalid, ObjectRef::broken);
     match routed {
         Routed::NoRoute => Err(ProxyError::NoRoute),
         Routed::Broken(reason) => {

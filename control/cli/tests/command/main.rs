@@ -66,6 +66,29 @@ async fn identity_and_endpoints() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn explain_and_policy() {
+    let control = Control::start(IDENTITY).await;
+    let explained = weir(&control, "explain deploy/cart svc/web:80 -n shop --path /x -H x:1").await;
+    assert!(out(&explained).contains("100% is answered 404: no route"), "{explained:?}");
+    assert!(err(&explained).contains("note: nobody is in the mesh"), "{explained:?}");
+    let shown = json(&weir(&control, "explain ns/shop web.front:80 -o json").await);
+    assert_eq!((&shown["service"]["namespace"], &shown["outcome"][0]["status"]), (&"front".into(), &404.into()));
+    let policy = weir(&control, "policy svc/web -n shop --from front").await;
+    assert!(out(&policy).contains("Service shop/web, for clients of namespace front"), "{policy:?}");
+    assert!(out(&policy).contains("retry.limit"), "{policy:?}");
+    let told = weir(&control, "diagnostics policy svc/web 80 -n shop").await;
+    assert!(out(&told).contains("key: 10.0.0.1:80"), "{told:?}");
+    assert!(out(&told).contains("protocol: DETECT"), "{told:?}");
+    for wrong in
+        ["explain svc/a svc/web", "explain deploy/a deploy/b", "policy web", "diagnostics policy svc/web:80 81"]
+    {
+        let refused = weir(&control, wrong).await;
+        assert_eq!(refused.status.code(), Some(1), "{wrong}: {refused:?}");
+        assert!(out(&refused).is_empty() && !err(&refused).is_empty(), "{wrong}: {refused:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn check_and_version() {
     let control = Control::start(IDENTITY).await;
     let check = weir(&control, "check").await;

@@ -14,7 +14,7 @@ use tonic::{
     transport::{Identity, Server, ServerTlsConfig},
 };
 use weir_api::v1::{
-    CheckOutcome, CheckRequest, CheckResponse, CheckResult, Direction, EndpointsRequest, EndpointsResponse,
+    self, CheckOutcome, CheckRequest, CheckResponse, CheckResult, Direction, EndpointsRequest, EndpointsResponse,
     NodeVersion, ObserveRequest, ObserveResponse, PodRef, PodStatus, Replica, Report, ServiceEndpoint, TrafficReport,
     VersionRequest, VersionResponse, WorkloadReport, WorkloadsRequest, WorkloadsResponse,
     mesh_server::{Mesh, MeshServer},
@@ -137,6 +137,32 @@ impl Mesh for Answers {
         let endpoint =
             ServiceEndpoint { address: "10.0.0.1".into(), port: 80, pod: pod(), ..ServiceEndpoint::default() };
         Ok(Response::new(EndpointsResponse { endpoints: vec![endpoint] }))
+    }
+
+    async fn explain(&self, request: Request<v1::ExplainRequest>) -> Result<Response<v1::ExplainResponse>, Status> {
+        self.authorize(&request)?;
+        let v1::ExplainRequest { namespace, service: name, port, path, .. } = request.into_inner();
+        let failure = v1::Failure { http_status: 404, grpc_code: None, reason: "no route".into() };
+        let way = v1::Way { percent: 100.0, what: Some(v1::way::What::Failure(failure)), ..v1::Way::default() };
+        let service = Some(v1::ServicePortRef { namespace, name, port, port_name: String::new() });
+        let notes = vec!["nobody is in the mesh".into()];
+        Ok(Response::new(v1::ExplainResponse { service, path, ways: vec![way], notes, ..Default::default() }))
+    }
+
+    async fn policy(&self, request: Request<v1::PolicyRequest>) -> Result<Response<v1::PolicyResponse>, Status> {
+        self.authorize(&request)?;
+        let v1::PolicyRequest { namespace, service, client_namespace, .. } = request.into_inner();
+        let setting = v1::Setting { name: "retry.limit".into(), value: "3".into(), source: None };
+        let settings = vec![setting];
+        Ok(Response::new(v1::PolicyResponse { namespace, service, client_namespace, settings, ..Default::default() }))
+    }
+
+    async fn resource(&self, request: Request<v1::ResourceRequest>) -> Result<Response<v1::ResourceResponse>, Status> {
+        self.authorize(&request)?;
+        let v1::ResourceRequest { namespace, service: name, port } = request.into_inner();
+        let target = v1::ServiceTarget { namespace, name, port, ..v1::ServiceTarget::default() };
+        let destination = Some(v1::Destination { target: Some(v1::destination::Target::Service(target)) });
+        Ok(Response::new(v1::ResourceResponse { key: "10.0.0.1:80".into(), destination }))
     }
 
     async fn check(&self, request: Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {

@@ -3,7 +3,7 @@
 use regex::bytes::RegexSet;
 
 use super::{
-    Facts, Invalid, PathMatch, ValueMatch,
+    Facts, Invalid, PathMatch, Unmet, ValueMatch,
     pattern::anchored,
     rule::Route,
     table::{Candidate, Map, first, match_at, pattern_set},
@@ -27,8 +27,16 @@ pub(super) fn called(path: &str) -> Option<(&str, &str)> {
 impl CallMatch {
     /// Whether it holds.
     pub fn holds(&self, service: &str, method: &str) -> bool {
+        self.unmet(service, method).is_none()
+    }
+
+    /// What of it does not hold.
+    pub(super) fn unmet(&self, service: &str, method: &str) -> Option<Unmet<'static>> {
         let holds = |one: &Option<ValueMatch>, name: &str| one.as_ref().is_none_or(|one| one.holds(name.as_bytes()));
-        holds(&self.service, service) && holds(&self.method, method)
+        if !holds(&self.service, service) {
+            return Some(Unmet::CallService);
+        }
+        (!holds(&self.method, method)).then_some(Unmet::CallMethod)
     }
 
     /// Greater goes first. Gateway API counts the characters of the service, then those of the method: of exact names that hold for one call

@@ -6,6 +6,25 @@ use http::{HeaderMap, HeaderName, Method};
 
 use super::{CallMatch, Facts, Pattern, calls::called};
 
+/// The first condition of a match that a request does not fulfil.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unmet<'a> {
+    /// None of the route's names is the host's.
+    Hostname,
+    /// The path, also one that is no call's.
+    Path,
+    /// The gRPC service.
+    CallService,
+    /// The gRPC method.
+    CallMethod,
+    /// HTTP's method.
+    Method,
+    /// This header.
+    Header(&'a HeaderName),
+    /// This query parameter.
+    QueryParam(&'a str),
+}
+
 /// All of these hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpMatch {
@@ -28,9 +47,19 @@ impl Default for HttpMatch {
 impl HttpMatch {
     /// All conditions but the path's.
     pub(super) fn holds_beside_path(&self, facts: &Facts<'_>) -> bool {
-        self.method.as_ref().is_none_or(|method| method == facts.method)
-            && self.headers.iter().all(|header| header.holds(facts.headers))
-            && self.query.iter().all(|query| query.holds(facts.query))
+        self.unmet_beside_path(facts).is_none()
+    }
+
+    /// Of these the first that does not hold.
+    pub(super) fn unmet_beside_path(&self, facts: &Facts<'_>) -> Option<Unmet<'_>> {
+        if self.method.as_ref().is_some_and(|method| method != facts.method) {
+            return Some(Unmet::Method);
+        }
+        let header = self.headers.iter().find(|header| !header.holds(facts.headers));
+        header.map(|header| Unmet::Header(&header.name)).or_else(|| {
+            let query = self.query.iter().find(|query| !query.holds(facts.query));
+            query.map(|query| Unmet::QueryParam(&query.name))
+        })
     }
 
     /// Greater goes first among matches of the same path, and among those of calls (Gateway API, `matches` of HTTPRouteRule and GRPCRouteRule).
@@ -61,7 +90,12 @@ impl PathMatch {
 
     /// Whether it holds.
     pub fn holds(&self, path: &str) -> bool {
-        match self {
+        self.unmet(path).is_none()
+    }
+
+    /// What of it does not hold.
+    pub(super) fn unmet(&self, path: &str) -> Option<Unmet<'static>> {
+        let holds = match self {
             PathMatch::Exact(exact) => **exact == *path,
             PathMatch::Pattern(pattern) => pattern.matches(path.as_bytes()),
             PathMatch::Prefix(prefix) => {
@@ -69,7 +103,20 @@ impl PathMatch {
                 path.strip_prefix(&**prefix)
                     .is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || prefix.is_empty())
             }
-            PathMatch::Call(call) => called(path).is_some_and(|(service, method)| call.holds(service, method)),
+            PathMatch::Call(call) => {
+                return called(path).map_or(Some(Unmet::Path), |(service, method)| call.unmet(service, method));
+            }
+        };
+        if holds { None } else { Some(Unmet::Path) }
+    }
+
+    /// Greater goes first: the order in which [`super::Table::select`] asks its kinds.
+    pub(super) fn kind(&self) -> u8 {
+        match self {
+            PathMatch::Exact(_) => 3,
+            PathMatch::Call(_) => 2,
+            PathMatch::Pattern(_) => 1,
+            PathMatch::Prefix(_) => 0,
         }
     }
 }

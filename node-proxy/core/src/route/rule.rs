@@ -10,7 +10,7 @@ use super::{
     Facts, Filter, Hostname, HttpMatch, Mirror, PathMatch, Table,
     cors::{self, Cors},
 };
-use crate::{retry::Retry, timeouts::Timeouts};
+use crate::{proxy_error::ProxyError, retry::Retry, timeouts::Timeouts};
 
 /// The object that something came from.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -29,6 +29,11 @@ impl ObjectRef {
     /// Whether it is about calls: a GRPCRoute.
     pub fn is_of_calls(&self) -> bool {
         &*self.kind == "GRPCRoute"
+    }
+
+    /// What a request gets that this route leaves without a backend.
+    pub fn broken(&self) -> ProxyError {
+        if self.is_of_calls() { ProxyError::CallBackendInvalid } else { ProxyError::BackendInvalid }
     }
 }
 
@@ -155,27 +160,38 @@ fn followed(
     if let Some(answered) = answered(&rule.filters, facts, port, &matched.path) {
         return answered;
     }
-    let backend = match &rule.backends {
-        None => None,
-        Some(backends) => match backends.pick(random, is_ready) {
-            None => return Routed::Broken(Arc::from("no backend of the rule has a weight")),
-            Some(index) => match backends.all.get(index).map(|backend| (&backend.target, &backend.filters)) {
-                Some((Err(reason), _)) => return Routed::Broken(Arc::clone(reason)),
-                Some((Ok(_), filters)) => {
-                    if let Some(answered) = answered(filters, facts, port, &matched.path) {
-                        return answered;
-                    }
-                    Some(index)
+    let Some(backends) = &rule.backends else { return onward(rule, at, None, facts, port) };
+    match backends.pick(random, is_ready) {
+        None => unweighted(),
+        Some(index) => onward(rule, at, Some(index), facts, port),
+    }
+}
+
+/// Where backends are named and none of them has a weight.
+pub(super) fn unweighted() -> Routed {
+    Routed::Broken(Arc::from("no backend of the rule has a weight"))
+}
+
+/// To a backend of the rule; to the dialled Service itself where it has none.
+pub(super) fn onward(rule: &Arc<Rule>, at: usize, backend: Option<usize>, facts: &Facts<'_>, port: u16) -> Routed {
+    let Some(matched) = rule.matches.get(at) else { return Routed::NoRoute };
+    if let Some(index) = backend {
+        let chosen = rule.backends.as_ref().and_then(|backends| backends.all.get(index));
+        match chosen.map(|backend| (&backend.target, &backend.filters)) {
+            Some((Err(reason), _)) => return Routed::Broken(Arc::clone(reason)),
+            Some((Ok(_), filters)) => {
+                if let Some(answered) = answered(filters, facts, port, &matched.path) {
+                    return answered;
                 }
-                None => return Routed::NoRoute,
-            },
-        },
-    };
+            }
+            None => return Routed::NoRoute,
+        }
+    }
     Routed::Forward(Forward { rule: Arc::clone(rule), matched: at, backend })
 }
 
 /// By the first filter that does not let the request go on.
-fn answered(filters: &[Filter], facts: &Facts<'_>, port: u16, matched: &PathMatch) -> Option<Routed> {
+pub(super) fn answered(filters: &[Filter], facts: &Facts<'_>, port: u16, matched: &PathMatch) -> Option<Routed> {
     filters.iter().find_map(|filter| match filter {
         Filter::Redirect(redirect) => Some(match redirect.location(facts, port, matched) {
             Some(location) => Routed::Redirect(redirect.status, location),
@@ -282,6 +298,26 @@ impl Backends {
         self.at(below(random.rotate_left(32), total), serves).or(Some(first))
     }
 
+    /// Which part of the requests each of them gets by [`Backends::pick`]; nothing where none has a weight.
+    pub(super) fn shares(&self, is_ready: impl Fn(usize) -> bool) -> Vec<f64> {
+        let serves = |backend: &Backend| backend.target.as_ref().is_ok_and(|service| is_ready(*service));
+        let sum = |counted: &dyn Fn(&Backend) -> bool| -> f64 {
+            self.all.iter().filter(|backend| counted(backend)).map(|backend| f64::from(backend.weight)).sum()
+        };
+        let (total, serving) = (sum(&|_backend| true), sum(&serves));
+        let leaves = |backend: &Backend| backend.target.is_ok() && !serves(backend) && serving > 0.0;
+        let left = sum(&leaves);
+        let share = |backend: &Backend| {
+            let own = f64::from(backend.weight);
+            match (total > 0.0, leaves(backend), serves(backend)) {
+                (false, ..) | (true, true, _) => 0.0,
+                (true, false, true) => (own + left * own / serving.max(f64::MIN_POSITIVE)) / total,
+                (true, false, false) => own / total,
+            }
+        };
+        self.all.iter().map(share).collect()
+    }
+
     /// The one that holds the given share of those that are `counted`.
     fn at(&self, mut share: u64, counted: impl Fn(&Backend) -> bool) -> Option<usize> {
         self.all.iter().position(|backend| {
@@ -317,6 +353,7 @@ mod tests {
     fn shares(backends: Vec<Backend>, ready: &[usize]) -> Vec<u32> {
         let count = backends.len();
         let backends = Backends::new(backends);
+        let said = backends.shares(|service| ready.contains(&service));
         let mut hits = vec![0; count];
         let mut random = 1_u64;
         for _ in 0..100_000 {
@@ -325,6 +362,9 @@ mod tests {
             if let Some(index) = backends.pick(random, |service| ready.contains(&service)) {
                 hits[index] += 1;
             }
+        }
+        for (said, hits) in said.iter().zip(&hits) {
+            assert!((said * 100_000.0 - f64::from(*hits)).abs() < 1_000.0, "{said} {hits}");
         }
         hits
     }
