@@ -49,9 +49,9 @@ pub struct Options {
     /// Rounds of one second; nothing is written
     #[arg(long)]
     quick: bool,
-    /// Only scenarios whose name contains this text; nothing is written
-    #[arg(long, value_name = "PATTERN")]
-    only: Option<String>,
+    /// Only scenarios whose name contains one of these texts; nothing is written
+    #[arg(long, value_name = "PATTERNS", value_delimiter = ',')]
+    only: Vec<String>,
     /// Only these subjects: direct, nginx, haproxy, nghttpx, two, same; nothing is written
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     subjects: Vec<String>,
@@ -76,7 +76,7 @@ impl Options {
     }
 
     fn wants(&self, scenario: &str) -> bool {
-        self.only.as_deref().is_none_or(|pattern| scenario.contains(pattern))
+        self.only.is_empty() || self.only.iter().any(|pattern| scenario.contains(pattern))
     }
 
     fn subjects(&self, scenario: &Scenario) -> Vec<Subject> {
@@ -87,7 +87,7 @@ impl Options {
 
     /// The file to write, if any: a part of a run must not replace the whole.
     fn target(&self) -> Option<PathBuf> {
-        let whole = !self.quick && self.only.is_none() && self.subjects.is_empty();
+        let whole = !self.quick && self.only.is_empty() && self.subjects.is_empty();
         self.output.clone().or_else(|| whole.then(|| PathBuf::from(DOCUMENT)))
     }
 }
