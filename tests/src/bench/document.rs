@@ -41,7 +41,8 @@ const NOTES: &str = "\
 - Beside an attack: open loop of one pod while another pod of the same node does what the row says, through the same proxies to the same server. The attacker's own processor
   time is part of the machine's load.
 - Routes: Services with these HTTPRoutes before the same server; every second rule is a prefix, the others whole paths, the load asks for the last prefix. Three times as many rounds;
-  differences and ratios are those within one round.
+  differences and ratios are those within one round. Instructions of both proxies, which no other load on the machine changes (`tests/tests/instructions.rs`): 1 rule 1.9 % more than
+  no route; ready to retry 1.9 %, 10,000 rules and 100 regular expressions 1.4 % more than 1 rule.
 - Endpoints in trouble: two of four are well, the third answers three of ten requests with 503, the fourth takes 200 ms; shares in this order. Open loop over 128 kept connections,
   latencies of all answers from the intended start. A client outside of the mesh keeps to the endpoint of each connection, as behind kube-proxy.
 ";
