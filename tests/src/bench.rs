@@ -115,11 +115,10 @@ pub fn run(options: &Options) -> ExitCode {
     let scenarios: Vec<&Scenario> = SCENARIOS.iter().filter(|scenario| options.wants(scenario.name)).collect();
     let mut rows = Vec::new();
     let mut memory = Vec::new();
-    let mut programs = Vec::new();
+    let mut programs = hops::versions();
     if !scenarios.is_empty() {
         say("starting two nodes, their pods, nginx, HAProxy and nghttpx");
         let stage = Stage::start();
-        programs = hops::versions();
         programs.push(format!("congestion control {}", stage.congestion_control()));
         let idle = stage.memory();
         for scenario in scenarios {
