@@ -20,7 +20,7 @@ use crate::{
     objects::{HttpRoute, Name, ObjectName, Pod, Service},
     parse::Finding,
     policy::{
-        Attached,
+        self, Attached,
         settings::{self, Place},
     },
     service_port,
@@ -71,6 +71,8 @@ pub fn gather(index: &Index, findings: &[Finding], given: v1::ExplainRequest) ->
     let routes = said.iter().map(|said| (said.name.clone(), Arc::clone(said.route))).collect();
     let refused = said.iter().filter(|said| said.is_in_force && !said.reason.is_empty());
     let mut notes: Vec<String> = refused.map(|said| format!("{}: {}", said.name, said.reason)).collect();
+    let unplaced = policy::unplaced(index, findings, [&*name.namespace, &*given.client_namespace]);
+    notes.extend(unplaced.map(|finding| format!("{}; it may be one of this Service's", finding_of_route(finding))));
     let aside = said.iter().filter(|said| !said.is_in_force).take(limits::EXPLAINED_ROUTES);
     let aside = aside.map(|said| v1::RouteAside { route: Some(said.name.to_api()), reason: said.reason.clone() });
     let aside = aside.collect();
@@ -111,6 +113,10 @@ pub fn gather(index: &Index, findings: &[Finding], given: v1::ExplainRequest) ->
         meshed,
         notes,
     })
+}
+
+fn finding_of_route(finding: &Finding) -> String {
+    format!("{} is refused ({}: {})", finding.object.as_deref().unwrap_or_default(), finding.field, finding.reason)
 }
 
 fn count(count: usize) -> u32 {
@@ -227,7 +233,7 @@ impl Gathered {
     /// The rule that won, as its object has it.
     fn place(&self, table: &Table, at: Selected) -> Option<Place<'_>> {
         let object = &table.routes().get(at.route)?.object;
-        let (name, route) = self.routes.iter().find(|(name, _route)| candidates::is(&name.to_api(), object))?;
+        let (name, route) = self.routes.iter().find(|(name, _route)| name.is(object))?;
         Some(Place { name, route, rule: route.rules.get(at.rule)?, at: at.rule })
     }
 }

@@ -111,9 +111,13 @@ pub const NAMED_PER_CHECK: usize = 100;
 pub const EXPLANATIONS: usize = 2;
 /// Matches of which one answer says why they lost: a screen has fifty.
 pub const EXPLAINED_MATCHES: usize = 500;
-/// Routes that one answer names which were not asked, or are in force on one port.
+/// Routes that one answer names which were not asked, or that it shows of a Service.
 pub const EXPLAINED_ROUTES: usize = 200;
-/// Rules that one answer shows of one port: with Gateway API's greatest ones, some megabytes.
+/// Ports of a Service that one answer shows: all of its routes are gone through for each.
+pub const SHOWN_PORTS: usize = 16;
+/// Refused routes that one answer names which may be a Service's.
+pub const SHOWN_REFUSED: usize = 20;
+/// Rules that one answer shows: with Gateway API's greatest ones, some megabytes.
 pub const SHOWN_RULES: usize = 500;
 /// Bytes of a request that is asked about, its header included: what nodes take of one.
 pub const EXPLAINED_BYTES: usize = 64 * 1024;

@@ -10,6 +10,7 @@ use weir_api::v1;
 use weir_core::{
     identity::Identity,
     inbound::{DefaultPolicy, Probe},
+    route::ObjectRef,
     timeouts::Timeouts,
 };
 
@@ -137,6 +138,14 @@ pub struct ObjectName {
 }
 
 impl ObjectName {
+    /// Whether it is the one that a node knows by this reference.
+    pub fn is(&self, object: &ObjectRef) -> bool {
+        *object.name == *self.name.name
+            && *object.namespace == *self.name.namespace
+            && *object.kind == *self.kind.as_str()
+            && *object.group == *self.kind.group()
+    }
+
     /// As the contract writes it.
     pub fn to_api(&self) -> v1::ObjectRef {
         v1::ObjectRef {

@@ -22,11 +22,19 @@ use settings::Place;
 /// Answers `weir policy`. `findings`: all that is refused at this moment.
 ///
 /// # Errors
-/// No such Service or port.
+/// No such Service or port, or too many ports for one answer.
 pub fn policy(index: &Index, findings: &[Finding], asked: &v1::PolicyRequest) -> Result<v1::PolicyResponse, Status> {
     let (name, service) = service_port::service(index, &asked.namespace, &asked.service)?;
     let client = if asked.client_namespace.is_empty() { &asked.namespace } else { &asked.client_namespace };
     let ports: Vec<&ServicePort> = match asked.port {
+        0 if service.ports.len() > limits::SHOWN_PORTS => {
+            let (count, example) = (service.ports.len(), service.ports[0].port);
+            let message = format!(
+                "Service {name} has {count} ports: name the one that is meant, as in svc/{}:{example}",
+                name.name
+            );
+            return Err(Status::invalid_argument(message));
+        }
         0 => service.ports.iter().collect(),
         port => vec![service_port::port(&name, &service, port)?],
     };
@@ -35,15 +43,51 @@ pub fn policy(index: &Index, findings: &[Finding], asked: &v1::PolicyRequest) ->
     let own = ObjectName { kind: crate::objects::Kind::Service, name: name.clone() }.to_string();
     let flaws = findings.iter().filter(|finding| finding.object.as_deref() == Some(&own));
     let flaw = |finding: &Finding| v1::Flaw { field: finding.field.clone(), reason: finding.reason.clone() };
+    let of_route = |finding: &Finding| v1::Flaw {
+        field: format!("{} {}", finding.object.as_deref().unwrap_or_default(), finding.field),
+        reason: format!("{}; the route is refused, and may be one of this Service's", finding.reason),
+    };
+    let of_routes = unplaced(index, findings, [&*name.namespace, client]).map(of_route);
+    let flaws: Vec<v1::Flaw> = flaws.map(flaw).chain(of_routes).collect();
+    let mut left = Left { routes: limits::EXPLAINED_ROUTES, rules: limits::SHOWN_RULES };
     let attached = Attached::of(index, &name, &service, client, findings);
     Ok(v1::PolicyResponse {
         namespace: asked.namespace.clone(),
         service: asked.service.clone(),
         client_namespace: client.clone(),
         settings: all,
-        ports: ports.into_iter().map(|port| attached.port(port)).collect(),
-        flaws: flaws.map(flaw).collect(),
+        ports: ports.into_iter().map(|port| attached.port(port, &mut left)).collect(),
+        flaws,
     })
+}
+
+/// What one answer has room for.
+struct Left {
+    routes: usize,
+    rules: usize,
+}
+
+/// Refused routes of these namespaces that have no good version: nobody has read whose they are.
+pub(crate) fn unplaced<'a>(
+    index: &'a Index,
+    findings: &'a [Finding],
+    namespaces: [&'a str; 2],
+) -> impl Iterator<Item = &'a Finding> {
+    let is_there = move |finding: &&Finding| {
+        let parts = finding.object.as_deref().and_then(|object| {
+            let (kind, name) = object.split_once(' ')?;
+            Some((kind, name.split_once('/')?.0))
+        });
+        parts.is_some_and(|(kind, namespace)| kind.contains("Route") && namespaces.contains(&namespace))
+    };
+    let is_known = move |finding: &&Finding| {
+        index.routes().any(|(name, _route)| finding.object.as_deref().is_some_and(|object| name.to_string() == object))
+    };
+    findings
+        .iter()
+        .filter(move |finding| is_there(finding))
+        .take(limits::SHOWN_REFUSED)
+        .filter(move |finding| !is_known(finding))
 }
 
 /// What becomes of one route on one port.
@@ -123,18 +167,20 @@ impl<'a> Attached<'a> {
         })
     }
 
-    fn port(&self, port: &ServicePort) -> v1::PortPolicy {
-        let (in_force, said) = self.said(port);
+    fn port(&self, port: &ServicePort, left: &mut Left) -> v1::PortPolicy {
+        let (in_force, mut said) = self.said(port);
+        // What decides comes first, whatever older routes others have.
+        said.sort_by_key(|said| !said.is_in_force);
         let told = service_port::told(self.index, self.name, self.service, port.port).ok().map(|(_address, told)| told);
-        let mut rules_left = limits::SHOWN_RULES;
         let mut rules_left_out = 0;
-        let shown = said.iter().take(limits::EXPLAINED_ROUTES).map(|said| {
-            let taken = rules_left.min(said.route.rules.len());
-            rules_left -= taken;
-            rules_left_out += said.route.rules.len() - taken;
-            self.route(said, told.as_ref(), taken)
+        let shown = said.iter().take(left.routes).map(|said| {
+            let route = self.route(said, told.as_ref(), left.rules);
+            left.rules -= route.rules.len();
+            rules_left_out += if said.is_in_force { said.route.rules.len() - route.rules.len() } else { 0 };
+            route
         });
         let routes: Vec<v1::RoutePolicy> = shown.collect();
+        left.routes -= routes.len();
         v1::PortPolicy {
             port: port.port.into(),
             name: port.name.to_string(),

@@ -106,7 +106,7 @@ fn a_consumers_routes_stand_instead_of_the_services_own() {
             port: 0,
             client_namespace: client.into(),
         };
-        crate::policy::policy(&index, &[], &asked).unwrap().ports.remove(0).routes_in_force()
+        policy::policy(&index, &[], &asked).unwrap().ports.remove(0).routes_in_force()
     };
     let consumer = answer(&index, asked("other", "/", &[]));
     assert_eq!(ways(&consumer), ["100% 404 None no route of the service is for this request"]);

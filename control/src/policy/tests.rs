@@ -135,7 +135,8 @@ fn routes_that_are_not_in_force_say_why() {
     assert!(!demo[1].1 && demo[1].2.starts_with("RouteReasonConflicted"), "{demo:?}");
     assert!(!demo[2].1 && demo[2].2.contains("namespace other alone"), "{demo:?}");
     let other = of("other");
-    assert!(!other[0].1 && other[0].2.contains("hold instead") && other[2].1, "{other:?}");
+    assert_eq!((other[0].0.as_str(), other[0].1), ("own", true), "what decides comes first");
+    assert!(other[1..].iter().all(|one| !one.1) && other[1].2.contains("hold instead"), "{other:?}");
 }
 
 #[test]
@@ -156,7 +157,26 @@ fn what_is_not_understood_is_told() {
         reason: "no".into(),
     };
     upsert(&mut index, &route("main", "demo", ""));
-    let policy = super::policy(&index, &[route_refused], &asked()).unwrap();
+    let policy = super::policy(&index, std::slice::from_ref(&route_refused), &asked()).unwrap();
     let main = &policy.ports[0].routes[0];
     assert!(main.is_in_force && main.reason.contains("last good one stays"), "{main:?}");
+    assert!(policy.flaws.is_empty(), "told with the route: {:?}", policy.flaws);
+    let never_good = Finding { object: Some("HTTPRoute demo/never-good".into()), ..route_refused.clone() };
+    let elsewhere = Finding { object: Some("HTTPRoute far/never-good".into()), ..route_refused };
+    let policy = super::policy(&index, &[never_good, elsewhere], &asked()).unwrap();
+    let fields: Vec<&str> = policy.flaws.iter().map(|flaw| flaw.field.as_str()).collect();
+    assert_eq!(fields, ["HTTPRoute demo/never-good spec.rules[0].matches"]);
+}
+
+/// Nobody reads the answer for a hundred ports; the answer's size must not grow with them either.
+#[test]
+fn a_service_of_many_ports_is_asked_about_port_by_port() {
+    let ports: String =
+        (0..=limits::SHOWN_PORTS).map(|at| format!("  - {{name: p{at}, port: {}}}\n", 1000 + at)).collect();
+    let service = SERVICE.replace("  ports:\n", &format!("  ports:\n{ports}"));
+    let index = index(&[&service, &slice(&[])]);
+    let refused = policy(&index, &[], &asked()).unwrap_err();
+    assert!(refused.message().contains("svc/web:"), "{refused:?}");
+    let one = policy(&index, &[], &v1::PolicyRequest { port: 1000, ..asked() }).unwrap();
+    assert_eq!(one.ports.len(), 1);
 }

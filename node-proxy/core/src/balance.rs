@@ -19,7 +19,7 @@ pub fn pick(
     mut random: impl FnMut() -> u64,
     exclude: Option<&Endpoint>,
 ) -> Option<usize> {
-    let drawn = draw(ready, now, &mut random, |index| is(exclude, &ready[index]));
+    let drawn = draw(ready, &mut random, |index| is(exclude, &ready[index]), |index| ready[index].load.score(now));
     // The excluded one is the only one.
     drawn.or_else(|| ready.len().checked_sub(1))
 }
@@ -39,10 +39,13 @@ pub fn pick_admitted(
         return Some((index, admission));
     }
     let admitted = |index: usize| ready[index].admit(breaker, now).map(|admission| (index, admission));
+    let is_out = |index: usize| is(exclude, &ready[index]) || !ready[index].is_available(now);
+    let is_in = |index: usize| ready[index].health.as_ref().is_none_or(|health| health.is_in());
+    // A trial that is due is made however slow its failures were: nothing else would ever show that it is well again.
+    let score = |index: usize| (is_in(index), ready[index].load.score(now));
     // Another one may have taken a trial meanwhile.
     for _ in 0..limits::DRAWS {
-        let is_out = |index: usize| is(exclude, &ready[index]) || !ready[index].is_available(now);
-        let Some(index) = draw(ready, now, &mut random, is_out) else { break };
+        let Some(index) = draw(ready, &mut random, is_out, score) else { break };
         if let Some(admitted) = admitted(index) {
             return Some(admitted);
         }
@@ -60,7 +63,8 @@ pub fn pick_in(
     exclude: Option<&Endpoint>,
 ) -> Option<usize> {
     let is_out = |index: usize| ready[index].health.as_ref().is_some_and(|health| !health.is_in());
-    let drawn = draw(ready, now, &mut random, |index| is(exclude, &ready[index]) || is_out(index));
+    let is_out_or_tried = |index: usize| is(exclude, &ready[index]) || is_out(index);
+    let drawn = draw(ready, &mut random, is_out_or_tried, |index| ready[index].load.score(now));
     drawn.or_else(|| pick(ready, now, random, exclude))
 }
 
@@ -78,12 +82,13 @@ fn from(first: usize, count: usize) -> impl Iterator<Item = usize> + Clone {
     (0..count).map(move |offset| (first + offset) % count)
 }
 
-/// The better of two that are not `out`: two of these, however many are out, or what is slow would win against what must not be taken.
-fn draw(
+/// Of two that are not out the one with the lower score: two of these, however many are out, or what is slow would win against what must not be
+/// taken.
+fn draw<S: PartialOrd>(
     ready: &[Arc<Endpoint>],
-    now: Duration,
     random: &mut impl FnMut() -> u64,
     is_out: impl Fn(usize) -> bool,
+    score: impl Fn(usize) -> S,
 ) -> Option<usize> {
     let count = ready.len();
     if count < 2 {
@@ -95,21 +100,15 @@ fn draw(
     if second >= first {
         second += 1;
     }
-    let score = |index: usize| ready[index].load.score(now);
     let better = |first: usize, second: usize| if score(second) < score(first) { second } else { first };
-    match (is_out(first), is_out(second)) {
-        (false, false) => Some(better(first, second)),
-        (true, true) => {
-            let first = one(count, random, &is_out)?;
-            let second = one(count, random, |index| index == first || is_out(index));
-            Some(second.map_or(first, |second| better(first, second)))
-        }
-        (is_first_out, _) => {
-            let first = if is_first_out { second } else { first };
-            let second = one(count, random, |index| index == first || is_out(index));
-            Some(second.map_or(first, |second| better(first, second)))
-        }
-    }
+    let first = match (is_out(first), is_out(second)) {
+        (false, false) => return Some(better(first, second)),
+        (false, true) => first,
+        (true, false) => second,
+        (true, true) => one(count, random, &is_out)?,
+    };
+    let second = one(count, random, |index| index == first || is_out(index));
+    Some(second.map_or(first, |second| better(first, second)))
 }
 
 /// One of `count` at random that is not out.

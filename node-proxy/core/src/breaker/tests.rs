@@ -201,6 +201,25 @@ fn with_all_out_nobody_is_picked_until_a_trial_is_due() {
     );
 }
 
+/// Seen to fail where the trial had to win by its load: that of a failure is forgotten after a minute.
+#[test]
+fn a_trial_that_is_due_is_made_however_bad_the_endpoint_looks() {
+    let (endpoints, breaker) = (service(3), Breaker::new(Settings { max_failures: 1, ..consecutive() }));
+    let mut random = fastrand::Rng::with_seed(7);
+    let out = |at: usize, now| {
+        endpoints[at].load.finish(now, Duration::from_secs(5));
+        breaker.ended(endpoints[at].health.as_ref().unwrap(), now, Admission::In, FAILURE, 0);
+    };
+    out(1, SECOND);
+    out(2, SECOND * 2);
+    // The second one's second is over, the third one's is not.
+    let now = SECOND * 2 + SECOND / 2;
+    let mut pick = || balance::pick_admitted(&endpoints, &breaker, now, || random.u64(..), None).unwrap();
+    let first = (0..10).map(|_| pick()).find(|(_at, admission)| *admission != Admission::In);
+    assert!(matches!(first, Some((1, Admission::Trial(_)))), "{first:?}");
+    assert!((0..100).all(|_| pick() == (0, Admission::In)), "one trial");
+}
+
 #[test]
 fn in_a_panic_all_are_as_good_as_in() {
     let settings = Settings { max_failures: 1, panic_permille: 500, ..consecutive() };
