@@ -15,7 +15,7 @@ use std::{
 
 use crate::{
     kubernetes::NAMESPACE,
-    objects::{Event, HttpRoute, Kind, Name, Namespace, ObjectName, Pod, Service, Slice, Unfit},
+    objects::{Event, HttpRoute, Kind, Name, Namespace, ObjectName, Pod, Profile, Service, Slice, Unfit},
 };
 
 /// Resources that events may have changed.
@@ -228,6 +228,14 @@ impl Index {
         routes
     }
 
+    /// The ServiceProfile in its own namespace that a Service has.
+    pub fn profile_of(&self, service: &Name) -> Option<(&ObjectName, &Profile)> {
+        let names = self.routes_by_parent.get(service)?;
+        let is_it = |own: &&ObjectName| own.kind == Kind::ServiceProfile && own.name.namespace == service.namespace;
+        let name = names.iter().rev().take_while(|own| own.kind.is_profile()).find(is_it)?;
+        Some((name, self.routes.get(name)?.profile.as_deref()?))
+    }
+
     /// All routes, in no order.
     pub fn routes(&self) -> impl Iterator<Item = (&ObjectName, &Arc<HttpRoute>)> {
         self.routes.iter()
@@ -240,7 +248,7 @@ impl Index {
             Kind::Pod => self.pods.len(),
             Kind::Service => self.services.len(),
             Kind::EndpointSlice => self.slices.len(),
-            Kind::HttpRoute | Kind::GrpcRoute | Kind::PolicyHttpRoute => {
+            Kind::HttpRoute | Kind::GrpcRoute | Kind::PolicyHttpRoute | Kind::ServiceProfile | Kind::TrafficSplit => {
                 self.routes.keys().filter(|name| name.kind == kind).count()
             }
             Kind::ServiceAccount => 0,

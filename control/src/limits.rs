@@ -200,6 +200,11 @@ pub const CONDITION_RETRY: Duration = Duration::from_secs(5);
 pub const PODS_PAUSE: Duration = Duration::from_millis(100);
 /// The longest time limit of a request: a longer one refuses its route, and is none of a Service.
 pub const TIMEOUT: Duration = Duration::from_secs(365 * 86_400);
+/// How often one request of a ServiceProfile's retryable route is sent again: its budget ends that among many requests, and this of one alone, with
+/// the pauses between in some three seconds.
+pub const PROFILE_RETRIES: u32 = 10;
+/// Name of one route of a ServiceProfile: a label of metrics. Linkerd's own are methods and paths.
+pub const PROFILE_ROUTE_NAME: usize = 256;
 /// The status of each route is read again so often: somebody else may have changed it.
 pub const ROUTES_RESCAN: Duration = Duration::from_secs(60);
 /// Look at all pods without an event: certificates become late by time alone.

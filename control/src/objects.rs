@@ -1,6 +1,7 @@
 //! Kubernetes objects as the control plane needs them: valid by construction. Must never keep a field that nothing reads.
 
 pub mod annotation;
+mod profile;
 mod route;
 
 use std::{fmt, net::IpAddr, sync::Arc};
@@ -14,6 +15,7 @@ use weir_core::{
     timeouts::Timeouts,
 };
 
+pub use self::profile::{Override, Profile, ProfileRule};
 pub use self::route::{HttpRoute, Invalid, MirrorTarget, ParentRef, RouteBackend, RouteFilter, RouteMirror, RouteRule};
 
 /// Kinds that are read.
@@ -35,11 +37,15 @@ pub enum Kind {
     GrpcRoute,
     /// `policy.linkerd.io/v1beta3/HTTPRoute`, and the older ones, which have no other fields
     PolicyHttpRoute,
+    /// `linkerd.io/v1alpha2/ServiceProfile`, and `v1alpha1`, which has no other fields
+    ServiceProfile,
+    /// `split.smi-spec.io/TrafficSplit`, of any version
+    TrafficSplit,
 }
 
 impl Kind {
     /// All of them, in the order in which they are shown.
-    pub const ALL: [Kind; 8] = [
+    pub const ALL: [Kind; 10] = [
         Kind::Namespace,
         Kind::Pod,
         Kind::Service,
@@ -48,8 +54,10 @@ impl Kind {
         Kind::HttpRoute,
         Kind::GrpcRoute,
         Kind::PolicyHttpRoute,
+        Kind::ServiceProfile,
+        Kind::TrafficSplit,
     ];
-    /// Those that say where requests go.
+    /// Those that have a status which says what became of them.
     pub const ROUTES: [Kind; 3] = [Kind::HttpRoute, Kind::GrpcRoute, Kind::PolicyHttpRoute];
 
     /// As manifests write it.
@@ -62,6 +70,8 @@ impl Kind {
             Kind::ServiceAccount => "ServiceAccount",
             Kind::HttpRoute | Kind::PolicyHttpRoute => "HTTPRoute",
             Kind::GrpcRoute => "GRPCRoute",
+            Kind::ServiceProfile => "ServiceProfile",
+            Kind::TrafficSplit => "TrafficSplit",
         }
     }
 
@@ -77,6 +87,7 @@ impl Kind {
     pub fn version(self) -> &'static str {
         match self {
             Kind::PolicyHttpRoute => "v1beta3",
+            Kind::ServiceProfile | Kind::TrafficSplit => "v1alpha2",
             _other => "v1",
         }
     }
@@ -88,12 +99,24 @@ impl Kind {
             Kind::EndpointSlice => "discovery.k8s.io",
             Kind::HttpRoute | Kind::GrpcRoute => "gateway.networking.k8s.io",
             Kind::PolicyHttpRoute => "policy.linkerd.io",
+            Kind::ServiceProfile => "linkerd.io",
+            Kind::TrafficSplit => "split.smi-spec.io",
         }
     }
 
     /// Whether clusters without it are served as well.
     pub fn is_optional(self) -> bool {
-        Kind::ROUTES.contains(&self)
+        self.is_route()
+    }
+
+    /// Whether it says where requests go.
+    pub fn is_route(self) -> bool {
+        Kind::ROUTES.contains(&self) || self.is_profile()
+    }
+
+    /// Whether it stands instead of routes (Linkerd).
+    pub fn is_profile(self) -> bool {
+        matches!(self, Kind::ServiceProfile | Kind::TrafficSplit)
     }
 
     /// From `apiVersion` and `kind`; `None` for kinds that are not read.
@@ -176,7 +199,7 @@ pub enum Object {
     Slice(Arc<Slice>),
     /// Known to exist; nothing else of it matters.
     ServiceAccount,
-    /// A route with a Service as a parent, of either kind.
+    /// A route with a Service as a parent, a ServiceProfile or a TrafficSplit.
     HttpRoute(Arc<HttpRoute>),
 }
 

@@ -13,9 +13,11 @@ mod fields;
 mod grpc_routes;
 mod mirrors;
 mod probes;
+mod profiles;
 mod retry;
 mod routes;
 mod settings;
+mod splits;
 #[cfg(test)]
 mod tests;
 mod timeouts;

@@ -39,7 +39,7 @@ pub fn policy(index: &Index, findings: &[Finding], asked: &v1::PolicyRequest) ->
         port => vec![service_port::port(&name, &service, port)?],
     };
     let mut all = settings::of_requests(&name, &service, None);
-    all.extend(settings::of_service(&name, &service));
+    all.extend(settings::of_service(index, &name, &service));
     let own = ObjectName { kind: crate::objects::Kind::Service, name: name.clone() }.to_string();
     let flaws = findings.iter().filter(|finding| finding.object.as_deref() == Some(&own));
     let flaw = |finding: &Finding| v1::Flaw { field: finding.field.clone(), reason: finding.reason.clone() };
@@ -78,7 +78,10 @@ pub(crate) fn unplaced<'a>(
             let (kind, name) = object.split_once(' ')?;
             Some((kind, name.split_once('/')?.0))
         });
-        parts.is_some_and(|(kind, namespace)| kind.contains("Route") && namespaces.contains(&namespace))
+        parts.is_some_and(|(kind, namespace)| {
+            (kind.contains("Route") || kind == "ServiceProfile" || kind == "TrafficSplit")
+                && namespaces.contains(&namespace)
+        })
     };
     let is_known = move |finding: &&Finding| {
         index.routes().any(|(name, _route)| finding.object.as_deref().is_some_and(|object| name.to_string() == object))
@@ -223,6 +226,9 @@ impl<'a> Attached<'a> {
             is_itself: backends.is_none(),
             backends: backends.into_iter().flat_map(|backends| &backends.backends).map(backend).collect(),
             settings: settings::of_requests(self.name, self.service, Some(place)),
+            profile_condition: told.condition.clone(),
+            name: told.name.clone(),
+            classes: told.classes.clone(),
         }
     }
 }

@@ -17,9 +17,10 @@ use weir_core::{
 
 use crate::{
     index::Index,
-    objects::{Name, Pod, PortSpec, Service, ServicePort, Settings},
+    objects::{Name, ObjectName, Pod, PortSpec, Service, ServicePort, Settings},
 };
 
+mod profiles;
 mod routes;
 #[cfg(test)]
 mod tests;
@@ -243,7 +244,7 @@ fn service_target(index: &Index, name: &Name, service: &Service, port: u16) -> O
         http_routes: Vec::new(),
         timeouts: timeouts::in_force(service.timeouts, None, Timeouts::default()),
         retry: service.retry.clone().filter(|retry| retry.limit > 0),
-        retry_budget: service.retry_budget,
+        retry_budget: retry_budget(index, name, service).0,
         breaker: service.breaker,
         load_bias: service.load_bias,
         allow_l5d_request_headers: service.l5d_request_headers,
@@ -269,12 +270,34 @@ pub(crate) enum Declared {
     Service,
     /// Its namespace's.
     Namespace,
+    /// Its ServiceProfile.
+    Profile,
+}
+
+/// What retries may add to a service's load, and the profile that says so; else its annotations do.
+pub(crate) fn retry_budget<'a>(
+    index: &'a Index,
+    name: &Name,
+    service: &Service,
+) -> (Option<v1::RetryBudget>, Option<&'a ObjectName>) {
+    let of_profile = index.profile_of(name).filter(|(_own, profile)| profile.decides());
+    match of_profile.and_then(|(own, profile)| Some((own, profile.retry_budget?))) {
+        Some((own, budget)) => (Some(budget), Some(own)),
+        None => (service.retry_budget, None),
+    }
 }
 
 /// What is spoken on a port of a service, and who says so.
 pub(crate) fn declared(index: &Index, name: &Name, service: &Service, port: &ServicePort) -> (v1::Protocol, Declared) {
     if let Some(protocol) = port.protocol {
         return (protocol, Declared::AppProtocol);
+    }
+    let is_it = |spec: &PortSpec| match spec {
+        PortSpec::Range(first, last) => (*first..=*last).contains(&port.port),
+        PortSpec::Named(named) => *named == port.name,
+    };
+    if index.profile_of(name).is_some_and(|(_own, profile)| profile.opaque_ports.iter().any(is_it)) {
+        return (v1::Protocol::Opaque, Declared::Profile);
     }
     let known = well_known_protocol(port.port);
     let default = if known == v1::Protocol::Opaque { Declared::WellKnown } else { Declared::Default };
@@ -284,11 +307,7 @@ pub(crate) fn declared(index: &Index, name: &Name, service: &Service, port: &Ser
     };
     let own = service.settings.opaque_ports.as_ref().map(|specs| (specs, Declared::Service));
     let Some((specs, who)) = own.or_else(of_namespace) else { return (known, default) };
-    let opaque = specs.iter().any(|spec| match spec {
-        PortSpec::Range(first, last) => (*first..=*last).contains(&port.port),
-        PortSpec::Named(named) => *named == port.name,
-    });
-    match (opaque, known) {
+    match (specs.iter().any(is_it), known) {
         (true, _) => (v1::Protocol::Opaque, who),
         // A list replaces the well-known ports: it is its word that this is none.
         (false, v1::Protocol::Opaque) => (v1::Protocol::Detect, who),

@@ -22,6 +22,8 @@ mod matching;
 mod metrics;
 #[path = "routes/mirrors.rs"]
 mod mirrors;
+#[path = "routes/profiles.rs"]
+mod profiles;
 #[path = "routes/recorder.rs"]
 mod recorder;
 #[path = "routes/retries.rs"]

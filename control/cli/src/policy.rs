@@ -63,6 +63,12 @@ struct Rule {
     is_itself: bool,
     backends: Vec<Backend>,
     settings: Vec<Setting>,
+    /// Of a ServiceProfile's route, its name; `rule` is `spec.routes[rule]` then.
+    #[serde(rename = "rule_name", skip_serializing_if = "String::is_empty")]
+    name: String,
+    /// What its responses count as, where it says so.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    response_classes: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -146,11 +152,33 @@ impl Rule {
         };
         Rule {
             rule: given.rule,
-            matches: given.matches.iter().map(wording::condition).collect(),
+            matches: given
+                .matches
+                .iter()
+                .map(wording::condition)
+                .chain(given.profile_condition.as_ref().map(wording::profile_condition))
+                .collect(),
             filters: given.filters.iter().map(wording::filter).collect(),
             is_itself: given.is_itself,
             backends: given.backends.into_iter().map(backend).collect(),
             settings: given.settings.into_iter().map(Setting::of).collect(),
+            name: given.name,
+            response_classes: given.classes.as_ref().map(wording::classes).unwrap_or_default(),
+        }
+    }
+}
+
+impl Rule {
+    /// Where its object says something.
+    fn field(&self, route: &Object, field: &str) -> String {
+        match (route.kind.as_str(), field) {
+            ("ServiceProfile", "backendRefs") => "spec.dstOverrides".to_owned(),
+            ("TrafficSplit", "backendRefs") => "spec.backends".to_owned(),
+            // Of what falls under no route nothing is written.
+            (_, "matches") if self.name == "[DEFAULT]" => "default".to_owned(),
+            ("ServiceProfile", "matches") => format!("spec.routes[{}].condition", self.rule),
+            ("ServiceProfile", field) => format!("spec.routes[{}].{field}", self.rule),
+            (_, field) => format!("spec.rules[{}].{field}", self.rule),
         }
     }
 }
@@ -199,14 +227,14 @@ fn of_route(route: &Route, of_service: &[Setting], color: bool) -> String {
     for rule in &route.rules {
         let mut row = |what: &str, says: String, from: String, tone: Tone| {
             let cells = [
-                (rule.rule.to_string(), Tone::Plain),
+                (if rule.name.is_empty() { rule.rule.to_string() } else { rule.name.clone() }, Tone::Plain),
                 (what.to_owned(), Tone::Plain),
                 (says, tone),
                 (from, Tone::Plain),
             ];
             table.row(cells);
         };
-        let field = |field: &str| format!("spec.rules[{}].{field}", rule.rule);
+        let field = |field: &str| rule.field(&route.route, field);
         for one in &rule.matches {
             row("match", one.clone(), field("matches"), Tone::Plain);
         }
@@ -225,6 +253,9 @@ fn of_route(route: &Route, of_service: &[Setting], color: bool) -> String {
             for one in &backend.filters {
                 row("filter", one.clone(), field("backendRefs"), Tone::Plain);
             }
+        }
+        if !rule.response_classes.is_empty() {
+            row("responses", rule.response_classes.clone(), field("responseClasses"), Tone::Plain);
         }
         // The others are the Service's, which stand above.
         for setting in rule.settings.iter().filter(|setting| !of_service.contains(setting)) {

@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 use weir_api::v1::{
-    self, grpc_method, http_filter::Filter, http_match::Path, path_modifier, request_mirror, value_match::Value,
+    self, condition::Is, grpc_method, http_filter::Filter, http_match::Path, path_modifier, request_mirror,
+    value_match::Value,
 };
 
 /// An object; field names are stable.
@@ -108,6 +109,42 @@ pub(crate) fn condition(given: &v1::HttpMatch) -> String {
     let headers = values("header", &given.headers);
     let query = values("query parameter", &given.query_params);
     std::iter::once(path).chain(method).chain(headers).chain(query).collect::<Vec<_>>().join(", ")
+}
+
+/// `GET and path ~/books/[^/]*`.
+pub(crate) fn profile_condition(given: &v1::Condition) -> String {
+    let all = |list: &v1::ConditionList, word: &str| {
+        let each: Vec<String> = list.conditions.iter().map(|one| in_brackets(one, profile_condition(one))).collect();
+        each.join(word)
+    };
+    match &given.is {
+        Some(Is::All(list)) if list.conditions.is_empty() => "any request".to_owned(),
+        Some(Is::Any(list)) if list.conditions.is_empty() => "no request".to_owned(),
+        Some(Is::All(list)) => all(list, " and "),
+        Some(Is::Any(list)) => all(list, " or "),
+        Some(Is::Not(one)) => format!("not {}", in_brackets(one, profile_condition(one))),
+        Some(Is::Method(method)) => method.clone(),
+        Some(Is::PathPattern(pattern)) => format!("path ~{pattern}"),
+        None => "a condition that this program does not know".to_owned(),
+    }
+}
+
+fn in_brackets(given: &v1::Condition, text: String) -> String {
+    let is_list = matches!(&given.is, Some(Is::All(list) | Is::Any(list)) if list.conditions.len() > 1);
+    if is_list { format!("({text})") } else { text }
+}
+
+/// `failures 404,500-599; successes 503`.
+pub(crate) fn classes(given: &v1::ResponseClasses) -> String {
+    let ranges = |name: &str, all: &[v1::StatusRange]| {
+        let each = all.iter().map(|range| match (range.first, range.last) {
+            (first, last) if first == last => first.to_string(),
+            (first, last) => format!("{first}-{last}"),
+        });
+        (!all.is_empty()).then(|| format!("{name} {}", each.collect::<Vec<_>>().join(",")))
+    };
+    let both = [ranges("failures", &given.failures), ranges("successes", &given.successes)];
+    both.into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
 
 fn value(given: Option<&Value>) -> String {

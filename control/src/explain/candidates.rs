@@ -39,14 +39,16 @@ impl Gathered {
         let shown = all.into_iter().take(limits::EXPLAINED_MATCHES).filter_map(|(at, standing)| {
             let object = &table.routes().get(at.route)?.object;
             let route = told.get(&(&*object.group, &*object.kind, &*object.namespace, &*object.name))?;
-            let condition = route.rules.get(at.rule)?.matches.get(at.matched)?;
+            let rule = route.rules.get(at.rule)?;
             let (verdict, criterion, name) = self.said(table, selected, at, standing);
             Some(v1::Candidate {
                 route: route.object.clone(),
                 hostnames: route.hostnames.clone(),
                 rule: count(at.rule),
                 r#match: count(at.matched),
-                condition: Some(condition.clone()),
+                condition: rule.matches.get(at.matched).cloned(),
+                profile_condition: rule.condition.clone(),
+                rule_name: rule.name.clone(),
                 verdict: verdict.into(),
                 criterion: criterion.into(),
                 name,
@@ -73,6 +75,7 @@ impl Gathered {
                 Unmet::Method => (Criterion::Method, ""),
                 Unmet::Header(name) => (Criterion::Header, name.as_str()),
                 Unmet::QueryParam(name) => (Criterion::QueryParam, name),
+                Unmet::Condition => (Criterion::Condition, ""),
             },
             Standing::Behind(by) => {
                 let criterion = match by {

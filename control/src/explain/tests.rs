@@ -1,4 +1,4 @@
-use v1::way::What;
+use v1::{Criterion, Verdict, way::What};
 
 use super::*;
 use crate::fixtures::{NAMESPACE, SERVICE, pod, route, slice, upsert};
@@ -69,7 +69,7 @@ fn it_says_what_decided_and_where_the_request_goes() {
     ] {
         let answer = answer(&index, asked("demo", path, &[]));
         assert_eq!(ways(&answer), expected, "{path}");
-        let won = answer.candidates.first().filter(|first| first.verdict() == v1::Verdict::Won);
+        let won = answer.candidates.first().filter(|first| first.verdict() == Verdict::Won);
         assert_eq!(won.map(|won| (won.rule, won.r#match)), winner, "{path}");
         assert_eq!(answer.candidates.len(), 5);
         assert_eq!(answer.routes_in_force(), v1::RoutesInForce::ProducerRoutes);
@@ -147,9 +147,9 @@ fn ties_say_whether_age_or_name_decided() {
     let name = |one: &v1::Candidate| one.route.as_ref().map(|route| route.name.clone()).unwrap_or_default();
     let said: Vec<_> = answer.candidates.iter().map(|one| (name(one), one.criterion())).collect();
     let expected = [
-        ("b".to_owned(), v1::Criterion::Unspecified),
-        ("c".to_owned(), v1::Criterion::RouteName),
-        ("a".to_owned(), v1::Criterion::RouteAge),
+        ("b".to_owned(), Criterion::Unspecified),
+        ("c".to_owned(), Criterion::RouteName),
+        ("a".to_owned(), Criterion::RouteAge),
     ];
     assert_eq!(said, expected);
 }
@@ -198,4 +198,43 @@ fn what_cannot_be_asked_is_named() {
     ] {
         assert!(message.contains(words), "{message}");
     }
+}
+
+/// The names of a ServiceProfile's routes, and what each of them says of itself.
+#[test]
+fn routes_of_profiles_are_told_by_name() {
+    let profile = "apiVersion: linkerd.io/v1alpha2\nkind: ServiceProfile\nmetadata: {name: web.demo.svc.cluster.local, namespace: demo}\nspec:\n  \
+         routes:\n  - {name: read, timeout: 2s, isRetryable: true, condition: {method: GET, pathRegex: /a}}\n  - {name: late, condition: {pathRegex: /a}}\n  - {name: other, condition: {pathRegex: /b}}\n  \
+         retryBudget: {retryRatio: 0.1, minRetriesPerSecond: 1, ttl: 5s}\n---\n";
+    let index = index(&[NAMESPACE, SERVICE, &slice(&[("10.0.0.1", true)]), &route("main", "demo", ""), profile]);
+    let answer = gather(&index, &[], asked("demo", "/a", &[])).unwrap().answer().unwrap();
+    let said: Vec<(&str, Verdict, Criterion)> =
+        answer.candidates.iter().map(|one| (one.rule_name.as_str(), one.verdict(), one.criterion())).collect();
+    let expected = [
+        ("read", Verdict::Won, Criterion::Unspecified),
+        ("late", Verdict::Behind, Criterion::RuleOrder),
+        ("[DEFAULT]", Verdict::Behind, Criterion::RuleOrder),
+        ("other", Verdict::Unmet, Criterion::Condition),
+    ];
+    assert_eq!(said, expected);
+    assert!(answer.candidates.iter().all(|one| one.profile_condition.is_some() && one.condition.is_none()));
+    assert!(answer.aside[0].reason.contains("ServiceProfile demo/web.demo.svc.cluster.local stands instead"));
+    let of = |name: &str| {
+        let found = answer.settings.iter().find(|setting| setting.name == name).unwrap();
+        (found.value.as_str(), found.source.as_ref().map_or("default", |source| &source.field))
+    };
+    assert_eq!(of("timeouts.request"), ("2s", "spec.routes[0].timeout"));
+    assert_eq!(of("retry.http"), ("500-599", "spec.routes[0].isRetryable"));
+    let policy = policy::policy(
+        &index,
+        &[],
+        &v1::PolicyRequest { namespace: "demo".into(), service: "web".into(), ..v1::PolicyRequest::default() },
+    );
+    let policy = policy.unwrap();
+    let ratio = policy.settings.iter().find(|setting| setting.name == "retry.budget.ratio").unwrap();
+    assert_eq!((&*ratio.value, &*ratio.source.as_ref().unwrap().field), ("0.1", "spec.retryBudget"));
+    let rules: Vec<&str> = policy.ports[0].routes[0].rules.iter().map(|rule| rule.name.as_str()).collect();
+    assert_eq!(rules, ["read", "late", "other", "[DEFAULT]"]);
+    let last = policy.ports[0].routes[0].rules.last().unwrap();
+    assert!(last.settings.iter().all(|setting| setting.source.is_none()), "nobody says anything: {last:?}");
 }

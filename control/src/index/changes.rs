@@ -25,7 +25,9 @@ impl Index {
             Kind::Pod => self.set_pod(name, None, changed),
             Kind::Service => self.set_service(name, None, changed),
             Kind::EndpointSlice => self.set_slice(name, None, changed),
-            Kind::HttpRoute | Kind::GrpcRoute | Kind::PolicyHttpRoute => self.set_route(object, None, changed),
+            Kind::HttpRoute | Kind::GrpcRoute | Kind::PolicyHttpRoute | Kind::ServiceProfile | Kind::TrafficSplit => {
+                self.set_route(object, None, changed)
+            }
             Kind::ServiceAccount => {}
         }
     }

@@ -106,7 +106,8 @@ fn wanted(plane: &Plane) -> BTreeMap<ObjectName, Said> {
         let index = plane.index();
         // Once for each Service: a thousand routes of one would look at each other a million times.
         let mut told = Told::new();
-        index.routes().map(|(name, route)| (name.clone(), taken(&index, &mut told, name, route))).collect()
+        let routes = index.routes().filter(|(name, _route)| Kind::ROUTES.contains(&name.kind));
+        routes.map(|(name, route)| (name.clone(), taken(&index, &mut told, name, route))).collect()
     };
     for finding in plane.findings() {
         if let Some(named) = finding.object.as_deref().and_then(route_named) {

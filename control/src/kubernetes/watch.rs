@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Kinds that are watched; of service accounts nothing is read.
-pub(super) const KINDS: [Kind; 7] = [
+pub(super) const KINDS: [Kind; 9] = [
     Kind::Namespace,
     Kind::Pod,
     Kind::Service,
@@ -32,6 +32,8 @@ pub(super) const KINDS: [Kind; 7] = [
     Kind::HttpRoute,
     Kind::GrpcRoute,
     Kind::PolicyHttpRoute,
+    Kind::ServiceProfile,
+    Kind::TrafficSplit,
 ];
 
 /// What a watch says.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use weir_api::v1;
 use weir_core::{route::Size, timeouts::Timeouts};
 
-use super::{Name, ServicePort};
+use super::{Name, Override, Profile, ProfileRule, ServicePort};
 
 /// An HTTPRoute or GRPCRoute of Gateway API that has a Service as a parent.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,6 +26,8 @@ pub struct HttpRoute {
     pub retry: Option<v1::Retry>,
     /// Which of [`super::annotation::all`] it has.
     pub annotated: Vec<&'static str>,
+    /// Of a ServiceProfile or TrafficSplit; none of a route.
+    pub profile: Option<Box<Profile>>,
 }
 
 /// A Service, or one port of it.
@@ -42,7 +44,7 @@ pub struct ParentRef {
 /// One rule.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RouteRule {
-    /// Never empty.
+    /// Never empty but in a profile.
     pub matches: Vec<v1::HttpMatch>,
     /// In order.
     pub filters: Vec<RouteFilter>,
@@ -52,6 +54,8 @@ pub struct RouteRule {
     pub timeouts: Timeouts,
     /// `retry`; no attempts where nothing is to be sent again.
     pub retry: Option<v1::Retry>,
+    /// Of a profile's.
+    pub of_profile: Option<ProfileRule>,
 }
 
 /// One backend of a rule.
@@ -127,8 +131,17 @@ impl ParentRef {
 impl HttpRoute {
     /// What it costs those who compile it.
     pub fn size(&self) -> Size {
-        let targets = self.targets(&Arc::from("")).count();
-        Size::of(self.hostnames.len(), targets, self.rules.iter().flat_map(|rule| &rule.matches))
+        // Each rule of a profile names all that its requests are sent to instead.
+        let overrides = self.overrides().len() * self.rules.len();
+        let targets = self.targets(&Arc::from("")).count() + overrides;
+        let size = Size::of(self.hostnames.len(), targets, self.rules.iter().flat_map(|rule| &rule.matches));
+        let conditions = self.rules.iter().filter_map(|rule| rule.of_profile.as_ref());
+        conditions.map(|own| Size::of_condition(&own.condition)).fold(size, Size::and)
+    }
+
+    /// Where a profile sends the requests of its Service.
+    pub fn overrides(&self) -> &[Override] {
+        self.profile.as_ref().map(|profile| &*profile.overrides).unwrap_or_default()
     }
 
     /// Where its rules send requests, and copies of them: ports of Services, or why one is none. `namespace` is the route's own.
@@ -153,6 +166,7 @@ impl HttpRoute {
 
     /// Services that its rules send requests or copies of them to.
     pub fn services<'a>(&'a self, namespace: &'a Arc<str>) -> impl Iterator<Item = Name> + use<'a> {
-        self.targets(namespace).filter_map(|target| target.ok().map(|(name, _port)| name))
+        let overrides = self.overrides().iter().map(|one| one.service.clone());
+        self.targets(namespace).filter_map(|target| target.ok().map(|(name, _port)| name)).chain(overrides)
     }
 }

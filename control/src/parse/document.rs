@@ -3,7 +3,9 @@
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_yaml_ng::{Deserializer, Value};
 
-use super::{FieldError, Finding, Options, Parsed, convert, convert::Outcome, fields, grpc_routes, routes};
+use super::{
+    FieldError, Finding, Options, Parsed, convert, convert::Outcome, fields, grpc_routes, profiles, routes, splits,
+};
 use crate::objects::{Kind, Name, Object, ObjectName};
 
 /// One YAML document of a file.
@@ -259,6 +261,8 @@ where
             }
             grpc_routes::grpc_route(&typed::<fields::GrpcRoute, D>(source()).map_err(one)?)
         }
+        Kind::ServiceProfile => profiles::service_profile(&typed::<fields::ServiceProfile, D>(source()).map_err(one)?),
+        Kind::TrafficSplit => splits::traffic_split(&typed::<fields::TrafficSplit, D>(source()).map_err(one)?),
     };
     let failures = |errors: Vec<FieldError>| errors.into_iter().map(Failure::of).collect();
     converted.map(|read| read.map(|(object, flaws)| (object, failures(flaws)))).map_err(failures)

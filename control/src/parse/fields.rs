@@ -3,12 +3,17 @@
 //! Names and defaults are those of the Kubernetes API reference; a null is as good as a missing field, as with the API server. Must
 //! never refuse an object for a field that is not here.
 
+mod profiles;
 mod routes;
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+pub(super) use self::profiles::{
+    DstOverride, ProfileRetryBudget, ProfileRoute, RequestMatch, ResponseClass, ResponseMatch, Scalar, ServiceProfile,
+    ServiceProfileSpec, StatusRange, TrafficSplit,
+};
 pub(super) use self::routes::{
     BackendRef, Cors, Fraction, GrpcMethodMatch, GrpcRoute, GrpcRouteMatch, GrpcRouteRule, Header, HeaderModifier,
     HttpRoute, HttpRouteFilter, HttpRouteMatch, HttpRouteRetry, HttpRouteRule, HttpRouteTimeouts, MirrorRef, ParentRef,

@@ -11,10 +11,10 @@ use super::{
     annotations::understood,
     convert::Outcome,
     fields, quoted, retry,
-    routes::{backends, filters, not_persistent, refused_by_nodes, service_parents, values},
+    routes::{backends, checked, filters, not_persistent, service_parents, values},
     timeouts,
 };
-use crate::objects::{HttpRoute, Object, RouteRule, annotation};
+use crate::objects::{HttpRoute, RouteRule, annotation};
 
 /// What may be done to a call; the others are for requests that are not gRPC.
 const FILTERS: [&str; 3] = ["RequestHeaderModifier", "ResponseHeaderModifier", "RequestMirror"];
@@ -38,11 +38,9 @@ pub(super) fn grpc_route(given: &fields::GrpcRoute) -> Outcome<FieldError> {
         timeouts: timeouts::annotated(annotations, &mut errors),
         retry: retry::annotated_of_calls(annotations, &mut errors),
         annotated: understood(annotations, &[]).into_iter().filter(|key| *key != annotation::retry::HTTP).collect(),
+        profile: None,
     };
-    if errors.is_empty() {
-        errors.extend(refused_by_nodes(&route));
-    }
-    if errors.is_empty() { Ok(Some((Object::HttpRoute(Arc::new(route)), Vec::new()))) } else { Err(errors) }
+    checked(route, Vec::new(), errors)
 }
 
 fn rule(namespace: &str, at: usize, given: &fields::GrpcRouteRule, errors: &mut Vec<FieldError>) -> RouteRule {
@@ -57,7 +55,7 @@ fn rule(namespace: &str, at: usize, given: &fields::GrpcRouteRule, errors: &mut 
     }
     let filters = filters(&field, given.filters.as_deref(), &FILTERS, false, errors);
     let backends = backends(namespace, &field, given.backend_refs.as_deref(), &FILTERS, false, errors);
-    RouteRule { matches, filters, backends, timeouts: Timeouts::default(), retry: None }
+    RouteRule { matches, filters, backends, timeouts: Timeouts::default(), retry: None, of_profile: None }
 }
 
 /// Conditions on one call.
@@ -120,7 +118,7 @@ mod tests {
     use super::*;
     use crate::{
         fixtures,
-        objects::Kind,
+        objects::{Kind, Object},
         parse::{self, Finding},
     };
 

@@ -94,7 +94,7 @@ pub(super) fn budget(
     read.is_any().then_some(v1::RetryBudget { ratio_permille, min_per_second, ttl_ms })
 }
 
-fn millis(duration: Option<Duration>) -> u64 {
+pub(super) fn millis(duration: Option<Duration>) -> u64 {
     duration.map_or(0, |duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
 }
 

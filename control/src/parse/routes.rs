@@ -45,11 +45,17 @@ pub(super) fn http_route(given: &fields::HttpRoute) -> Outcome<FieldError> {
         timeouts: timeouts::annotated(given.metadata.annotations.as_ref(), &mut errors),
         retry: retry::annotated(given.metadata.annotations.as_ref(), &mut errors),
         annotated: annotations::understood(given.metadata.annotations.as_ref(), &[]),
+        profile: None,
     };
+    checked(route, Vec::new(), errors)
+}
+
+/// A route without errors that nodes would take; `flaws` do not refuse it.
+pub(super) fn checked(route: HttpRoute, flaws: Vec<FieldError>, mut errors: Vec<FieldError>) -> Outcome<FieldError> {
     if errors.is_empty() {
         errors.extend(refused_by_nodes(&route));
     }
-    if errors.is_empty() { Ok(Some((Object::HttpRoute(Arc::new(route)), Vec::new()))) } else { Err(errors) }
+    if errors.is_empty() { Ok(Some((Object::HttpRoute(Arc::new(route)), flaws))) } else { Err(errors) }
 }
 
 /// Parents that are Services.
@@ -101,7 +107,7 @@ fn rule(namespace: &str, at: usize, given: &fields::HttpRouteRule, errors: &mut 
     let backends = backends(namespace, &field, given.backend_refs.as_deref(), &FILTERS, is_one_prefix, errors);
     let timeouts = timeouts::of_rule(&field, given.timeouts.as_ref(), errors);
     let retry = retry::of_rule(&field, given.retry.as_ref(), errors);
-    RouteRule { matches, filters, backends, timeouts, retry }
+    RouteRule { matches, filters, backends, timeouts, retry, of_profile: None }
 }
 
 fn http_match(field: &str, given: &fields::HttpRouteMatch, errors: &mut Vec<FieldError>) -> v1::HttpMatch {
@@ -339,6 +345,9 @@ pub(super) fn refused_by_nodes(route: &HttpRoute) -> Option<FieldError> {
             destination: Some(v1::http_rule::Destination::Backends(v1::HttpBackends { backends: backends.collect() })),
             timeouts: None,
             retry: route.retry.clone().or_else(|| rule.retry.clone()),
+            condition: rule.of_profile.as_ref().map(|own| own.condition.clone()),
+            name: rule.of_profile.as_ref().map(|own| own.name.to_string()).unwrap_or_default(),
+            classes: rule.of_profile.as_ref().and_then(|own| own.classes.clone()),
         }
     });
     let given = v1::HttpRoute {
@@ -346,9 +355,14 @@ pub(super) fn refused_by_nodes(route: &HttpRoute) -> Option<FieldError> {
         is_consumer: false,
         hostnames: route.hostnames.clone(),
         rules: rules.collect(),
+        first_wins: route.profile.is_some(),
     };
     let invalid = weir_core::route::routes(&[given]).err()?;
-    let field = if invalid.field == "hostnames" { "spec.hostnames" } else { "spec.rules" };
+    let field = match (invalid.field, &route.profile) {
+        ("hostnames", _) => "spec.hostnames",
+        (_, Some(_)) => "spec.routes",
+        (_, None) => "spec.rules",
+    };
     Some(FieldError::new(field, invalid.to_string()))
 }
 

@@ -112,7 +112,8 @@ fn items(text: &str, most: usize) -> Result<Vec<&str>, String> {
     Ok(items)
 }
 
-fn ports(text: &str, most: usize) -> Result<Vec<PortSpec>, String> {
+/// A list of ports, ranges and names of ports.
+pub(super) fn ports(text: &str, most: usize) -> Result<Vec<PortSpec>, String> {
     items(text, most)?.into_iter().map(port_spec).collect()
 }
 

@@ -94,6 +94,36 @@ pub(super) fn gateway(text: &str) -> Result<Duration, String> {
     Err(wrong())
 }
 
+/// Go's durations, as ServiceProfiles write them (Go, `time.ParseDuration`): decimal numbers, each with one of ns, us, ms, s, m, h; a bare 0.
+pub(super) fn go(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{} is no duration: such as 300ms, 1.5s or 1m30s", quoted(text));
+    let (mut rest, mut seconds) = (text.trim(), 0.0_f64);
+    if rest == "0" {
+        return Ok(Duration::ZERO);
+    }
+    if rest.is_empty() {
+        return Err(wrong());
+    }
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(|byte| byte.is_ascii_digit() || *byte == b'.').count();
+        let (count, after) = rest.split_at_checked(digits).ok_or_else(wrong)?;
+        let units = after.find(|character: char| character.is_ascii_digit() || character == '.').unwrap_or(after.len());
+        let (unit, after) = after.split_at_checked(units).ok_or_else(wrong)?;
+        let unit = match unit {
+            "h" => 3600.0,
+            "m" => 60.0,
+            "s" => 1.0,
+            "ms" => 1e-3,
+            "us" | "\u{b5}s" | "\u{3bc}s" => 1e-6,
+            "ns" => 1e-9,
+            _other => return Err(wrong()),
+        };
+        seconds += count.parse::<f64>().map_err(|_error| wrong())? * unit;
+        rest = after;
+    }
+    within_bound(text, Duration::try_from_secs_f64(seconds).map_err(|_too_long| wrong())?)
+}
+
 fn within_bound(text: &str, limit: Duration) -> Result<Duration, String> {
     let most = limits::TIMEOUT;
     let limit = Some(limit).filter(|limit| *limit <= most);
@@ -137,6 +167,20 @@ mod tests {
             [("0s", 0), ("10s", 10_000), ("1m30s", 90_000), ("1h1m1s1ms", 3_661_001), ("99999ms", 99_999)]
         {
             assert_eq!(gateway(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for (text, micros) in [
+            ("0", 0),
+            ("300ms", 300_000),
+            ("1.5s", 1_500_000),
+            ("1m30s", 90_000_000),
+            ("2h45m", 9_900_000_000),
+            (".5s", 500_000),
+            ("10us", 10),
+        ] {
+            assert_eq!(go(text), Ok(Duration::from_micros(micros)), "{text}");
+        }
+        for text in ["", "10", "-1s", "1d", "s", ".s", "1.5.5s", "1s1", "1 s", "1\u{e9}", "9999999999999999999999h"] {
+            assert!(go(text).is_err(), "{text}");
         }
         for text in ["", "0", "10", "1d", "100000s", "1s ", "1.5s", "1h1h1h1h1h", "s", "1\u{e9}", "99999h"] {
             assert!(gateway(text).is_err(), "{text}");

@@ -29,6 +29,21 @@ pub(crate) struct Place<'a> {
     pub(crate) at: usize,
 }
 
+impl Place<'_> {
+    /// Where the object says something that a rule says; none where a profile does not.
+    fn field(&self, field: &str) -> Option<String> {
+        if self.rule.of_profile.is_none() {
+            return Some(format!("spec.rules[{}].{field}", self.at));
+        }
+        let of_profile = match field {
+            "timeouts.request" => "timeout",
+            "retry" if self.rule.retry.as_ref().is_some_and(|retry| retry.limit > 0) => "isRetryable",
+            _unsaid => return None,
+        };
+        Some(format!("spec.routes[{}].{of_profile}", self.at))
+    }
+}
+
 fn setting(name: &str, value: impl Into<String>, source: Option<v1::Source>) -> v1::Setting {
     v1::Setting { name: name.to_owned(), value: value.into(), source }
 }
@@ -107,6 +122,10 @@ pub(crate) fn protocol(index: &Index, name: &Name, service: &Service, port: &Ser
         Declared::AppProtocol => own.field("spec.ports.appProtocol"),
         Declared::Service => own.field(annotation),
         Declared::Namespace => source(Some(of_namespace()), annotation),
+        Declared::Profile => {
+            let profile = index.profile_of(name).map(|(own, _profile)| own.to_api());
+            source(profile, "spec.opaquePorts")
+        }
     };
     let value = match protocol {
         v1::Protocol::Detect => "detect",
@@ -125,7 +144,7 @@ pub(crate) fn of_requests(name: &Name, service: &Service, place: Option<Place<'_
     let from = |who: Said, key: &str, field: &str| match (who, &of_route, place) {
         (Said::Service, ..) => own.annotation(key),
         (Said::Route, Some(route), _) => route.annotation(key),
-        (Said::Rule, Some(route), Some(place)) => route.field(format!("spec.rules[{}].{field}", place.at)),
+        (Said::Rule, Some(route), Some(place)) => place.field(field).and_then(|field| route.field(field)),
         _default => None,
     };
     let (route, rule) = place.map_or((None, Timeouts::default()), |place| (place.route.timeouts, place.rule.timeouts));
@@ -175,13 +194,18 @@ fn retries(given: Option<&v1::Retry>, from: impl Fn(&str, &str) -> Option<v1::So
 }
 
 /// All of a Service that is no rule's business: budget of retries, breaker, load, endpoints, and what requests may say.
-pub(crate) fn of_service(name: &Name, service: &Service) -> Vec<v1::Setting> {
+pub(crate) fn of_service(index: &Index, name: &Name, service: &Service) -> Vec<v1::Setting> {
     let own = Own::service(name, service);
-    let budget = BudgetSettings::of_api(service.retry_budget.as_ref());
+    let (budget, profile) = snapshot::retry_budget(index, name, service);
+    let budget = BudgetSettings::of_api(budget.as_ref());
+    let of_budget = |key: &str| match profile {
+        Some(profile) => source(Some(profile.to_api()), "spec.retryBudget"),
+        None => own.annotation(key),
+    };
     let mut all = vec![
-        setting("retry.budget.ratio", part(budget.ratio_permille), own.annotation(retry::BUDGET_RATIO)),
-        setting("retry.budget.minPerSecond", budget.min_per_second.to_string(), own.annotation(retry::BUDGET_LEAST)),
-        setting("retry.budget.ttl", duration(budget.ttl), own.annotation(retry::BUDGET_TTL)),
+        setting("retry.budget.ratio", part(budget.ratio_permille), of_budget(retry::BUDGET_RATIO)),
+        setting("retry.budget.minPerSecond", budget.min_per_second.to_string(), of_budget(retry::BUDGET_LEAST)),
+        setting("retry.budget.ttl", duration(budget.ttl), of_budget(retry::BUDGET_TTL)),
     ];
     all.extend(breakers(&own, service.breaker.as_ref()));
     match &service.load_bias {

@@ -8,12 +8,12 @@ use std::{
 use weir_api::v1::{self, http_backend, http_filter, http_rule, request_mirror};
 use weir_core::route::Size;
 
-use super::{Said, protocol, service_target, timeouts};
+use super::{Said, profiles::Profiles, protocol, service_target, timeouts};
 use crate::{
     index::Index,
     objects::{
-        HttpRoute, Kind, Name, ObjectName, ParentRef, RouteBackend, RouteFilter, RouteMirror, RouteRule, Service,
-        annotation::OPAQUE_PORTS,
+        HttpRoute, Kind, Name, ObjectName, Override, ParentRef, RouteBackend, RouteFilter, RouteMirror, RouteRule,
+        Service, annotation::OPAQUE_PORTS,
     },
 };
 
@@ -22,9 +22,14 @@ pub(super) fn attached(index: &Index, service: &Name, port: u16, own: Vec<Name>)
     let mut slices: BTreeSet<Name> = own.into_iter().collect();
     let in_force = InForce::of(index, service);
     let routes = in_force.routes.iter().filter(|(name, route)| {
-        is_attached(index, name.kind, route, service, port) && !in_force.is_put_aside(name, port)
+        is_attached(index, name.kind, route, service, port) && in_force.aside(name, route, port).is_none()
     });
-    let routes = routes.map(|(name, route)| http_route(index, service, name, route, &mut slices)).collect();
+    let dialled = (service, port);
+    let routes = routes.map(|(name, route)| {
+        let overrides = in_force.profiles.overrides(name);
+        http_route(index, dialled, name, route, overrides, &mut slices)
+    });
+    let routes = routes.collect();
     (routes, slices.into_iter().collect())
 }
 
@@ -32,9 +37,11 @@ pub(super) fn attached(index: &Index, service: &Name, port: u16, own: Vec<Name>)
 /// namespace must not be able to make nodes refuse what another one says.
 pub(crate) struct InForce<'a> {
     routes: Vec<(&'a ObjectName, &'a Arc<HttpRoute>)>,
-    names: HashSet<&'a ObjectName>,
+    names: HashMap<&'a ObjectName, &'a Arc<HttpRoute>>,
     /// Namespaces and ports with a GRPCRoute.
     calls: HashSet<(&'a str, u16)>,
+    profiles: Profiles<'a>,
+    service: Name,
 }
 
 impl<'a> InForce<'a> {
@@ -56,17 +63,24 @@ impl<'a> InForce<'a> {
             let held = ports.filter(|(_port, protocol)| speaks(name.kind, *protocol));
             calls.extend(held.map(|(port, _protocol)| (&*name.name.namespace, port)));
         }
-        InForce { names: routes.iter().map(|(name, _route)| *name).collect(), routes, calls }
+        let (names, profiles) = (routes.iter().copied().collect(), Profiles::of(&routes));
+        InForce { names, routes, calls, profiles, service: service.clone() }
     }
 
     fn is_told(&self, route: &ObjectName) -> bool {
-        self.names.contains(route)
+        self.names.contains_key(route)
     }
 
-    /// Whether a GRPCRoute of the same namespace has the port: routes of the more specific kind stand instead of the others (Gateway API's
-    /// GEP-1294), for those clients for whom they hold.
-    fn is_put_aside(&self, route: &ObjectName, port: u16) -> bool {
-        route.kind != Kind::GrpcRoute && self.calls.contains(&(&*route.name.namespace, port))
+    /// Why others stand instead of a route on a port. A profile does so for all routes of its namespace, and that of the Service's own for
+    /// everybody's. A GRPCRoute of the same namespace does so for HTTPRoutes: routes of the more specific kind go before the others (Gateway
+    /// API's GEP-1294), for those clients for whom they hold.
+    fn aside(&self, name: &ObjectName, route: &HttpRoute, port: u16) -> Option<String> {
+        let has_calls = || {
+            let is_other = !matches!(name.kind, Kind::GrpcRoute) && !name.kind.is_profile();
+            let has = is_other && self.calls.contains(&(&*name.name.namespace, port));
+            has.then(|| format!("a GRPCRoute of this namespace has port {port} of Service {}", self.service))
+        };
+        self.profiles.aside(name, route, &self.service).or_else(has_calls)
     }
 }
 
@@ -96,11 +110,10 @@ impl InForce<'_> {
             );
             return Err(("UnsupportedProtocol", message));
         }
-        if self.is_put_aside(route, port) {
-            let message = format!("a GRPCRoute of this namespace has port {port} of Service {service}");
-            return Err(("RouteReasonConflicted", message));
+        match self.names.get(route).and_then(|held| self.aside(route, held, port)) {
+            Some(message) => Err(("RouteReasonConflicted", message)),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -154,28 +167,52 @@ struct Told<'a> {
 
 fn http_route(
     index: &Index,
-    service: &Name,
+    (service, port): (&Name, u16),
     own: &ObjectName,
     route: &HttpRoute,
+    overrides: &[Override],
     slices: &mut BTreeSet<Name>,
 ) -> v1::HttpRoute {
     let mut told = Told { index, namespace: &own.name.namespace, slices };
-    v1::HttpRoute {
-        object: Some(own.to_api()),
-        is_consumer: own.name.namespace != service.namespace,
-        hostnames: route.hostnames.clone(),
-        rules: route.rules.iter().map(|rule| told.rule(service, route, rule)).collect(),
-    }
+    let overridden = if route.profile.is_some() { told.overridden(overrides, port) } else { None };
+    let rules = route.rules.iter().map(|rule| {
+        let backends = rule.backends.as_ref().map(|all| all.iter().map(|one| told.backend(one)).collect());
+        let backends: Option<Vec<v1::HttpBackend>> = overridden.clone().or(backends);
+        told.rule(service, route, rule, backends)
+    });
+    let rules = rules.collect();
+    let (object, first_wins) = (Some(own.to_api()), route.profile.is_some());
+    let is_consumer = own.name.namespace != service.namespace;
+    v1::HttpRoute { object, is_consumer, hostnames: route.hostnames.clone(), rules, first_wins }
 }
 
 impl Told<'_> {
-    fn rule(&mut self, service: &Name, route: &HttpRoute, rule: &RouteRule) -> v1::HttpRule {
-        let destination = match &rule.backends {
+    /// Where a profile sends its requests; none to the Service itself. What is not there leaves its share to the others, as what has no
+    /// endpoints does (Linkerd).
+    fn overridden(&mut self, overrides: &[Override], port: u16) -> Option<Vec<v1::HttpBackend>> {
+        let each = overrides.iter().map(|one| (one.weight, self.service(&one.service, one.port.unwrap_or(port))));
+        let each: Vec<_> = each.collect();
+        let is_any = each.iter().any(|(weight, target)| *weight > 0 && target.is_ok());
+        let backends = each.into_iter().map(|(weight, target)| {
+            let (weight, target) = match target {
+                Ok(target) => (weight, http_backend::Target::Service(target)),
+                Err(reason) => (if is_any { 0 } else { weight }, http_backend::Target::Invalid(reason)),
+            };
+            v1::HttpBackend { weight, filters: Vec::new(), target: Some(target) }
+        });
+        Some(backends.collect()).filter(|backends: &Vec<_>| !backends.is_empty())
+    }
+
+    fn rule(
+        &mut self,
+        service: &Name,
+        route: &HttpRoute,
+        rule: &RouteRule,
+        backends: Option<Vec<v1::HttpBackend>>,
+    ) -> v1::HttpRule {
+        let destination = match backends {
             None => http_rule::Destination::Itself(v1::Itself {}),
-            Some(backends) => {
-                let backends = backends.iter().map(|backend| self.backend(backend)).collect();
-                http_rule::Destination::Backends(v1::HttpBackends { backends })
-            }
+            Some(backends) => http_rule::Destination::Backends(v1::HttpBackends { backends }),
         };
         let service = self.index.service(service);
         let (retry, _who) = retry_in_force(service.map(|service| &**service), route, rule);
@@ -185,6 +222,9 @@ impl Told<'_> {
             destination: Some(destination),
             timeouts: timeouts::in_force(service.and_then(|service| service.timeouts), route.timeouts, rule.timeouts),
             retry: retry.filter(|retry| retry.limit > 0).cloned(),
+            condition: rule.of_profile.as_ref().map(|own| own.condition.clone()),
+            name: rule.of_profile.as_ref().map(|own| own.name.to_string()).unwrap_or_default(),
+            classes: rule.of_profile.as_ref().and_then(|own| own.classes.clone()),
         }
     }
 

@@ -39,10 +39,14 @@ pub const ROUTE_PATTERNS: usize = 512;
 pub const ROUTE_MATCHES: usize = 20_000;
 /// Backends and mirrors of the routes of one port that hold for the same clients: each is told with the names of its slices, some 6 MiB.
 pub const ROUTE_TARGETS: usize = 20_000;
+/// How deep conditions of a ServiceProfile's routes are nested: people write three.
+pub const CONDITION_DEPTH: usize = 16;
 /// Items of one list of a CORS filter: what Gateway API allows.
 pub const CORS_ITEMS: usize = 64;
 /// Mirrors of one rule, and of one of its backends: Gateway API's own bound for filters.
 pub const MIRRORS_PER_RULE: usize = 16;
+/// Ranges of statuses that one rule counts as failures, or as successes: as many as there are without two that touch.
+pub const CLASS_STATUSES: usize = 250;
 /// Ranges of statuses that one rule sends requests again for.
 pub const RETRY_STATUSES: usize = 64;
 /// Attempts of one request after the first one. Budgets and pauses end them long before.

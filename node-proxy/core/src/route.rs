@@ -3,6 +3,7 @@
 //! Must never choose by anything but the request and the precedence that Gateway API lays down: two nodes agree.
 
 mod calls;
+mod condition;
 mod convert;
 mod cors;
 mod explain;
@@ -10,6 +11,7 @@ mod filter;
 mod hostname;
 mod matches;
 mod mirror;
+mod ordered;
 mod pattern;
 mod prefixes;
 mod rule;

@@ -8,7 +8,7 @@ use std::{
 use ::http::HeaderMap;
 use hyper::client::conn::http1;
 use weir_core::{
-    classify::{self, Classification},
+    classify::{self, Classes, Classification},
     snapshot::Endpoint,
 };
 
@@ -41,6 +41,8 @@ pub struct ResponseEnd {
     pub grpc: bool,
     /// gRPC status seen in the headers.
     pub grpc_status: Option<u32>,
+    /// What its rule says that responses count as.
+    pub classes: Option<Arc<Classes>>,
     /// Label of the error that this proxy answered with.
     pub error: Option<&'static str>,
     /// From the request's arrival to the response's head.
@@ -75,8 +77,7 @@ impl ResponseEnd {
         if let Some(status) = trailers.and_then(weir_core::grpc::status) {
             self.grpc_status = Some(status);
         }
-        let classification =
-            if self.grpc { classify::of_grpc(self.grpc_status, self.status) } else { classify::of_http(self.status) };
+        let classification = classify::of_response(self.classes.as_deref(), self.status, self.grpc, self.grpc_status);
         self.count(classification);
         if let Some(mut accrual) = self.accrual.take() {
             accrual.classified(self.status, self.grpc_status.filter(|_| self.grpc), None);
@@ -120,7 +121,8 @@ impl Drop for ResponseEnd {
     fn drop(&mut self) {
         // The client went away before the end: no fault of the server, whose connection is closed with it.
         if !self.done {
-            let classification = if self.grpc { Classification::Success } else { classify::of_http(self.status) };
+            let known = || classify::of_response(self.classes.as_deref(), self.status, false, None);
+            let classification = if self.grpc { Classification::Success } else { known() };
             self.error = self.error.or(Some("cancelled"));
             self.count(classification);
         }

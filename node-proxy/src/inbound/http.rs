@@ -90,6 +90,7 @@ impl Handle for Server {
             status: response.status().as_u16(),
             grpc,
             grpc_status: if grpc { grpc::status(response.headers()) } else { None },
+            classes: None,
             error,
             latency: started.elapsed(),
             endpoint: None,

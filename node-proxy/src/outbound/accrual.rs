@@ -10,7 +10,7 @@ use std::{
 use ::http::{HeaderMap, Response, header};
 use weir_core::{
     breaker::{Admission, Breaker, Change, Outcome},
-    classify::{self, Classification},
+    classify::{self, Classes, Classification},
     grpc,
     load::LoadBias,
     snapshot::Endpoint,
@@ -33,6 +33,7 @@ pub struct Accrual {
     breaker: Option<Arc<Breaker>>,
     bias: Option<LoadBias>,
     admission: Admission,
+    classes: Option<Arc<Classes>>,
     /// What of its limits is the client's doing.
     own: Own,
     is_over: bool,
@@ -53,7 +54,8 @@ impl Accrual {
             return None;
         }
         let (worker, endpoint) = (Arc::clone(worker), Arc::clone(endpoint));
-        Some(Box::new(Accrual { worker, endpoint, breaker, bias, admission, own, is_over: false }))
+        let classes = goal.classes.clone();
+        Some(Box::new(Accrual { worker, endpoint, breaker, bias, admission, classes, own, is_over: false }))
     }
 
     /// A response began. What its head cannot say, its end will.
@@ -63,7 +65,8 @@ impl Accrual {
         }
         let status = response.status().as_u16();
         let code = if is_grpc { grpc::status(response.headers()) } else { None };
-        if code.is_some() || classify::of_http(status) == Classification::Failure {
+        let classes = self.classes.as_deref();
+        if code.is_some() || classify::of_response(classes, status, false, None) == Classification::Failure {
             let after =
                 self.bias.is_some() || self.breaker.as_ref().is_some_and(|one| one.settings().honor_retry_after);
             let after = if after { retry_after(response.headers()) } else { None };
@@ -91,7 +94,7 @@ impl Accrual {
             return;
         }
         let is_limited = status == TOO_MANY_REQUESTS || code == Some(RESOURCE_EXHAUSTED);
-        let classification = if code.is_some() { classify::of_grpc(code, status) } else { classify::of_http(status) };
+        let classification = classify::of_response(self.classes.as_deref(), status, code.is_some(), code);
         self.ended(match classification {
             Classification::Failure => Outcome::Failure(retry_after),
             Classification::Success if is_limited => Outcome::Limited(retry_after),

@@ -8,8 +8,10 @@ use tokio::time::{Instant, sleep_until};
 use weir_core::{
     balance,
     breaker::Admission,
+    classify::Classes,
     outbound::{self, NoTlsReason, Plan},
     proxy_error::ProxyError,
+    retry::Budget,
     route::ObjectRef,
     snapshot::{Destination, Endpoint, ServiceTarget},
 };
@@ -42,9 +44,18 @@ pub(super) struct Goal {
     pub(super) backend: Option<Arc<ServiceTarget>>,
     /// The route that decided so, if any did.
     pub(super) route: Option<Arc<ObjectRef>>,
+    /// What its rule says that responses count as.
+    pub(super) classes: Option<Arc<Classes>>,
 }
 
 impl Goal {
+    /// Whose budget its retries are taken from, if it is a service's.
+    pub(super) fn budget(&self) -> Option<&Arc<Budget>> {
+        let of_profile = self.route.as_ref().is_some_and(|route| route.is_of_profile());
+        let service = if of_profile { self.destination.service() } else { self.service() };
+        service.map(|service| &service.retry_budget)
+    }
+
     /// What is balanced over, if it is a service.
     pub(super) fn service(&self) -> Option<&ServiceTarget> {
         self.backend.as_deref().or_else(|| self.destination.service())
@@ -69,7 +80,7 @@ impl Goal {
             let named = present.service().map(|service| &*service.backends).unwrap_or_default();
             Arc::clone(named.iter().find(|one| one.is_named_like(backend)).unwrap_or(backend))
         });
-        Goal { destination: Arc::clone(present), backend, route: self.route.clone() }
+        Goal { destination: Arc::clone(present), backend, route: self.route.clone(), classes: self.classes.clone() }
     }
 }
 

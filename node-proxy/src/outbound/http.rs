@@ -10,6 +10,7 @@ use std::{
 use ::http::{HeaderValue, Request, Response, header};
 use parking_lot::Mutex;
 use weir_core::{
+    classify::Classes,
     grpc,
     outbound::Transport,
     protocol::Protocol,
@@ -102,6 +103,8 @@ pub(super) struct Route {
     pub(super) series: Arc<HttpSeries>,
     /// The route that decided so.
     decided: Option<Arc<ObjectRef>>,
+    /// What its rule says that responses count as: one rule's is one.
+    classes: Option<Arc<Classes>>,
     /// Where its attempts are counted; none where no service was dialled.
     pub(super) attempts: Option<Arc<RouteSeries>>,
     /// The receiving half, when the endpoint is on this node.
@@ -129,7 +132,7 @@ impl Handle for Outbound {
         let destination = self.destination();
         let Decided { route, routing } = routed(&self.client, &destination, &request);
         let series = self.route_series(&destination, route.as_ref(), &routing);
-        let goal = Goal { destination, backend: None, route };
+        let goal = Goal { destination, backend: None, route, classes: None };
         let arrival = Arrival { started, attempted: started, grpc };
         let asked = Asked { series, arrived: started };
         match self.forward(goal, routing, request, arrival, asked.series.as_deref()).await {
@@ -166,6 +169,7 @@ impl Outbound {
                 asking = forward.asking(request.headers());
                 self.filter(&goal, &forward, &mut request);
                 goal.backend = backend;
+                goal.classes = forward.classes().map(Arc::clone);
                 Some(forward)
             }
             Routing::Answer(response) => return Ok(*response),
@@ -343,6 +347,7 @@ impl Outbound {
             status: response.status().as_u16(),
             grpc,
             grpc_status: if grpc { grpc::status(response.headers()) } else { None },
+            classes: route.classes.clone(),
             error: None,
             latency: started.elapsed(),
             endpoint,
@@ -409,6 +414,7 @@ impl Outbound {
             authority: authority.and_then(|bytes| HeaderValue::from_bytes(bytes).ok()),
             attempts: self.client.attempt_labels(goal).map(|labels| self.client.worker.shared.telemetry.route(&labels)),
             decided: goal.route.clone(),
+            classes: goal.classes.clone(),
             path,
             service,
             local,

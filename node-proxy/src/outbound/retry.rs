@@ -90,7 +90,7 @@ impl<'a> Persistence<'a> {
         series: Option<&'a RouteSeries>,
         request: Request<Body>,
     ) -> (Persistence<'a>, Request<Body>) {
-        let budget = goal.service().map(|service| Arc::clone(&service.retry_budget));
+        let budget = goal.budget().map(Arc::clone);
         if let Some(budget) = &budget {
             budget.request(outbound.now());
         }

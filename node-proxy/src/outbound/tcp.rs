@@ -113,7 +113,7 @@ impl Client {
 
     async fn open(&self, destination: &Arc<Destination>, io: &Io) -> Result<Upstream, ProxyError> {
         let mut failed = None;
-        let goal = Goal { destination: Arc::clone(destination), backend: None, route: None };
+        let goal = Goal { destination: Arc::clone(destination), backend: None, route: None, classes: None };
         for _ in 0..limits::POOL_RETRIES {
             let endpoint = self.choose_opaque(&goal, failed.as_deref()).await?;
             let path = self.path(endpoint.as_ref());

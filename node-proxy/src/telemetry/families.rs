@@ -185,7 +185,7 @@ const LABELS: &str = "
 |---|---|
 | HTTP | `direction` (`inbound`, `outbound`), `authority` (outbound), target, TLS, identities, policy, workload, peer |
 | TCP | `direction`, `peer` (`src`: accepted by the proxy, `dst`: opened by it), target, TLS, identities, policy, workload, peer |
-| route | `parent_group`, `parent_kind`, `parent_namespace`, `parent_name`, `parent_port`, `parent_section_name` (the Service that was dialled), `route_group`, `route_kind`, `route_namespace`, `route_name` (the HTTPRoute or GRPCRoute; `default` and `http` without), workload |
+| route | `parent_group`, `parent_kind`, `parent_namespace`, `parent_name`, `parent_port`, `parent_section_name` (the Service that was dialled), `route_group`, `route_kind`, `route_namespace`, `route_name` (the HTTPRoute, GRPCRoute, ServiceProfile or TrafficSplit; `default` and `http` without), of the latter two `rt_route` (the profile's own route; `[DEFAULT]` for what falls under none), workload |
 | backend | `backend_group`, `backend_kind`, `backend_namespace`, `backend_name`, `backend_port`, `backend_section_name` |
 | target | `target_addr`, `target_ip`, `target_port` |
 | TLS | `tls` (`true`, `disabled`, `no_identity`, `opaque`), `no_tls_reason`, `sni` |

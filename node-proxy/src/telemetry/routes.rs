@@ -119,6 +119,9 @@ impl Labels for RouteLabels {
         text.push("route_kind", kind);
         text.push("route_namespace", namespace);
         text.push("route_name", name);
+        if let Some(route) = self.route.as_ref().filter(|route| route.is_of_profile()) {
+            text.push("rt_route", &route.rule);
+        }
         if let Some(backend) = &self.backend {
             let names = [
                 "backend_group",

@@ -212,3 +212,61 @@ async fn routes_reach_nodes_and_say_what_became_of_them() {
     stage.kubectl(&["delete", "crd", "httproutes.policy.linkerd.io"]);
     node.until("no route", |held| backends(held).is_none()).await.unwrap();
 }
+
+/// Linkerd's and SMI's kinds, of which the definitions here say no more than where they are.
+fn definition_of(group: &str, plural: &str, kind: &str) -> String {
+    let version = |name: &str, is_stored: bool| {
+        format!(
+            "  - {{name: {name}, served: true, storage: {is_stored}, schema: {{openAPIV3Schema: {{type: object, x-kubernetes-preserve-unknown-fields: true}}}}}}\n"
+        )
+    };
+    format!(
+        "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {{name: {plural}.{group}}}\nspec:\n  group: {group}\n  scope: Namespaced\n  \
+         names: {{plural: {plural}, singular: {}, kind: {kind}}}\n  versions:\n{}{}",
+        kind.to_lowercase(),
+        version("v1alpha1", false),
+        version("v1alpha2", true)
+    )
+}
+
+/// What users bring from Linkerd stands instead of routes, whose status says so, for as long as it is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn profiles_and_splits_are_followed_where_their_definitions_are() {
+    let stage = populated();
+    let mut control = stage.control("control-0").until_ready();
+    let mut node = connect(&control, &stage, "node-a").await;
+    install(&stage, "httproutes");
+    stage.apply(CANARY);
+    stage.apply(ROUTE);
+    node.until("the route", |held| kinds(held) == ["HTTPRoute.gateway.networking.k8s.io"]).await.unwrap();
+    says(&stage, "httproute/web", 0, &["Accepted=True/Accepted", "ResolvedRefs=True/ResolvedRefs"]);
+
+    stage.apply(&definition_of("split.smi-spec.io", "trafficsplits", "TrafficSplit"));
+    served(&stage, "trafficsplits.split.smi-spec.io");
+    stage.apply(
+        "apiVersion: split.smi-spec.io/v1alpha1\nkind: TrafficSplit\nmetadata: {name: web, namespace: shop}\n\
+         spec: {service: web, backends: [{service: canary, weight: 500m}, {service: web, weight: 500m}]}\n",
+    );
+    node.until("the split", |held| kinds(held) == ["TrafficSplit.split.smi-spec.io"]).await.unwrap();
+    assert_eq!(backends(&node.held), Some(vec!["canary:80".to_owned(), "web:80".to_owned()]));
+    says(&stage, "httproute/web", 0, &["Accepted=False/RouteReasonConflicted", "ResolvedRefs=True/ResolvedRefs"]);
+
+    stage.apply(&definition_of("linkerd.io", "serviceprofiles", "ServiceProfile"));
+    served(&stage, "serviceprofiles.linkerd.io");
+    let profile = "apiVersion: linkerd.io/v1alpha1\nkind: ServiceProfile\nmetadata: {name: web.shop.svc.cluster.local, namespace: shop}\n\
+         spec: {routes: [{name: read, condition: {method: GET}}]}\n";
+    stage.apply(profile);
+    node.until("the profile", |held| kinds(held) == ["ServiceProfile.linkerd.io"]).await.unwrap();
+    assert_eq!(
+        backends(&node.held),
+        Some(vec!["canary:80".to_owned(), "web:80".to_owned()]),
+        "with the split's shares"
+    );
+    stage.apply(&profile.replace("method: GET", "pathRegex: \"(\""));
+    control.daemon.wait_for("is no regular expression", SOON);
+    assert_eq!(kinds(&node.held), ["ServiceProfile.linkerd.io"], "the last good version stays");
+
+    stage.kubectl(&["delete", "crd", "serviceprofiles.linkerd.io", "trafficsplits.split.smi-spec.io"]);
+    node.until("the route is back", |held| kinds(held) == ["HTTPRoute.gateway.networking.k8s.io"]).await.unwrap();
+    says(&stage, "httproute/web", 0, &["Accepted=True/Accepted", "ResolvedRefs=True/ResolvedRefs"]);
+}

@@ -33,23 +33,45 @@ fn shares_are_the_weights() {
 /// that are open.
 #[test]
 fn a_canary_fails_no_request() {
+    canary(|stage, share| stage.write_route("main", "demo", &weights(100 - share, share)));
+}
+
+/// The same by a TrafficSplit, as tools of progressive delivery write it.
+#[test]
+fn a_canary_by_a_split_fails_no_request() {
+    canary(|stage, share| {
+        let text = format!(
+            "apiVersion: split.smi-spec.io/v1alpha2\nkind: TrafficSplit\nmetadata: {{name: web, namespace: demo}}\n\
+             spec: {{service: web, backends: [{{service: v1, weight: {}}}, {{service: v2, weight: {share}}}]}}\n",
+            100 - share
+        );
+        stage.mesh.manifest("split", &text);
+    });
+}
+
+fn canary(step: impl Fn(&Stage, u32)) {
     let stage = Stage::start();
-    stage.route(&weights(100, 0));
+    step(&stage, 0);
+    wait::until("v1 has all", PATIENCE, || (stage.shares(40).get("v1") == Some(&40)).then_some(()));
     let (stop, count) = (AtomicBool::new(false), AtomicU32::new(0));
     let second = AtomicU32::new(0);
     thread::scope(|scope| {
         let clients: Vec<_> = (0..4)
             .map(|_| {
                 scope.spawn(|| {
-                    let mut tcp =
-                        stage.client.place.netns.enter(|| TcpStream::connect((stage.web.as_str(), HTTP1))).unwrap();
-                    tcp.set_read_timeout(Some(PATIENCE)).unwrap();
+                    let mut tcp = stage
+                        .client
+                        .place
+                        .netns
+                        .enter(|| TcpStream::connect((stage.web.as_str(), HTTP1)))
+                        .expect("a connection");
+                    tcp.set_read_timeout(Some(PATIENCE)).expect("a limit");
                     while !stop.load(Ordering::Relaxed) {
-                        tcp.write_all(b"GET / HTTP/1.1\r\nhost: web\r\n\r\n").unwrap();
+                        tcp.write_all(b"GET / HTTP/1.1\r\nhost: web\r\n\r\n").expect("a request");
                         let mut answer = Vec::new();
                         let mut buffer = [0; 4096];
                         while !answer.ends_with(b"removed=\n") {
-                            let read = tcp.read(&mut buffer).unwrap();
+                            let read = tcp.read(&mut buffer).expect("an answer");
                             assert!(read > 0, "closed: {}", String::from_utf8_lossy(&answer));
                             answer.extend_from_slice(&buffer[..read]);
                         }
@@ -63,7 +85,7 @@ fn a_canary_fails_no_request() {
             })
             .collect();
         for share in [5, 25, 50, 100] {
-            stage.write_route("main", "demo", &weights(100 - share, share));
+            step(&stage, share);
             // Among each 200 answers, until it is seen there.
             let (mut all, mut part) = (count.load(Ordering::Relaxed), second.load(Ordering::Relaxed));
             wait::until(&format!("{share} % are seen"), PATIENCE, || {

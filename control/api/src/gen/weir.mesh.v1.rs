@@ -354,11 +354,14 @@ pub struct HttpRoute {
     pub hostnames: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(message, repeated, tag = "4")]
     pub rules: ::prost::alloc::vec::Vec<HttpRule>,
+    /// The first rule counts whose condition holds, and there are no matches (ServiceProfile); never beside another route for the same clients.
+    #[prost(bool, tag = "5")]
+    pub first_wins: bool,
 }
 #[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct HttpRule {
-    /// Any of them; never empty.
+    /// Any of them; never empty but where the first rule counts.
     #[prost(message, repeated, tag = "1")]
     pub matches: ::prost::alloc::vec::Vec<HttpMatch>,
     /// In this order.
@@ -369,6 +372,15 @@ pub struct HttpRule {
     /// Unset: nothing is sent again.
     #[prost(message, optional, tag = "6")]
     pub retry: ::core::option::Option<Retry>,
+    /// Where the first rule counts; never unset there.
+    #[prost(message, optional, tag = "7")]
+    pub condition: ::core::option::Option<Condition>,
+    /// The same: the rule's name, for metrics and people.
+    #[prost(string, tag = "8")]
+    pub name: ::prost::alloc::string::String,
+    /// Unset: HTTP statuses from 500 and gRPC's codes of failures are failures.
+    #[prost(message, optional, tag = "9")]
+    pub classes: ::core::option::Option<ResponseClasses>,
     /// Where its requests go.
     #[prost(oneof = "http_rule::Destination", tags = "3, 4")]
     #[cfg_attr(feature = "json", serde(flatten))]
@@ -390,6 +402,51 @@ pub mod http_rule {
         #[prost(message, tag = "4")]
         Backends(super::HttpBackends),
     }
+}
+/// On one request. Never unset: what a node does not know must not hold.
+#[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Condition {
+    #[prost(oneof = "condition::Is", tags = "1, 2, 3, 4, 5")]
+    pub is: ::core::option::Option<condition::Is>,
+}
+/// Nested message and enum types in `Condition`.
+pub mod condition {
+    #[cfg_attr(
+        feature = "json",
+        derive(serde::Serialize),
+        serde(rename_all = "camelCase")
+    )]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Is {
+        /// None of them: it holds.
+        #[prost(message, tag = "1")]
+        All(super::ConditionList),
+        #[prost(message, tag = "2")]
+        Any(super::ConditionList),
+        #[prost(message, tag = "3")]
+        Not(::prost::alloc::boxed::Box<super::Condition>),
+        #[prost(string, tag = "4")]
+        Method(::prost::alloc::string::String),
+        /// For the whole path.
+        #[prost(string, tag = "5")]
+        PathPattern(::prost::alloc::string::String),
+    }
+}
+#[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ConditionList {
+    #[prost(message, repeated, tag = "1")]
+    pub conditions: ::prost::alloc::vec::Vec<Condition>,
+}
+/// Which statuses of responses are failures, and which are none, whatever they would be otherwise.
+#[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ResponseClasses {
+    #[prost(message, repeated, tag = "1")]
+    pub failures: ::prost::alloc::vec::Vec<StatusRange>,
+    #[prost(message, repeated, tag = "2")]
+    pub successes: ::prost::alloc::vec::Vec<StatusRange>,
 }
 #[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2106,6 +2163,12 @@ pub struct Candidate {
     /// Of the header or query parameter.
     #[prost(string, tag = "8")]
     pub name: ::prost::alloc::string::String,
+    /// Of a ServiceProfile's route, instead of the match.
+    #[prost(message, optional, tag = "9")]
+    pub profile_condition: ::core::option::Option<Condition>,
+    /// Its name.
+    #[prost(string, tag = "10")]
+    pub rule_name: ::prost::alloc::string::String,
 }
 /// A route of the Service that was not asked.
 #[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
@@ -2301,6 +2364,15 @@ pub struct RulePolicy {
     /// Time limits and retries.
     #[prost(message, repeated, tag = "6")]
     pub settings: ::prost::alloc::vec::Vec<Setting>,
+    /// Of a ServiceProfile's route, instead of matches; unset of what falls under none of them.
+    #[prost(message, optional, tag = "7")]
+    pub profile_condition: ::core::option::Option<Condition>,
+    /// Its name.
+    #[prost(string, tag = "8")]
+    pub name: ::prost::alloc::string::String,
+    /// What its responses count as, where it says so.
+    #[prost(message, optional, tag = "9")]
+    pub classes: ::core::option::Option<ResponseClasses>,
 }
 #[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2461,6 +2533,8 @@ pub enum Criterion {
     /// A later rule of the route, or a later match of the rule.
     RuleOrder = 15,
     MatchOrder = 16,
+    /// The condition of a ServiceProfile's route.
+    Condition = 17,
 }
 impl Criterion {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -2486,6 +2560,7 @@ impl Criterion {
             Self::RouteName => "CRITERION_ROUTE_NAME",
             Self::RuleOrder => "CRITERION_RULE_ORDER",
             Self::MatchOrder => "CRITERION_MATCH_ORDER",
+            Self::Condition => "CRITERION_CONDITION",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -2508,6 +2583,7 @@ impl Criterion {
             "CRITERION_ROUTE_NAME" => Some(Self::RouteName),
             "CRITERION_RULE_ORDER" => Some(Self::RuleOrder),
             "CRITERION_MATCH_ORDER" => Some(Self::MatchOrder),
+            "CRITERION_CONDITION" => Some(Self::Condition),
             _ => None,
         }
     }

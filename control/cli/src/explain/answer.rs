@@ -76,6 +76,9 @@ pub(crate) struct Rule {
     #[serde(rename = "match")]
     pub(crate) matched: u32,
     pub(crate) condition: String,
+    /// Of a ServiceProfile's route: its name, and `rule` is `spec.routes[rule]`; else empty.
+    #[serde(rename = "rule_name", skip_serializing_if = "String::is_empty")]
+    pub(crate) name: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -175,9 +178,11 @@ impl Candidate {
     fn of(given: v1::Candidate) -> Candidate {
         let (verdict, criterion) = (given.verdict(), given.criterion());
         let why = why(verdict, criterion, &given.name);
-        let condition = given.condition.as_ref().map(wording::condition).unwrap_or_default();
+        let of_profile = || given.profile_condition.as_ref().map(wording::profile_condition);
+        let condition = given.condition.as_ref().map(wording::condition).or_else(of_profile).unwrap_or_default();
+        let (route, matched) = (Object::of(given.route), given.r#match);
         Candidate {
-            rule: Rule { route: Object::of(given.route), rule: given.rule, matched: given.r#match, condition },
+            rule: Rule { route, rule: given.rule, matched, condition, name: given.rule_name },
             hostnames: given.hostnames,
             verdict: match verdict {
                 Verdict::Won => "won",
@@ -198,6 +203,7 @@ fn name(criterion: Criterion) -> &'static str {
         Criterion::Unspecified => "",
         Criterion::Hostname => "hostname",
         Criterion::Path => "path",
+        Criterion::Condition => "condition",
         Criterion::GrpcService => "grpc_service",
         Criterion::GrpcMethod => "grpc_method",
         Criterion::Method => "method",
@@ -225,6 +231,7 @@ fn why(verdict: Verdict, criterion: Criterion, name: &str) -> String {
         (Verdict::Unmet, Criterion::Method) => "for another method",
         (Verdict::Unmet, Criterion::Header) => return format!("header {name} is not as it asks"),
         (Verdict::Unmet, Criterion::QueryParam) => return format!("query parameter {name} is not as it asks"),
+        (Verdict::Unmet, Criterion::Condition) => "its condition does not hold",
         (Verdict::Behind, Criterion::Hostname) => "holds; the winner's host name is more specific",
         (Verdict::Behind, Criterion::PathKind) => {
             "holds; the winner's kind goes first (Exact, gRPC, RegularExpression, PathPrefix)"

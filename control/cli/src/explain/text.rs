@@ -50,6 +50,7 @@ pub(crate) fn of(answer: &Answer, color: bool) -> String {
 
 fn by(answer: &Answer) -> String {
     match (&answer.rule, answer.routes_in_force) {
+        (Some(rule), _) if !rule.name.is_empty() => format!("by {} {}: {}", rule.route, rule.name, rule.condition),
         (Some(rule), _) => {
             format!("by {} rules[{}].matches[{}]: {}", rule.route, rule.rule, rule.matched, rule.condition)
         }
@@ -102,7 +103,7 @@ fn candidates(answer: &Answer, color: bool) -> String {
         let rule = &candidate.rule;
         let cells = [
             format!("{}{hosts}", rule.route),
-            rule.rule.to_string(),
+            if rule.name.is_empty() { rule.rule.to_string() } else { rule.name.clone() },
             rule.matched.to_string(),
             rule.condition.clone(),
             candidate.why.clone(),

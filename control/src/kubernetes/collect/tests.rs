@@ -45,6 +45,8 @@ fn complete(pods: Vec<Item>) -> Collector {
     list(&mut collector, Kind::HttpRoute, Vec::new());
     list(&mut collector, Kind::GrpcRoute, Vec::new());
     list(&mut collector, Kind::PolicyHttpRoute, Vec::new());
+    list(&mut collector, Kind::ServiceProfile, Vec::new());
+    list(&mut collector, Kind::TrafficSplit, Vec::new());
     collector
 }
 
@@ -65,6 +67,8 @@ fn nothing_is_told_before_every_kind_was_listed_once() {
     list(&mut collector, Kind::HttpRoute, Vec::new());
     list(&mut collector, Kind::GrpcRoute, Vec::new());
     list(&mut collector, Kind::PolicyHttpRoute, Vec::new());
+    list(&mut collector, Kind::ServiceProfile, Vec::new());
+    list(&mut collector, Kind::TrafficSplit, Vec::new());
     collector.take(item(Kind::EndpointSlice, News::Began));
     assert!(collector.scan().is_none());
     collector.take(item(Kind::EndpointSlice, News::Listed));

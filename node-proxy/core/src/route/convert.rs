@@ -7,13 +7,15 @@ use http::{HeaderName, Method, StatusCode, uri::Scheme};
 use weir_api::v1::{self, grpc_method, http_backend, http_filter, http_match, http_rule, path_modifier, value_match};
 
 use super::{
-    CallMatch, Cors, Hostname, HttpMatch, Invalid, PathMatch, Pattern, QueryMatch, Table, ValueMatch,
+    CallMatch, Cors, Hostname, HttpMatch, Invalid, PathMatch, Pattern, QueryMatch, Selected, Table, ValueMatch,
+    condition::{self, Condition},
     filter::{self, Filter, HeaderModifier, PathModifier, Redirect, Rewrite},
     matches::HeaderMatch,
     mirror::{self, Mirror},
+    ordered::Ordered,
     rule::{Backend, Backends, ObjectRef, Route, Routes, Rule},
 };
-use crate::{limits, retry::Retry, timeouts::Timeouts};
+use crate::{classify::Classes, limits, retry::Retry, timeouts::Timeouts};
 
 /// Compiles the routes of one port. Backends' services are numbered in the order of [`super::services`].
 ///
@@ -25,19 +27,42 @@ pub fn routes(given: &[v1::HttpRoute]) -> Result<Option<Routes>, Invalid> {
     }
     within_limits(given)?;
     let mut next = 0;
-    let mut producer = Vec::new();
-    let mut consumers: BTreeMap<Arc<str>, Vec<Route>> = BTreeMap::new();
+    let mut producer = SameClients::default();
+    let mut consumers: BTreeMap<Arc<str>, SameClients> = BTreeMap::new();
     for given in given {
-        let converted = route(given, &mut next)?;
-        if given.is_consumer {
-            consumers.entry(Arc::clone(&converted.object.namespace)).or_default().push(converted);
+        let (converted, ordered) = route(given, &mut next)?;
+        let held = if given.is_consumer {
+            consumers.entry(Arc::clone(&converted.object.namespace)).or_default()
         } else {
-            producer.push(converted);
+            &mut producer
+        };
+        held.routes.push(converted);
+        held.ordered = held.ordered.take().or(ordered);
+    }
+    let consumers = consumers.into_iter().filter_map(|(namespace, held)| Some((namespace, held.table().transpose()?)));
+    let consumers = consumers.map(|(namespace, table)| table.map(|table| (namespace, table)));
+    Ok(Some(Routes { producer: producer.table()?, consumers: consumers.collect::<Result<_, Invalid>>()? }))
+}
+
+/// Routes that hold for the same clients.
+#[derive(Default)]
+struct SameClients {
+    routes: Vec<Route>,
+    /// Of the only one, where its first rule that holds counts.
+    ordered: Option<Ordered>,
+}
+
+impl SameClients {
+    fn table(mut self) -> Result<Option<Table>, Invalid> {
+        match (self.ordered, self.routes.len()) {
+            (_none, 0) => Ok(None),
+            (None, _any) => Table::new(self.routes).map(Some),
+            (Some(ordered), 1) => Ok(self.routes.pop().map(|route| Table::ordered(route, ordered))),
+            (Some(_), count) => {
+                Err(Invalid::new("http_routes.first_wins", format!("beside {} other routes", count - 1)))
+            }
         }
     }
-    let producer = if producer.is_empty() { None } else { Some(Table::new(producer)?) };
-    let consumers = consumers.into_iter().map(|(namespace, routes)| Ok((namespace, Table::new(routes)?)));
-    Ok(Some(Routes { producer, consumers: consumers.collect::<Result<_, Invalid>>()? }))
 }
 
 /// What routes cost those who compile them.
@@ -71,6 +96,12 @@ impl Size {
         })
     }
 
+    /// Of the condition of a ServiceProfile's route.
+    pub fn of_condition(given: &v1::Condition) -> Size {
+        let (matches, patterns) = condition::terms(given);
+        Size { matches, patterns, targets: 0 }
+    }
+
     /// Of both.
     #[must_use]
     pub fn and(self, other: Size) -> Size {
@@ -97,6 +128,8 @@ fn within_limits(given: &[v1::HttpRoute]) -> Result<(), Invalid> {
         let size = sizes.entry(own).or_default();
         let (hostnames, targets) = (route.hostnames.len(), super::services(std::slice::from_ref(route)).count());
         *size = size.and(Size::of(hostnames, targets, route.rules.iter().flat_map(|rule| &rule.matches)));
+        let conditions = route.rules.iter().filter_map(|rule| rule.condition.as_ref());
+        *size = conditions.map(Size::of_condition).fold(*size, Size::and);
         if !size.fits() {
             let Size { matches, patterns, targets } = *size;
             let reason = format!(
@@ -111,19 +144,52 @@ fn within_limits(given: &[v1::HttpRoute]) -> Result<(), Invalid> {
     Ok(())
 }
 
-fn route(given: &v1::HttpRoute, next: &mut usize) -> Result<Route, Invalid> {
+fn route(given: &v1::HttpRoute, next: &mut usize) -> Result<(Route, Option<Ordered>), Invalid> {
     let object = given.object.as_ref().ok_or_else(|| Invalid::new("http_routes.object", "missing"))?;
     let object = Arc::new(ObjectRef {
         group: Arc::from(object.group.as_str()),
         kind: Arc::from(object.kind.as_str()),
         namespace: Arc::from(object.namespace.as_str()),
         name: Arc::from(object.name.as_str()),
+        rule: Arc::default(),
     });
     let hostnames = given.hostnames.iter().map(|name| Hostname::new(name)).collect::<Result<_, _>>()?;
-    let rules = given.rules.iter().map(|rule| converted_rule(rule, next).map(Arc::new)).collect::<Result<_, _>>()?;
-    Ok(Route { object, hostnames, rules })
+    if given.first_wins {
+        return in_order(object, hostnames, &given.rules, next).map(|(route, ordered)| (route, Some(ordered)));
+    }
+    let rules = given.rules.iter().map(|rule| {
+        if rule.matches.is_empty() {
+            return Err(Invalid::new("rules.matches", "missing"));
+        }
+        let matches = rule.matches.iter().map(converted_match).collect::<Result<_, _>>()?;
+        Ok(Arc::new(Rule { matches, ..converted_rule(rule, next)? }))
+    });
+    let rules = rules.collect::<Result<_, Invalid>>()?;
+    Ok((Route { object, hostnames, rules }, None))
 }
 
+fn in_order(
+    object: Arc<ObjectRef>,
+    hostnames: Vec<Hostname>,
+    given: &[v1::HttpRule],
+    next: &mut usize,
+) -> Result<(Route, Ordered), Invalid> {
+    if !hostnames.is_empty() {
+        return Err(Invalid::new("http_routes.hostnames", "of a route whose first rule counts"));
+    }
+    let (mut rules, mut conditions, mut patterns) = (Vec::new(), Vec::new(), Vec::new());
+    for (rule, given) in given.iter().enumerate() {
+        let missing = || Invalid::new("rules.condition", "missing");
+        let condition = Condition::of_api(given.condition.as_ref().ok_or_else(missing)?, &mut patterns)?;
+        conditions.push((Selected { route: 0, rule, matched: 0 }, condition));
+        let named = ObjectRef { rule: Arc::from(given.name.as_str()), ..ObjectRef::clone(&object) };
+        let matches = vec![HttpMatch::default()];
+        rules.push(Arc::new(Rule { matches, object: Some(Arc::new(named)), ..converted_rule(given, next)? }));
+    }
+    Ok((Route { object, hostnames, rules }, Ordered::new(conditions, &patterns)?))
+}
+
+/// All but when it holds.
 fn converted_rule(given: &v1::HttpRule, next: &mut usize) -> Result<Rule, Invalid> {
     let filters = filters(&given.filters, next)?;
     let backends = match &given.destination {
@@ -135,15 +201,14 @@ fn converted_rule(given: &v1::HttpRule, next: &mut usize) -> Result<Rule, Invali
         // Not the Service itself: what is missing must not turn into where the traffic was to be taken from.
         None => return Err(Invalid::new("rules.destination", "missing")),
     };
-    if given.matches.is_empty() {
-        return Err(Invalid::new("rules.matches", "missing"));
-    }
+    let classes = given.classes.as_ref().map(Classes::of_api).transpose();
     Ok(Rule {
         filters,
-        matches: given.matches.iter().map(converted_match).collect::<Result<_, _>>()?,
         backends,
+        classes: classes.map_err(|reason| Invalid::new("rules.classes", reason))?.map(Arc::new),
         timeouts: Timeouts::of_api(given.timeouts.as_ref()),
         retry: Retry::of_api(given.retry.as_ref()).map_err(|reason| Invalid::new("rules", reason))?,
+        ..Rule::default()
     })
 }
 

@@ -57,8 +57,16 @@ pub struct Way {
 
 /// What became of each match of all routes, in the order of routes, rules and matches.
 pub fn standings<'t>(table: &'t Table, facts: &Facts<'_>) -> Vec<(Selected, Standing<'t>)> {
-    let host = of_authority(facts.authority);
     let selected = table.select(facts);
+    if let Some(rules) = table.in_order() {
+        let standings = rules.standings(facts).map(|(at, holds)| match holds {
+            _it if selected == Some(at) => (at, Standing::Won),
+            true => (at, Standing::Behind(Precedence::Rule)),
+            false => (at, Standing::Unmet(Unmet::Condition)),
+        });
+        return standings.collect();
+    }
+    let host = of_authority(facts.authority);
     let winner = selected.and_then(|at| held(table.routes(), at, host.as_deref()));
     let mut all = Vec::new();
     for (route, of_route) in table.routes().iter().enumerate() {

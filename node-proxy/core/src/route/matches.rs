@@ -23,6 +23,8 @@ pub enum Unmet<'a> {
     Header(&'a HeaderName),
     /// This query parameter.
     QueryParam(&'a str),
+    /// The condition of a ServiceProfile's route.
+    Condition,
 }
 
 /// All of these hold.

@@ -165,8 +165,7 @@ mod tests {
             }],
             filters,
             destination: Some(http_rule::Destination::Backends(v1::HttpBackends { backends })),
-            timeouts: None,
-            retry: None,
+            ..v1::HttpRule::default()
         };
         let rules = vec![
             rule(

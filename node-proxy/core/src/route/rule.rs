@@ -10,7 +10,7 @@ use super::{
     Facts, Filter, Hostname, HttpMatch, Mirror, PathMatch, Table,
     cors::{self, Cors},
 };
-use crate::{proxy_error::ProxyError, retry::Retry, timeouts::Timeouts};
+use crate::{classify::Classes, proxy_error::ProxyError, retry::Retry, timeouts::Timeouts};
 
 /// The object that something came from.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -23,12 +23,19 @@ pub struct ObjectRef {
     pub namespace: Arc<str>,
     /// Name.
     pub name: Arc<str>,
+    /// Name of one of its rules, where they have names (ServiceProfile); else empty.
+    pub rule: Arc<str>,
 }
 
 impl ObjectRef {
     /// Whether it is about calls: a GRPCRoute.
     pub fn is_of_calls(&self) -> bool {
         &*self.kind == "GRPCRoute"
+    }
+
+    /// Whether it is a rule of a ServiceProfile or TrafficSplit, whose requests share one budget of retries wherever they go: that of what was dialled.
+    pub fn is_of_profile(&self) -> bool {
+        !self.rule.is_empty()
     }
 
     /// What a request gets that this route leaves without a backend.
@@ -43,7 +50,7 @@ impl std::fmt::Display for ObjectRef {
     }
 }
 
-/// An HTTPRoute, or a GRPCRoute.
+/// An HTTPRoute, a GRPCRoute, or a ServiceProfile.
 #[derive(Clone, Debug)]
 pub struct Route {
     /// Which.
@@ -53,7 +60,7 @@ pub struct Route {
 }
 
 /// One rule of a route.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Rule {
     /// What is done to its requests and responses, in this order.
     pub filters: Vec<Filter>,
@@ -61,6 +68,10 @@ pub struct Rule {
     pub(super) backends: Option<Backends>,
     pub(super) timeouts: Timeouts,
     pub(super) retry: Option<Retry>,
+    /// Of a rule that has a name: what its requests are counted by.
+    pub(super) object: Option<Arc<ObjectRef>>,
+    /// What its responses count as, where it says so.
+    pub(super) classes: Option<Arc<Classes>>,
 }
 
 /// Backends by weight.
@@ -145,7 +156,7 @@ pub fn decide(table: &Table, facts: &Facts<'_>, port: u16, random: u64, is_ready
     let Some(route) = table.routes().get(selected.route) else { return none };
     let Some(rule) = route.rules.get(selected.rule) else { return none };
     let routed = followed(rule, selected.matched, facts, port, random, is_ready);
-    Decision { route: Some(Arc::clone(&route.object)), routed }
+    Decision { route: Some(Arc::clone(rule.object.as_ref().unwrap_or(&route.object))), routed }
 }
 
 fn followed(
@@ -216,6 +227,11 @@ impl Forward {
     /// When it is sent again.
     pub fn retry(&self) -> Option<&Retry> {
         self.rule.retry.as_ref()
+    }
+
+    /// What its responses count as, where the rule says so.
+    pub fn classes(&self) -> Option<&Arc<Classes>> {
+        self.rule.classes.as_ref()
     }
 
     fn of_backend(&self) -> Option<&Backend> {
@@ -391,7 +407,7 @@ mod tests {
         let rule = |path: &str, backends: Option<Vec<Backend>>, filters: Vec<Filter>| {
             let matches = vec![HttpMatch { path: PathMatch::prefix(path), ..HttpMatch::default() }];
             let backends = backends.map(Backends::new);
-            Arc::new(Rule { filters, matches, backends, timeouts: Timeouts::default(), retry: None })
+            Arc::new(Rule { filters, matches, backends, ..Rule::default() })
         };
         let to = super::super::filter::Redirect {
             scheme: None,

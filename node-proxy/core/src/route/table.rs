@@ -6,8 +6,8 @@ use foldhash::fast::RandomState;
 use regex::bytes::{RegexSet, RegexSetBuilder};
 
 use super::{
-    Facts, Hostname, HttpMatch, Invalid, PathMatch, calls::Calls, hostname::of_authority, pattern::anchored,
-    prefixes::Prefixes, rule::Route,
+    Facts, Hostname, HttpMatch, Invalid, PathMatch, calls::Calls, hostname::of_authority, ordered::Ordered,
+    pattern::anchored, prefixes::Prefixes, rule::Route,
 };
 use crate::limits;
 
@@ -24,10 +24,24 @@ pub struct Selected {
     pub matched: usize,
 }
 
-/// Rules by host, then by path, in order of precedence.
+/// Rules, and how the one that counts is found.
 #[derive(Clone, Debug)]
 pub struct Table {
     routes: Vec<Route>,
+    rules: Rules,
+}
+
+#[derive(Clone, Debug)]
+enum Rules {
+    /// Gateway API's.
+    ByPrecedence(Box<Hosts>),
+    /// A ServiceProfile's.
+    Ordered(Box<Ordered>),
+}
+
+/// Rules by host, then by path, in order of precedence.
+#[derive(Clone, Debug)]
+struct Hosts {
     exact: Map<Box<str>, Paths>,
     suffixes: Map<Box<str>, Paths>,
     any: Paths,
@@ -73,7 +87,8 @@ impl Table {
     /// # Errors
     /// Too many regular expressions, or too large ones, to be tried in one walk.
     pub(super) fn new(routes: Vec<Route>) -> Result<Table, Invalid> {
-        let (mut exact, mut suffixes, mut any) = (Map::default(), Map::default(), Paths::default());
+        let (mut exact, mut suffixes): (Map<Box<str>, Paths>, Map<Box<str>, Paths>) = Default::default();
+        let mut any = Paths::default();
         for (route_index, route) in routes.iter().enumerate() {
             for (rule_index, rule) in route.rules.iter().enumerate() {
                 for (matched, http_match) in rule.matches.iter().enumerate() {
@@ -92,12 +107,23 @@ impl Table {
                 }
             }
         }
-        let mut table = Table { routes, exact, suffixes, any };
-        let all = table.exact.values_mut().chain(table.suffixes.values_mut()).chain([&mut table.any]);
-        for paths in all {
-            paths.finish(&table.routes)?;
+        for paths in exact.values_mut().chain(suffixes.values_mut()).chain([&mut any]) {
+            paths.finish(&routes)?;
         }
-        Ok(table)
+        Ok(Table { routes, rules: Rules::ByPrecedence(Box::new(Hosts { exact, suffixes, any })) })
+    }
+
+    /// The only route, of which the first rule that holds counts.
+    pub(super) fn ordered(route: Route, rules: Ordered) -> Table {
+        Table { routes: vec![route], rules: Rules::Ordered(Box::new(rules)) }
+    }
+
+    /// How its rules stand where the first one that holds counts.
+    pub(super) fn in_order(&self) -> Option<&Ordered> {
+        match &self.rules {
+            Rules::Ordered(rules) => Some(rules),
+            Rules::ByPrecedence(_) => None,
+        }
     }
 
     /// The routes that it was built from.
@@ -107,17 +133,26 @@ impl Table {
 
     /// The rule that a request falls under; `None`: none of them, which Gateway API answers with 404.
     pub fn select(&self, facts: &Facts<'_>) -> Option<Selected> {
+        match &self.rules {
+            Rules::ByPrecedence(hosts) => hosts.select(facts, &self.routes),
+            Rules::Ordered(rules) => rules.select(facts),
+        }
+    }
+}
+
+impl Hosts {
+    fn select(&self, facts: &Facts<'_>, routes: &[Route]) -> Option<Selected> {
         let by_name = || {
             if self.exact.is_empty() && self.suffixes.is_empty() {
                 return None;
             }
             let host = of_authority(facts.authority)?;
-            let whole = self.exact.get(host.as_str()).and_then(|paths| paths.select(facts, &self.routes));
+            let whole = self.exact.get(host.as_str()).and_then(|paths| paths.select(facts, routes));
             // From the left: the longest suffix first; not the host itself.
             let mut dots = host.bytes().enumerate().filter(|(at, byte)| *at > 0 && *byte == b'.');
-            whole.or_else(|| dots.find_map(|(at, _dot)| self.suffixes.get(&host[at..])?.select(facts, &self.routes)))
+            whole.or_else(|| dots.find_map(|(at, _dot)| self.suffixes.get(&host[at..])?.select(facts, routes)))
         };
-        by_name().or_else(|| self.any.select(facts, &self.routes))
+        by_name().or_else(|| self.any.select(facts, routes))
     }
 }
 

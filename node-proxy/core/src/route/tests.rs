@@ -4,7 +4,6 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use proptest::{collection::vec, prelude::*, sample::select};
 
 use super::*;
-use crate::timeouts::Timeouts;
 
 /// A whole path, then a call, then a regular expression, then the longest prefix. Of calls the characters of the service, then those of the
 /// method: those of a pattern are fewer than those of any name.
@@ -94,9 +93,7 @@ fn a_match() -> impl Strategy<Value = HttpMatch> {
 }
 
 fn route(hostnames: Vec<Hostname>, rules: Vec<Vec<HttpMatch>>) -> Route {
-    let rule = |matches| {
-        Arc::new(Rule { filters: Vec::new(), matches, backends: None, timeouts: Timeouts::default(), retry: None })
-    };
+    let rule = |matches| Arc::new(Rule { matches, ..Rule::default() });
     Route { object: Arc::default(), hostnames, rules: rules.into_iter().map(rule).collect() }
 }
 
@@ -239,6 +236,7 @@ fn is_unmet(route: &Route, one: &HttpMatch, facts: &Facts<'_>, unmet: Unmet<'_>)
             let of_query = HttpMatch { query: named, ..HttpMatch::default() }.holds_beside_path(facts);
             is_host && path && of_method && of_headers && !of_query
         }
+        Unmet::Condition => false,
     }
 }
 
@@ -258,7 +256,6 @@ fn one_namespaces_routes_have_a_bound_and_take_nothing_from_anothers() {
     let of = |namespace: &str, is_consumer: bool, patterns: usize| v1::HttpRoute {
         object: Some(v1::ObjectRef { namespace: namespace.into(), ..v1::ObjectRef::default() }),
         is_consumer,
-        hostnames: Vec::new(),
         rules: vec![v1::HttpRule {
             matches: (0..patterns)
                 .map(|index| v1::HttpMatch {
@@ -266,11 +263,10 @@ fn one_namespaces_routes_have_a_bound_and_take_nothing_from_anothers() {
                     ..v1::HttpMatch::default()
                 })
                 .collect(),
-            filters: Vec::new(),
             destination: Some(v1::http_rule::Destination::Itself(v1::Itself {})),
-            timeouts: None,
-            retry: None,
+            ..v1::HttpRule::default()
         }],
+        ..v1::HttpRoute::default()
     };
     let most = crate::limits::ROUTE_PATTERNS;
     assert!(routes(&[of("shop", false, most), of("a", true, most), of("b", true, most)]).is_ok());
