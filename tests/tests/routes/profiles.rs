@@ -102,8 +102,9 @@ fn shares_go_where_they_are_sent() {
     assert!((324..476).contains(&shares["v2"]) && shares["v1"] + shares["v2"] == 4_000, "{shares:?}");
     let url = format!("http://{}:{HTTP1}/", stage.web);
     write(&stage, "web", "other", &overrides("0", "1"));
-    wait::until("the client's namespace decides", PATIENCE, || (ask(&guest, &url, &[]).who() == "v2").then_some(()));
-    assert!((0..20).all(|_| ask(&guest, &url, &[]).who() == "v2"));
+    wait::until("the client's namespace decides", PATIENCE, || {
+        (0..20).all(|_| ask(&guest, &url, &[]).who() == "v2").then_some(())
+    });
     assert!(stage.shares(100).contains_key("v1"), "for nobody else");
 
     stage.mesh.remove_manifest(&format!("profile-{NAMESPACE}-web"));
