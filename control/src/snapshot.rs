@@ -246,6 +246,7 @@ fn service_target(index: &Index, name: &Name, service: &Service, port: u16) -> O
         retry_budget: service.retry_budget,
         breaker: service.breaker,
         load_bias: service.load_bias,
+        balancer: service.balancer.clone(),
         allow_l5d_request_headers: service.l5d_request_headers,
     };
     Some((target, slices))

@@ -20,6 +20,7 @@ use weir_api::v1;
 
 pub use self::apply::{Applied, apply};
 use crate::{
+    balance::Balancer,
     breaker::{Admission, Breaker, Health},
     identity::Identity,
     inbound::InboundPolicy,
@@ -118,6 +119,8 @@ pub struct Endpoint {
     pub load: Arc<Load>,
     /// Whether it is out; none where no breaker takes it out. Survives like `load`.
     pub health: Option<Arc<Health>>,
+    /// When it became ready, on the clock of loads and breakers; none where it is not, or was before this node knew its service.
+    pub ready_since: Option<Duration>,
 }
 
 impl Endpoint {
@@ -167,6 +170,8 @@ pub struct ServiceTarget {
     pub retry_budget: Arc<Budget>,
     /// What takes its endpoints out; survives like the budget.
     pub breaker: Option<Arc<Breaker>>,
+    /// How its ready endpoints are chosen between; whose turn it is survives like the budget.
+    pub balancer: Balancer,
     /// What refusals and failures add to an endpoint's load.
     pub load_bias: Option<LoadBias>,
     /// Requests may say how they are sent again and what limits they have.

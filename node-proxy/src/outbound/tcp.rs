@@ -113,7 +113,9 @@ impl Client {
 
     async fn open(&self, destination: &Arc<Destination>, io: &Io) -> Result<Upstream, ProxyError> {
         let mut failed = None;
-        let goal = Goal { destination: Arc::clone(destination), backend: None, route: None };
+        let balancer = destination.service().map(|service| &service.balancer);
+        let key = balancer.and_then(|balancer| balancer.key_of_connection(self.peer.ip()));
+        let goal = Goal { destination: Arc::clone(destination), backend: None, route: None, key };
         for _ in 0..limits::POOL_RETRIES {
             let endpoint = self.choose_opaque(&goal, failed.as_deref()).await?;
             let path = self.path(endpoint.as_ref());
