@@ -93,6 +93,11 @@ impl Balancer {
         &self.settings
     }
 
+    /// Whether a connection of which no request is seen counts as one that is open, for as long as it is.
+    pub fn counts_connections(&self) -> bool {
+        matches!(self.way, Way::LeastRequest)
+    }
+
     /// Index of the endpoint to use; `None` when there is none.
     ///
     /// `random` decides: the same numbers give the same choice.

@@ -29,7 +29,7 @@ pub(crate) struct FakeState {
 
 impl FakeState {
     pub(crate) fn new(resources: Vec<v1::Resource>) -> Arc<FakeState> {
-        let applied = snapshot::apply(&Snapshot::default(), std::time::Duration::ZERO, resources, Vec::new());
+        let applied = snapshot::apply(&Snapshot::default(), Duration::ZERO, resources, Vec::new());
         assert!(applied.rejected.is_empty(), "{:?}", applied.rejected);
         Arc::new(FakeState {
             snapshot: Mutex::new(Arc::new(applied.snapshot)),

@@ -76,7 +76,7 @@ fn turns_are_exact_while_endpoints_stay_and_skip_who_is_gone() {
 fn keys_stay_with_who_stays() {
     let mut world = World::new(7, balancer(ConsistentHash), None).with((0..8).map(|id| (id, GOOD)));
     let owners = |world: &mut World| -> Vec<Arc<str>> {
-        (0..5000).map(|key| world.pick(key, None).unwrap().0.uid.clone()).collect()
+        (0..5000).map(|key| Arc::clone(&world.pick(key, None).unwrap().0.uid)).collect()
     };
     let before = owners(&mut world);
     world.servers.get_mut(&3).unwrap().ready = false;
