@@ -179,6 +179,40 @@ fn a_hash_of_a_header_moves_only_what_it_must() {
     assert!(shares.len() > 1, "{shares:?}");
 }
 
+/// What a route sends to another Service is balanced as that one asks for, by the header as the rule leaves it. Seen to fail where the dialled
+/// Service's balancer is asked.
+#[test]
+fn a_backends_own_balancer_decides() {
+    let mut crowd = Crowd::start();
+    let (_options, front) = crowd.service("front", &[(KIND, "round-robin")], SERVERS);
+    crowd.service("users", &[(KIND, "consistent-hash"), (HASH, "header:x-user")], SERVERS);
+    let rule = |path: &str, set: &str| {
+        format!("  - {{matches: [{{path: {{value: {path}}}}}], backendRefs: [{{name: users, port: {HTTP1}}}]{set}}}\n")
+    };
+    let set = ", filters: [{type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: x-user, value: all}]}}]";
+    crowd.mesh.manifest(
+        "route-front",
+        &format!(
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: front, namespace: demo}}\nspec:\n  \
+             parentRefs: [{{group: \"\", kind: Service, name: front}}]\n  rules:\n{}{}",
+            rule("/own", ""),
+            rule("/all", set)
+        ),
+    );
+    let of = |path: &str, user: usize| {
+        let url = format!("http://{front}:{HTTP1}{path}?[1-6]");
+        let mut said = crowd.ask(0, &url, &["-H", &format!("x-user: user-{user}")]);
+        said.sort();
+        said.dedup();
+        said
+    };
+    wait::until("the route is in force", PATIENCE, || (of("/own", 0).len() == 1).then_some(()));
+    let own: Vec<Vec<String>> = (0..20).map(|user| of("/own", user)).collect();
+    assert!(own.iter().all(|servers| servers.len() == 1) && own.iter().any(|servers| *servers != own[0]), "{own:?}");
+    let all: Vec<Vec<String>> = (0..20).map(|user| of("/all", user)).collect();
+    assert!(all.iter().all(|servers| servers.len() == 1 && *servers == all[0]), "{all:?}");
+}
+
 #[test]
 fn a_hash_of_a_cookie_keeps_a_session() {
     let mut crowd = Crowd::start();

@@ -193,6 +193,14 @@ mod tests {
         }
     }
 
+    /// With more than a bound they have half as many places each: half of the keys move, once.
+    #[test]
+    fn past_the_bound_half_of_the_keys_move() {
+        let (few, many) = (owners(&named(1024)), owners(&named(1025)));
+        let moved = few.iter().zip(&many).filter(|(one, other)| one != other).count();
+        assert!((KEYS as usize * 4 / 10..KEYS as usize * 6 / 10).contains(&moved), "{moved} of {KEYS}");
+    }
+
     /// Endpoints that are no pods go by their addresses.
     #[test]
     fn addresses_stand_in_for_names() {

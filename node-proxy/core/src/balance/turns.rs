@@ -48,11 +48,13 @@ mod tests {
     fn workers_share_one_counter() {
         let turns = Turns::default();
         let hits: Vec<AtomicU64> = (0..7).map(|_| AtomicU64::default()).collect();
+        let begin = std::sync::Barrier::new(4);
         std::thread::scope(|scope| {
             for seed in 0..4 {
-                let (turns, hits) = (&turns, &hits);
+                let (turns, hits, begin) = (&turns, &hits, &begin);
                 scope.spawn(move || {
-                    for _ in 0..70_000 {
+                    begin.wait();
+                    for _ in 0..700_000 {
                         let index = turns.draw(hits.len(), &mut || 1_234_567 + seed, |_index| false).unwrap();
                         hits[index].fetch_add(1, Relaxed);
                     }
@@ -60,7 +62,7 @@ mod tests {
             }
         });
         let hits: Vec<u64> = hits.iter().map(|hits| hits.load(Relaxed)).collect();
-        assert_eq!(hits, [40_000; 7]);
+        assert_eq!(hits, [400_000; 7]);
     }
 
     #[test]
