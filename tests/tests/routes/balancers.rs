@@ -129,7 +129,7 @@ fn is_even(shares: &Shares, servers: usize) -> bool {
 }
 
 /// Exact over requests one after the other and over many at a time, whichever worker has them; over one connection and over one for each; and
-/// again when a server goes. Seen to fail with the default.
+/// again when a server goes.
 #[test]
 fn round_robin_is_exact() {
     let mut crowd = Crowd::start();
@@ -151,7 +151,7 @@ fn round_robin_is_exact() {
 }
 
 /// One user, one server: from both nodes and over both versions of HTTP. With a server gone its users move and nobody else; with it back they do,
-/// too. Seen to fail with a ring by index.
+/// too.
 #[test]
 fn a_hash_of_a_header_moves_only_what_it_must() {
     let mut crowd = Crowd::start();
@@ -179,8 +179,7 @@ fn a_hash_of_a_header_moves_only_what_it_must() {
     assert!(shares.len() > 1, "{shares:?}");
 }
 
-/// What a route sends to another Service is balanced as that one asks for, by the header as the rule leaves it. Seen to fail where the dialled
-/// Service's balancer is asked.
+/// What a route sends to another Service is balanced as that one asks for, by the header as the rule leaves it.
 #[test]
 fn a_backends_own_balancer_decides() {
     let mut crowd = Crowd::start();
@@ -253,7 +252,6 @@ fn hold(crowd: &Crowd, address: &str, port: u16) -> Child {
 }
 
 /// Of two servers one is busy with an answer: all others go to the other one, by count of requests whatever they take. Random cares for nothing.
-/// Seen to fail with `random` for both.
 #[test]
 fn least_request_looks_at_what_is_open_and_random_at_nothing() {
     let mut crowd = Crowd::start();
@@ -281,7 +279,7 @@ fn least_request_looks_at_what_is_open_and_random_at_nothing() {
 }
 
 /// One more server comes: where it has an hour it gets a tenth of a share, where it has a moment a whole one soon. All of a new Service are equal
-/// at once. Seen to fail without a ramp.
+/// at once.
 #[test]
 fn a_new_server_starts_slowly() {
     let mut crowd = Crowd::start();

@@ -99,3 +99,19 @@ fn without_what_failed_there_are_still_two_to_choose_from() {
         assert!(hits[2..].iter().all(|hit| (fair * 8 / 10..fair * 12 / 10).contains(hit)), "{hits:?}");
     }
 }
+
+/// Seen to fail where turns begin anew: at random, then.
+#[test]
+fn whose_turn_it_is_outlives_changes_of_endpoints() {
+    let settings = Settings { kind: Kind::RoundRobin, slow_start: None };
+    let mut random = fastrand::Rng::with_seed(7);
+    let all = endpoints(5);
+    let mut balancer = Balancer::new(settings.clone(), &all, None);
+    let mut last = None;
+    for _ in 0..50 {
+        let picked = balancer.pick(&choice(&all, Duration::ZERO), || random.u64(..)).unwrap();
+        assert!(last.is_none_or(|last| picked == (last + 1) % 5), "{picked} after {last:?}");
+        last = Some(picked);
+        balancer = Balancer::new(settings.clone(), &all, Some((&balancer, &all)));
+    }
+}

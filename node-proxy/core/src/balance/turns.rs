@@ -47,22 +47,26 @@ mod tests {
     #[test]
     fn workers_share_one_counter() {
         let turns = Turns::default();
-        let hits: Vec<AtomicU64> = (0..7).map(|_| AtomicU64::default()).collect();
         let begin = std::sync::Barrier::new(4);
-        std::thread::scope(|scope| {
-            for seed in 0..4 {
-                let (turns, hits, begin) = (&turns, &hits, &begin);
-                scope.spawn(move || {
-                    begin.wait();
-                    for _ in 0..700_000 {
-                        let index = turns.draw(hits.len(), &mut || 1_234_567 + seed, |_index| false).unwrap();
-                        hits[index].fetch_add(1, Relaxed);
-                    }
-                });
+        let work = |seed: u64| {
+            let mut hits = [0_u64; 7];
+            begin.wait();
+            for _ in 0..3_500_000 {
+                hits[turns.draw(hits.len(), &mut || 1_234_567 + seed, |_index| false).unwrap()] += 1;
             }
+            hits
+        };
+        let all: Vec<[u64; 7]> = std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..4)
+                .map(|seed| {
+                    let work = &work;
+                    scope.spawn(move || work(seed))
+                })
+                .collect();
+            workers.into_iter().map(|worker| worker.join().unwrap()).collect()
         });
-        let hits: Vec<u64> = hits.iter().map(|hits| hits.load(Relaxed)).collect();
-        assert_eq!(hits, [400_000; 7]);
+        let hits: Vec<u64> = (0..7).map(|index| all.iter().map(|hits| hits[index]).sum()).collect();
+        assert_eq!(hits, [2_000_000; 7]);
     }
 
     #[test]

@@ -291,3 +291,35 @@ fn each_services_breaker_keeps_its_own_account_of_an_endpoint() {
         assert!(!service.endpoints[0].is_available(now) && service.endpoints[1].is_available(now));
     }
 }
+
+/// Slow start goes by this. Seen to fail where any change of an endpoint makes it new, and where those of a new Service are.
+#[test]
+fn an_endpoint_is_new_from_when_it_became_ready() {
+    let at = |seconds| Duration::from_secs(seconds);
+    let next = |previous: &Snapshot, seconds, news: Vec<v1::Resource>| {
+        let applied = apply(previous, at(seconds), news, Vec::new());
+        assert!(applied.rejected.is_empty(), "{:?}", applied.rejected);
+        let known = web(&applied.snapshot);
+        let since: Vec<_> = known.service().unwrap().endpoints.iter().map(|one| one.ready_since).collect();
+        (applied.snapshot, since)
+    };
+    let both = |ready| slice("s", &[("10.1.0.1", "a", true), ("10.1.0.2", "b", ready)]);
+    let (snapshot, since) =
+        next(&Snapshot::default(), 1, vec![service(&["s"]), slice("s", &[("10.1.0.1", "a", true)])]);
+    assert_eq!(since, [None], "it may have been there for long");
+    let (snapshot, since) = next(&snapshot, 2, vec![both(false)]);
+    assert_eq!(since, [None, None], "not ready yet");
+    let (snapshot, since) = next(&snapshot, 3, vec![both(true)]);
+    assert_eq!(since, [None, Some(at(3))]);
+    let mut changed = both(true);
+    if let Some(Body::Endpoints(slice)) = &mut changed.body {
+        for endpoint in &mut slice.endpoints {
+            endpoint.identity = "web.shop.serviceaccount.identity.linkerd.cluster.local".into();
+        }
+    }
+    let (snapshot, since) = next(&snapshot, 4, vec![changed]);
+    assert_eq!(since, [None, Some(at(3))], "the same one, with mTLS now");
+    let (snapshot, _since) = next(&snapshot, 5, vec![both(false)]);
+    let (_snapshot, since) = next(&snapshot, 6, vec![both(true)]);
+    assert_eq!(since, [None, Some(at(6))], "ready again");
+}
