@@ -337,6 +337,8 @@ pub struct Service {
     pub breaker: Option<v1::CircuitBreaker>,
     /// Annotations.
     pub load_bias: Option<v1::LoadBias>,
+    /// Annotations; none for the default.
+    pub balancer: Option<v1::Balancer>,
     /// The operator allows `l5d-retry-*` and `l5d-*-timeout` of requests.
     pub l5d_request_headers: bool,
     /// Which of [`annotation::all`] it has and are understood.

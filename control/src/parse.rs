@@ -5,6 +5,7 @@
 //! its object, and the caller keeps the last good version.
 
 mod annotations;
+mod balancer;
 mod breaker;
 mod cluster;
 mod convert;

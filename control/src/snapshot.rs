@@ -247,6 +247,7 @@ fn service_target(index: &Index, name: &Name, service: &Service, port: u16) -> O
         retry_budget: retry_budget(index, name, service).0,
         breaker: service.breaker,
         load_bias: service.load_bias,
+        balancer: service.balancer.clone(),
         allow_l5d_request_headers: service.l5d_request_headers,
     };
     Some((target, slices))

@@ -7,7 +7,7 @@ mod disk;
 mod store;
 mod stream;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Instant};
 
 use weir_api::v1;
 
@@ -60,18 +60,19 @@ pub enum ConfigError {
 /// Answers control's queries: a report over the given number of seconds.
 pub type ReportFn = Arc<dyn Fn(u32) -> v1::Report + Send + Sync>;
 
-/// Starts to follow control, from what the vault or the disk remembers. Must be called on the admin runtime.
+/// Starts to follow control, from what the vault or the disk remembers. `epoch`: of the clock of loads and breakers. Must be called on the admin runtime.
 ///
 /// # Errors
 /// Arguments that cannot work; that control is away is no error.
 pub fn start(
     args: ConfigArgs,
+    epoch: Instant,
     vault: Option<VaultContents>,
     report: ReportFn,
 ) -> Result<(Store, Identities), ConfigError> {
     let control = Arc::new(Control::new(&args)?);
     let disk = disk::Disk::open(&args.state_dir)?;
-    let (store, requests) = Store::new();
+    let (store, requests) = Store::new(epoch, &args.node_name);
     let (resources, keys) = match vault {
         Some(contents) => (contents.resources, contents.keys),
         None => (disk.load(), Vec::new()),

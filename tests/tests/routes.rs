@@ -4,6 +4,8 @@
 
 #[path = "routes/asked.rs"]
 mod asked;
+#[path = "routes/balancers.rs"]
+mod balancers;
 #[path = "routes/breakers.rs"]
 mod breakers;
 #[path = "routes/calls.rs"]

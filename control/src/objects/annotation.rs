@@ -35,6 +35,28 @@ pub mod retry {
     pub const ALL: [&str; 7] = [HTTP, GRPC, LIMIT, TIMEOUT, BUDGET_RATIO, BUDGET_LEAST, BUDGET_TTL];
 }
 
+/// How endpoints are chosen between.
+pub mod balancer {
+    use weir_api::v1::BalancerKind;
+
+    /// Which one of them.
+    pub const KIND: &str = "weir.mesh/balancer";
+    /// What a consistent hash is made of.
+    pub const HASH: &str = "weir.mesh/balancer-hash";
+    /// For how long the share of a new one grows.
+    pub const SLOW_START: &str = "weir.mesh/balancer-slow-start";
+    /// The kinds, as they are written.
+    pub const KINDS: [(&str, BalancerKind); 5] = [
+        ("peak-ewma", BalancerKind::PeakEwma),
+        ("least-request", BalancerKind::LeastRequest),
+        ("round-robin", BalancerKind::RoundRobin),
+        ("random", BalancerKind::Random),
+        ("consistent-hash", BalancerKind::ConsistentHash),
+    ];
+    /// All of them.
+    pub const ALL: [&str; 3] = [KIND, HASH, SLOW_START];
+}
+
 /// What takes endpoints out that keep failing, or makes them less wanted.
 pub mod breaker {
     /// Whether, and by what.
@@ -83,5 +105,5 @@ pub mod breaker {
 
 /// All but the ports, which namespaces have as well.
 pub fn all() -> impl Iterator<Item = &'static str> {
-    timeouts::ALL.into_iter().chain(retry::ALL).chain(breaker::ALL)
+    timeouts::ALL.into_iter().chain(retry::ALL).chain(breaker::ALL).chain(balancer::ALL)
 }

@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 use weir_api::v1;
 use weir_core::identity::Identity;
 
-use super::{FieldError, Options, annotations, breaker, fields, probes, quoted, retry, settings, timeouts};
+use super::{FieldError, Options, annotations, balancer, breaker, fields, probes, quoted, retry, settings, timeouts};
 use crate::objects::{
     MESHED, Name, Namespace, OPTED_OUT, Object, Pod, Service, ServicePort, Settings, Slice, SliceEndpoint, Unfit,
 };
@@ -193,6 +193,7 @@ pub(super) fn service(service: &fields::Service, options: &Options) -> Outcome<F
     let (retry, retry_budget) = (retry::annotated(annotations, &mut unread), retry::budget(annotations, &mut unread));
     let (breaker, load_bias) =
         (breaker::breaker(annotations, &mut unread), breaker::load_bias(annotations, &mut unread));
+    let balancer = balancer::balancer(annotations, &mut unread);
     let unsaid = "it is as good as not there";
     flaws.extend(unread.into_iter().map(|flaw| settings::meanwhile(flaw.field, &flaw.reason, unsaid)));
     let Some(spec) = &service.spec else {
@@ -230,6 +231,7 @@ pub(super) fn service(service: &fields::Service, options: &Options) -> Outcome<F
         retry_budget,
         breaker,
         load_bias,
+        balancer,
         l5d_request_headers: options.l5d_request_headers,
         annotated: annotations::understood(annotations, &flaws),
     };

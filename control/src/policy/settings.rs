@@ -9,7 +9,7 @@ use crate::{
     index::Index,
     objects::{
         HttpRoute, Kind, Name, ObjectName, RouteRule, Service, ServicePort,
-        annotation::{OPAQUE_PORTS, breaker, retry, timeouts},
+        annotation::{OPAQUE_PORTS, balancer, breaker, retry, timeouts},
     },
     snapshot::{self, Declared, Said},
 };
@@ -219,10 +219,29 @@ pub(crate) fn of_service(index: &Index, name: &Name, service: &Service) -> Vec<v
             setting("loadBias.maxRetryAfter", millis(bias.max_retry_after_ms), own.annotation(breaker::BIAS_MOST)),
         ]),
     }
+    all.extend(balancers(&own, service.balancer.as_ref()));
     let local = service.local_only.then(|| own.field("spec.internalTrafficPolicy")).flatten();
     all.push(setting("endpoints", if service.local_only { "client's node" } else { "all" }, local));
     let option = service.l5d_request_headers.then(|| source(None, L5D_OPTION)).flatten();
     all.push(setting("l5dRequestHeaders", if service.l5d_request_headers { "honored" } else { "ignored" }, option));
+    all
+}
+
+fn balancers(own: &Own<'_>, given: Option<&v1::Balancer>) -> Vec<v1::Setting> {
+    let given =
+        given.cloned().unwrap_or(v1::Balancer { kind: v1::BalancerKind::PeakEwma.into(), ..v1::Balancer::default() });
+    let kind =
+        balancer::KINDS.into_iter().find(|(_name, kind)| *kind == given.kind()).map_or(NONE, |(name, _kind)| name);
+    let mut all = vec![setting("balancer.kind", kind, own.annotation(balancer::KIND))];
+    if let Some(key) = given.hash.and_then(|hash| hash.key) {
+        let key = match key {
+            v1::hash_key::Key::Header(name) => format!("header:{name}"),
+            v1::hash_key::Key::Cookie(name) => format!("cookie:{name}"),
+            v1::hash_key::Key::Source(_) => "source".to_owned(),
+        };
+        all.push(setting("balancer.hash", key, own.annotation(balancer::HASH)));
+    }
+    all.push(setting("balancer.slowStart", millis(given.slow_start_ms), own.annotation(balancer::SLOW_START)));
     all
 }
 

@@ -44,6 +44,8 @@ fn every_default_is_called_one() {
         ("retry.budget.ttl", "10s"),
         ("breaker.kind", "none"),
         ("loadBias.penalty", "none"),
+        ("balancer.kind", "peak-ewma"),
+        ("balancer.slowStart", "none"),
         ("endpoints", "all"),
         ("l5dRequestHeaders", "ignored"),
     ] {
@@ -60,7 +62,8 @@ fn every_value_names_its_object_and_field() {
         "timeout.linkerd.io/request: 5s, timeout.linkerd.io/idle: 500ms, retry.linkerd.io/http: \"5xx,429\", retry.linkerd.io/grpc: unavailable, \
          weir.mesh/retry-budget-ratio: \"0.5\", balancer.linkerd.io/failure-accrual: unified, \
          balancer.alpha.linkerd.io/failure-accrual-success-rate-threshold: \"0.95\", balancer.alpha.linkerd.io/penalize-failures: \"true\", \
-         config.linkerd.io/opaque-ports: \"81\"",
+         config.linkerd.io/opaque-ports: \"81\", \
+         weir.mesh/balancer: consistent-hash, weir.mesh/balancer-hash: \"header:X-User\", weir.mesh/balancer-slow-start: 30s",
     );
     let service =
         service.replace("  ports:\n", "  internalTrafficPolicy: Local\n  ports:\n  - {name: raw, port: 81}\n");
@@ -82,6 +85,9 @@ fn every_value_names_its_object_and_field() {
             "0.95 Service balancer.alpha.linkerd.io/failure-accrual-success-rate-threshold",
         ),
         ("loadBias.penalty", "5s Service balancer.alpha.linkerd.io/penalize-failures"),
+        ("balancer.kind", "consistent-hash Service weir.mesh/balancer"),
+        ("balancer.hash", "header:x-user Service weir.mesh/balancer-hash"),
+        ("balancer.slowStart", "none Service weir.mesh/balancer-slow-start"),
         ("endpoints", "client's node Service spec.internalTrafficPolicy"),
     ] {
         assert_eq!(said(&policy.settings, name), expected, "{name}");
@@ -141,14 +147,18 @@ fn routes_that_are_not_in_force_say_why() {
 
 #[test]
 fn what_is_not_understood_is_told() {
-    let wrong = annotated(SERVICE, "timeout.linkerd.io/request: soon, balancer.linkerd.io/failure-accrual: some");
+    let wrong = annotated(
+        SERVICE,
+        "timeout.linkerd.io/request: soon, balancer.linkerd.io/failure-accrual: some, weir.mesh/balancer: fastest",
+    );
     let parsed = parse::manifest("test.yaml", &wrong, &options());
     let mut index = Index::default();
     index.apply(parsed.objects.into_iter().map(|(name, object)| crate::objects::Event::Upsert(name, object)).collect());
     let policy = policy(&index, &parsed.findings, &asked()).unwrap();
-    assert_eq!(policy.flaws.len(), 2, "{:?}", policy.flaws);
+    assert_eq!(policy.flaws.len(), 3, "{:?}", policy.flaws);
     assert_eq!(said(&policy.settings, "timeouts.request"), "none default");
     assert_eq!(said(&policy.settings, "breaker.kind"), "none default");
+    assert_eq!(said(&policy.settings, "balancer.kind"), "peak-ewma default");
     let route_refused = Finding {
         file: String::new(),
         line: 0,

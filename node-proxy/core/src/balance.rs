@@ -1,75 +1,195 @@
-//! Chooses one of many endpoints: the less loaded of two random ones ("power of two choices", Mitzenmacher 2001).
+//! Chooses one of many endpoints, as the Service asks for. Unless it asks for anything: the less loaded of two random ones ("power of two
+//! choices", Mitzenmacher 2001), by peak EWMA.
 //!
 //! Must never cost more for a large service than for a small one, as long as breakers leave most endpoints in.
 
+mod key;
+mod ramp;
+mod ring;
+mod settings;
+#[cfg(test)]
+mod tests;
+mod turns;
+
 use std::{sync::Arc, time::Duration};
 
+pub use self::{
+    key::Key,
+    settings::{HashBy, Kind, Settings},
+};
+use self::{ramp::Ramp, ring::Ring, turns::Turns};
 use crate::{
     breaker::{Admission, Breaker},
     limits,
     snapshot::Endpoint,
 };
 
-/// Index of the endpoint to use; `None` when there is none. All of `ready` must be ready.
-///
-/// `random` decides: the same numbers give the same choice. `exclude` failed just now and is taken only when alone.
-pub fn pick(
-    ready: &[Arc<Endpoint>],
-    now: Duration,
-    mut random: impl FnMut() -> u64,
-    exclude: Option<&Endpoint>,
-) -> Option<usize> {
-    let drawn = draw(ready, &mut random, |index| is(exclude, &ready[index]), |index| ready[index].load.score(now));
-    // The excluded one is the only one.
-    drawn.or_else(|| ready.len().checked_sub(1))
+/// What one endpoint is chosen from.
+#[derive(Clone, Copy, Debug)]
+pub struct Choice<'a> {
+    /// The endpoints that the balancer was made for. All of them must be ready.
+    pub ready: &'a [Arc<Endpoint>],
+    /// Time since the epoch of loads and breakers.
+    pub now: Duration,
+    /// What the request is hashed by; none where it lacks that, or nobody asks for it.
+    pub key: Option<Key>,
+    /// It failed just now and is taken only when alone.
+    pub exclude: Option<&'a Endpoint>,
 }
 
-/// The same among those that `breaker` lets a request through to; `None` when it does so to none of them.
-pub fn pick_admitted(
-    ready: &[Arc<Endpoint>],
-    breaker: &Breaker,
-    now: Duration,
-    mut random: impl FnMut() -> u64,
-    exclude: Option<&Endpoint>,
-) -> Option<(usize, Admission)> {
-    if breaker.panics(ready, now) {
-        let index = pick(ready, now, random, exclude)?;
-        // Trials go on: how else would it end.
-        let admission = ready[index].admit(breaker, now).unwrap_or(Admission::In);
-        return Some((index, admission));
+impl Choice<'_> {
+    fn is_excluded(&self, index: usize) -> bool {
+        self.exclude.is_some_and(|excluded| std::ptr::eq(&raw const *self.ready[index], excluded))
     }
-    let admitted = |index: usize| ready[index].admit(breaker, now).map(|admission| (index, admission));
-    let is_out = |index: usize| is(exclude, &ready[index]) || !ready[index].is_available(now);
-    let is_in = |index: usize| ready[index].health.as_ref().is_none_or(|health| health.is_in());
-    // A trial that is due is made however slow its failures were: nothing else would ever show that it is well again.
-    let score = |index: usize| (is_in(index), ready[index].load.score(now));
-    // Another one may have taken a trial meanwhile.
-    for _ in 0..limits::DRAWS {
-        let Some(index) = draw(ready, &mut random, is_out, score) else { break };
-        if let Some(admitted) = admitted(index) {
-            return Some(admitted);
+}
+
+/// How the endpoints of one service are chosen between.
+#[derive(Clone, Debug, Default)]
+pub struct Balancer {
+    settings: Settings,
+    way: Way,
+    /// None where nobody is new.
+    ramp: Option<Ramp>,
+}
+
+/// The kind, with what it needs to know.
+#[derive(Clone, Debug, Default)]
+enum Way {
+    #[default]
+    PeakEwma,
+    LeastRequest,
+    RoundRobin(Arc<Turns>),
+    Random,
+    ConsistentHash(Arc<Ring>),
+}
+
+impl Balancer {
+    /// Over these endpoints. `before`: the same service's, with the endpoints that it was for; whose turn it was stays.
+    pub fn new(settings: Settings, ready: &[Arc<Endpoint>], before: Option<(&Balancer, &[Arc<Endpoint>])>) -> Balancer {
+        let held = before.map(|(before, _ready)| &before.way);
+        let way = match (&settings.kind, held) {
+            (Kind::PeakEwma, _) => Way::PeakEwma,
+            (Kind::LeastRequest, _) => Way::LeastRequest,
+            (Kind::Random, _) => Way::Random,
+            (Kind::RoundRobin, Some(Way::RoundRobin(turns))) => Way::RoundRobin(Arc::clone(turns)),
+            (Kind::RoundRobin, _) => Way::RoundRobin(Arc::default()),
+            (Kind::ConsistentHash(_), Some(Way::ConsistentHash(ring)))
+                if before.is_some_and(|(_, of)| same(of, ready)) =>
+            {
+                Way::ConsistentHash(Arc::clone(ring))
+            }
+            (Kind::ConsistentHash(_), _) => Way::ConsistentHash(Arc::new(Ring::new(ready))),
+        };
+        let ramp = match &settings.kind {
+            // A key belongs to its endpoint from the beginning.
+            Kind::ConsistentHash(_) => None,
+            _other => settings.slow_start.and_then(|window| Ramp::new(window, ready)),
+        };
+        Balancer { settings, way, ramp }
+    }
+
+    /// What it goes by.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Whether a connection of which no request is seen counts as one that is open, for as long as it is.
+    pub fn counts_connections(&self) -> bool {
+        matches!(self.way, Way::LeastRequest)
+    }
+
+    /// Index of the endpoint to use; `None` when there is none.
+    ///
+    /// `random` decides: the same numbers give the same choice.
+    pub fn pick(&self, choice: &Choice<'_>, mut random: impl FnMut() -> u64) -> Option<usize> {
+        let drawn = self.draw(choice, &mut random, |index| choice.is_excluded(index), |_index| true);
+        // The excluded one is the only one.
+        drawn.or_else(|| choice.ready.len().checked_sub(1))
+    }
+
+    /// The same among those that `breaker` lets a request through to; `None` when it does so to none of them.
+    pub fn pick_admitted(
+        &self,
+        choice: &Choice<'_>,
+        breaker: &Breaker,
+        mut random: impl FnMut() -> u64,
+    ) -> Option<(usize, Admission)> {
+        let Choice { ready, now, .. } = *choice;
+        if breaker.panics(ready, now) {
+            let index = self.pick(choice, random)?;
+            // Trials go on: how else would it end.
+            let admission = ready[index].admit(breaker, now).unwrap_or(Admission::In);
+            return Some((index, admission));
+        }
+        let admitted = |index: usize| ready[index].admit(breaker, now).map(|admission| (index, admission));
+        let is_out = |index: usize| choice.is_excluded(index) || !ready[index].is_available(now);
+        // A trial that is due is made however slow its failures were: nothing else would ever show that it is well again.
+        let is_in = |index: usize| ready[index].health.as_ref().is_none_or(|health| health.is_in());
+        // Another one may have taken a trial meanwhile.
+        for _ in 0..limits::DRAWS {
+            let Some(index) = self.draw(choice, &mut random, is_out, is_in) else { break };
+            if let Some(admitted) = admitted(index) {
+                return Some(admitted);
+            }
+        }
+        let mut all = from(below(random(), ready.len()), ready.len());
+        let found = all.clone().filter(|index| !choice.is_excluded(*index)).find_map(admitted);
+        found.or_else(|| all.find(|index| choice.is_excluded(*index)).and_then(admitted))
+    }
+
+    /// As [`Balancer::pick`], of those that no breaker has taken out as long as there are any: for what breakers do not judge.
+    pub fn pick_in(&self, choice: &Choice<'_>, mut random: impl FnMut() -> u64) -> Option<usize> {
+        let is_out = |index: usize| choice.ready[index].health.as_ref().is_some_and(|health| !health.is_in());
+        let is_out_or_tried = |index: usize| choice.is_excluded(index) || is_out(index);
+        let drawn = self.draw(choice, &mut random, is_out_or_tried, |_index| true);
+        drawn.or_else(|| self.pick(choice, random))
+    }
+
+    /// One that is not out. `is_in` makes no difference but to the kinds that compare two: who is not in wins.
+    fn draw(
+        &self,
+        choice: &Choice<'_>,
+        random: &mut impl FnMut() -> u64,
+        is_out: impl Fn(usize) -> bool,
+        is_in: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
+        let ramp = self.ramp.as_ref().filter(|ramp| ramp.is_on(choice.now));
+        if let Some(ramp) = ramp {
+            let toss = random();
+            let is_passed = |index: usize| ramp.is_passed(&choice.ready[index], index, choice.now, toss);
+            let drawn = self.way.draw(choice, random, |index| is_out(index) || is_passed(index), &is_in);
+            if drawn.is_some() {
+                return drawn;
+            }
+        }
+        self.way.draw(choice, random, is_out, is_in)
+    }
+}
+
+fn same(one: &[Arc<Endpoint>], other: &[Arc<Endpoint>]) -> bool {
+    one.len() == other.len() && one.iter().zip(other).all(|(one, other)| Arc::ptr_eq(one, other))
+}
+
+impl Way {
+    fn draw(
+        &self,
+        choice: &Choice<'_>,
+        random: &mut impl FnMut() -> u64,
+        is_out: impl Fn(usize) -> bool,
+        is_in: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
+        let (ready, now) = (choice.ready, choice.now);
+        match self {
+            Way::PeakEwma => two(ready.len(), random, is_out, |index| (is_in(index), ready[index].load.score(now))),
+            Way::LeastRequest => two(ready.len(), random, is_out, |index| (is_in(index), ready[index].load.pending())),
+            Way::RoundRobin(turns) => turns.draw(ready.len(), random, is_out),
+            Way::Random => one(ready.len(), random, is_out),
+            Way::ConsistentHash(ring) => match choice.key {
+                Some(key) => ring.draw(key, ready.len(), is_out),
+                None => Way::PeakEwma.draw(choice, random, is_out, is_in),
+            },
         }
     }
-    let mut all = from(below(random(), ready.len()), ready.len());
-    let found = all.clone().filter(|index| !is(exclude, &ready[*index])).find_map(admitted);
-    found.or_else(|| all.find(|index| is(exclude, &ready[*index])).and_then(admitted))
-}
-
-/// As [`pick`], of those that no breaker has taken out as long as there are any: for what breakers do not judge.
-pub fn pick_in(
-    ready: &[Arc<Endpoint>],
-    now: Duration,
-    mut random: impl FnMut() -> u64,
-    exclude: Option<&Endpoint>,
-) -> Option<usize> {
-    let is_out = |index: usize| ready[index].health.as_ref().is_some_and(|health| !health.is_in());
-    let is_out_or_tried = |index: usize| is(exclude, &ready[index]) || is_out(index);
-    let drawn = draw(ready, &mut random, is_out_or_tried, |index| ready[index].load.score(now));
-    drawn.or_else(|| pick(ready, now, random, exclude))
-}
-
-fn is(excluded: Option<&Endpoint>, endpoint: &Endpoint) -> bool {
-    excluded.is_some_and(|excluded| std::ptr::eq(endpoint, excluded))
 }
 
 /// Multiply-shift maps 32 random bits to a range without division or visible bias.
@@ -84,13 +204,12 @@ fn from(first: usize, count: usize) -> impl Iterator<Item = usize> + Clone {
 
 /// Of two that are not out the one with the lower score: two of these, however many are out, or what is slow would win against what must not be
 /// taken.
-fn draw<S: PartialOrd>(
-    ready: &[Arc<Endpoint>],
+fn two<S: PartialOrd>(
+    count: usize,
     random: &mut impl FnMut() -> u64,
     is_out: impl Fn(usize) -> bool,
     score: impl Fn(usize) -> S,
 ) -> Option<usize> {
-    let count = ready.len();
     if count < 2 {
         return count.checked_sub(1).filter(|index| !is_out(*index));
     }
@@ -113,6 +232,9 @@ fn draw<S: PartialOrd>(
 
 /// One of `count` at random that is not out.
 fn one(count: usize, random: &mut impl FnMut() -> u64, is_out: impl Fn(usize) -> bool) -> Option<usize> {
+    if count == 0 {
+        return None;
+    }
     for _ in 0..limits::DRAWS {
         let index = below(random(), count);
         if !is_out(index) {
@@ -122,77 +244,10 @@ fn one(count: usize, random: &mut impl FnMut() -> u64, is_out: impl Fn(usize) ->
     from(below(random(), count), count).find(|index| !is_out(*index))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::snapshot::tests::endpoint;
-
-    /// A small generator, so that the tests are the same each time (SplitMix64).
-    fn numbers() -> impl Iterator<Item = u64> {
-        let mut state = 7_u64;
-        std::iter::from_fn(move || {
-            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut mixed = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-            Some(mixed ^ mixed >> 31)
-        })
-    }
-
-    fn endpoints(count: u8) -> Vec<Arc<Endpoint>> {
-        (0..count).map(|last| Arc::new(endpoint(&format!("10.0.0.{last}:80"), "u"))).collect()
-    }
-
-    #[test]
-    fn equal_loads_share_equally() {
-        let endpoints = endpoints(10);
-        let mut hits = [0_u32; 10];
-        for random in numbers().take(100_000) {
-            hits[pick(&endpoints, Duration::ZERO, || random, None).unwrap()] += 1;
-        }
-        assert!(hits.iter().all(|hit| (9_000..11_000).contains(hit)), "{hits:?}");
-    }
-
-    #[test]
-    fn the_slow_one_is_avoided_but_not_forgotten() {
-        let endpoints = endpoints(3);
-        let now = Duration::from_secs(1);
-        endpoints[1].load.finish(now, Duration::from_secs(1));
-        let slow = numbers().take(1000).filter(|random| pick(&endpoints, now, || *random, None) == Some(1)).count();
-        assert_eq!(slow, 0);
-        let later = Duration::from_secs(120);
-        for fast in [0, 2] {
-            endpoints[fast].load.finish(later, Duration::from_millis(5));
-        }
-        assert!(numbers().take(1000).any(|random| pick(&endpoints, later, || random, None) == Some(1)));
-    }
-
-    #[test]
-    fn what_failed_is_taken_only_when_alone() {
-        let mut random = numbers();
-        let mut random = || random.next().unwrap();
-        let two = endpoints(2);
-        assert!((0..100).all(|_| pick(&two, Duration::ZERO, &mut random, Some(&two[0])) == Some(1)));
-        let one = endpoints(1);
-        assert_eq!(pick(&one, Duration::ZERO, || 0, Some(&one[0])), Some(0));
-        assert_eq!(pick(&[], Duration::ZERO, || 0, None), None);
-    }
-
-    /// Seen to fail when the other one of the two that were drawn is taken: a third of what failed went to the slow one.
-    #[test]
-    fn without_what_failed_there_are_still_two_to_choose_from() {
-        let mut random = numbers();
-        let mut random = || random.next().unwrap();
-        let now = Duration::from_secs(1);
-        for count in 4..12 {
-            let endpoints = endpoints(count);
-            endpoints[1].load.finish(now, Duration::from_secs(1));
-            let mut hits = vec![0_u32; count.into()];
-            for _ in 0..10_000 {
-                hits[pick(&endpoints, now, &mut random, Some(&endpoints[0])).unwrap()] += 1;
-            }
-            assert_eq!(hits[..2], [0, 0], "{hits:?}");
-            let fair = 10_000 / (u32::from(count) - 2);
-            assert!(hits[2..].iter().all(|hit| (fair * 8 / 10..fair * 12 / 10).contains(hit)), "{hits:?}");
-        }
-    }
+/// SplitMix64's mixing (Steele, Lea and Flood 2014): each bit of the result depends on all of `bits`.
+fn mix(bits: u64) -> u64 {
+    let mixed = bits.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ mixed >> 31
 }

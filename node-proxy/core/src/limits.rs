@@ -71,5 +71,16 @@ pub const RATE_WINDOW_MIN: Duration = Duration::from_millis(10);
 pub const RATE_WINDOW_MAX: Duration = Duration::from_secs(3600);
 /// Draws of one endpoint before all are gone through for one that is in: with half of them out, one in 256 goes so far.
 pub const DRAWS: usize = 8;
+/// Places of one endpoint on a service's ring: shares differ by a sixteenth of themselves, as a rule.
+pub const RING_POINTS_EACH: usize = 256;
+/// The same of all endpoints of one service, 3 MiB: of more than 1,024 each has fewer, and shares are less equal.
+pub const RING_POINTS: usize = 1 << 18;
+/// Places along a ring that are looked at for an endpoint that is in, before all are gone through from one that the key says: with half of
+/// them out, the second one is enough.
+pub const RING_STEPS: usize = 64;
+/// For how long the share of a new endpoint grows at most: what is not warm by then will not be.
+pub const SLOW_START_MOST: Duration = Duration::from_secs(3600);
+/// Share of an endpoint that became ready this moment, of a thousand: without requests nothing gets warm.
+pub const SLOW_START_PERMILLE: u32 = 100;
 /// How old the answer to "are too many endpoints out?" may be: for ten thousand of them it takes some ten microseconds.
 pub const PANIC_LOOK: Duration = Duration::from_millis(10);

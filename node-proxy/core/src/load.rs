@@ -72,10 +72,15 @@ impl Load {
 
     /// It ended (or its head came) after `rtt`: slower than expected counts at once, faster bit by bit.
     pub fn finish(&self, now: Duration, rtt: Duration) {
+        self.leave();
+        self.observe(now, rtt);
+    }
+
+    /// It ended, and how long it took says nothing.
+    pub fn leave(&self) {
         // A request is finished once; a stray second call must not wrap the counter.
         let _never_below_zero =
             self.pending.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| count.checked_sub(1));
-        self.observe(now, rtt);
     }
 
     /// As if an answer had taken so long.

@@ -129,7 +129,13 @@ mod tests {
                 ..Default::default()
             })),
         };
-        apply(&Snapshot::default(), vec![workload("c", "10.1.0.1", 9), workload("s", "10.1.0.2", 9)], vec![]).snapshot
+        apply(
+            &Snapshot::default(),
+            std::time::Duration::ZERO,
+            vec![workload("c", "10.1.0.1", 9), workload("s", "10.1.0.2", 9)],
+            vec![],
+        )
+        .snapshot
     }
 
     fn way(address: &str, uid: &str, identity: bool) -> String {

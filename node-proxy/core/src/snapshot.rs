@@ -20,6 +20,7 @@ use weir_api::v1;
 
 pub use self::apply::{Applied, apply};
 use crate::{
+    balance::Balancer,
     breaker::{Admission, Breaker, Health},
     identity::Identity,
     inbound::InboundPolicy,
@@ -118,6 +119,8 @@ pub struct Endpoint {
     pub load: Arc<Load>,
     /// Whether it is out; none where no breaker takes it out. Survives like `load`.
     pub health: Option<Arc<Health>>,
+    /// When it became ready, on the clock of loads and breakers; none where it is not, or was before this node knew its service.
+    pub ready_since: Option<Duration>,
 }
 
 impl Endpoint {
@@ -167,6 +170,8 @@ pub struct ServiceTarget {
     pub retry_budget: Arc<Budget>,
     /// What takes its endpoints out; survives like the budget.
     pub breaker: Option<Arc<Breaker>>,
+    /// How its ready endpoints are chosen between; whose turn it is survives like the budget.
+    pub balancer: Balancer,
     /// What refusals and failures add to an endpoint's load.
     pub load_bias: Option<LoadBias>,
     /// Requests may say how they are sent again and what limits they have.
@@ -260,6 +265,8 @@ struct Versioned<T> {
 /// What one node knows.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
+    /// Which node this is: some Services are served by its own endpoints alone.
+    node_name: Arc<str>,
     workloads: Map<Arc<str>, Versioned<Arc<Workload>>>,
     by_address: Map<IpAddr, Arc<Workload>>,
     destinations: Map<SocketAddr, Arc<Destination>>,
@@ -274,6 +281,11 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// A node that knows nothing yet.
+    pub fn of_node(node_name: &str) -> Snapshot {
+        Snapshot { node_name: Arc::from(node_name), ..Snapshot::default() }
+    }
+
     /// A workload of this node.
     pub fn workload_by_uid(&self, uid: &str) -> Option<&Arc<Workload>> {
         self.workloads.get(uid).map(|entry| &entry.value)

@@ -48,6 +48,8 @@ pub(super) enum Wanted {
 }
 
 struct Inner {
+    /// Of the clock of loads and breakers.
+    epoch: Instant,
     snapshot: RwLock<Arc<Snapshot>>,
     generation: AtomicU64,
     changed: watch::Sender<u64>,
@@ -67,10 +69,11 @@ struct Inner {
 pub struct Store(Arc<Inner>);
 
 impl Store {
-    pub(super) fn new() -> (Store, mpsc::Receiver<Wanted>) {
+    pub(super) fn new(epoch: Instant, node_name: &str) -> (Store, mpsc::Receiver<Wanted>) {
         let (wanted, requests) = mpsc::channel(limits::CONTROL_QUEUE);
         let inner = Inner {
-            snapshot: RwLock::default(),
+            epoch,
+            snapshot: RwLock::new(Arc::new(Snapshot::of_node(node_name))),
             generation: AtomicU64::new(0),
             changed: watch::channel(0).0,
             vault: watch::channel(0).0,
@@ -206,7 +209,9 @@ impl Store {
     /// Takes an update; returns what of it was rejected.
     pub(super) fn apply(&self, upserts: Vec<v1::Resource>, removals: Vec<v1::ResourceKey>) -> Vec<v1::Rejection> {
         let raw = upserts.clone();
-        let snapshot::Applied { snapshot, rejected } = snapshot::apply(&self.snapshot(), upserts, removals.clone());
+        let now = self.0.epoch.elapsed();
+        let snapshot::Applied { snapshot, rejected } =
+            snapshot::apply(&self.snapshot(), now, upserts, removals.clone());
         let id = |key: &v1::ResourceKey| (key.kind, key.name.clone());
         {
             let (mut resources, mut statuses) = (self.0.resources.lock(), self.0.statuses.lock());
@@ -300,7 +305,7 @@ mod tests {
 
     #[test]
     fn a_status_is_told_when_it_changes_and_when_control_names_the_workload_again() {
-        let (store, mut told) = Store::new();
+        let (store, mut told) = Store::new(Instant::now(), "node-1");
         let mut tell = |not_after| {
             store.report_workload(status(not_after));
             match told.try_recv() {
@@ -321,7 +326,7 @@ mod tests {
 
     #[test]
     fn what_finds_the_queue_full_is_told_later() {
-        let (store, mut told) = Store::new();
+        let (store, mut told) = Store::new(Instant::now(), "node-1");
         for port in 1..=u16::try_from(limits::CONTROL_QUEUE).unwrap() {
             store.want(SocketAddr::from(([10, 0, 0, 1], port))).unwrap();
         }
@@ -334,7 +339,7 @@ mod tests {
     // Seen to fail with all that is held in the vault: the next worker takes a part for the whole.
     #[test]
     fn what_is_not_whole_is_not_remembered() {
-        let (store, _requests) = Store::new();
+        let (store, _requests) = Store::new(Instant::now(), "node-1");
         let key = v1::ResourceKey { kind: v1::ResourceKind::MeshedNamespace.into(), name: "shop".to_owned() };
         let namespace = v1::Resource {
             key: Some(key),

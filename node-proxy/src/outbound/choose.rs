@@ -6,7 +6,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use tokio::time::{Instant, sleep_until};
 use weir_core::{
-    balance,
+    balance::{self, Choice},
     breaker::Admission,
     classify::Classes,
     outbound::{self, NoTlsReason, Plan},
@@ -46,6 +46,8 @@ pub(super) struct Goal {
     pub(super) route: Option<Arc<ObjectRef>>,
     /// What its rule says that responses count as.
     pub(super) classes: Option<Arc<Classes>>,
+    /// What the request is hashed by, where its service asks for that.
+    pub(super) key: Option<balance::Key>,
 }
 
 impl Goal {
@@ -80,7 +82,13 @@ impl Goal {
             let named = present.service().map(|service| &*service.backends).unwrap_or_default();
             Arc::clone(named.iter().find(|one| one.is_named_like(backend)).unwrap_or(backend))
         });
-        Goal { destination: Arc::clone(present), backend, route: self.route.clone(), classes: self.classes.clone() }
+        Goal {
+            destination: Arc::clone(present),
+            backend,
+            route: self.route.clone(),
+            classes: self.classes.clone(),
+            key: self.key,
+        }
     }
 }
 
@@ -107,8 +115,8 @@ impl Client {
         if let Plan::Balance = outbound::plan(&self.workload, self.target, &goal.destination)
             && let Some(service) = goal.service()
         {
-            let (ready, now) = (service.ready_endpoints(), self.worker.shared.now());
-            if let Some(index) = balance::pick_in(ready, now, || fastrand::u64(..), exclude) {
+            let choice = self.choice(goal, service, exclude);
+            if let Some(index) = service.balancer.pick_in(&choice, || fastrand::u64(..)) {
                 return Ok(service.endpoints.get(index).map(Arc::clone));
             }
         }
@@ -131,12 +139,16 @@ impl Client {
         }
     }
 
+    fn choice<'a>(&self, goal: &Goal, service: &'a ServiceTarget, exclude: Option<&'a Endpoint>) -> Choice<'a> {
+        Choice { ready: service.ready_endpoints(), now: self.worker.shared.now(), key: goal.key, exclude }
+    }
+
     fn pick(&self, goal: &Goal, exclude: Option<&Endpoint>) -> Option<Chosen> {
         let service = goal.service()?;
-        let (ready, now) = (service.ready_endpoints(), self.worker.shared.now());
+        let (balancer, choice) = (&service.balancer, self.choice(goal, service, exclude));
         let (index, admission) = match &service.breaker {
-            None => (balance::pick(ready, now, || fastrand::u64(..), exclude)?, Admission::In),
-            Some(breaker) => balance::pick_admitted(ready, breaker, now, || fastrand::u64(..), exclude)?,
+            None => (balancer.pick(&choice, || fastrand::u64(..))?, Admission::In),
+            Some(breaker) => balancer.pick_admitted(&choice, breaker, || fastrand::u64(..))?,
         };
         let endpoint = service.endpoints.get(index).map(Arc::clone);
         Some(Chosen { admission, ..Chosen::of(endpoint) })

@@ -132,7 +132,7 @@ impl Handle for Outbound {
         let destination = self.destination();
         let Decided { route, routing } = routed(&self.client, &destination, &request);
         let series = self.route_series(&destination, route.as_ref(), &routing);
-        let goal = Goal { destination, backend: None, route, classes: None };
+        let goal = Goal { destination, backend: None, route, classes: None, key: None };
         let arrival = Arrival { started, attempted: started, grpc };
         let asked = Asked { series, arrived: started };
         match self.forward(goal, routing, request, arrival, asked.series.as_deref()).await {
@@ -174,6 +174,9 @@ impl Outbound {
             }
             Routing::Answer(response) => return Ok(*response),
         };
+        // As it is sent: with what its rule does to it.
+        let hashed = goal.service().and_then(|service| service.balancer.key(&request, self.client.peer.ip()));
+        goal.key = hashed;
         let policy = match goal.destination.service() {
             Some(service) if service.allows_request_policy => RequestPolicy::take(request.headers_mut()).map(Box::new),
             _ => None,

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use weir_core::{
-    balance,
+    balance::{Choice, Key},
     outbound::Transport,
     request_policy::RequestPolicy,
     route::{Forward, Mirror},
@@ -143,8 +143,9 @@ impl Sending {
     /// To one endpoint after the other, as long as nothing of it has left. It waits for none.
     async fn send(&self, mut request: Request<Body>) -> Mirrored {
         let mut tried: Option<Arc<Endpoint>> = None;
+        let key = self.to.balancer.key(&request, self.client.peer.ip());
         for _ in 0..limits::POOL_RETRIES {
-            let Some(endpoint) = self.pick(tried.as_deref()) else { return Mirrored::Failed };
+            let Some(endpoint) = self.pick(key, tried.as_deref()) else { return Mirrored::Failed };
             let pending = Pending::begin(self, &endpoint);
             match self.send_to(&endpoint, request, pending).await {
                 Ok(how) => return how,
@@ -202,9 +203,10 @@ impl Sending {
     }
 
     /// Breakers hear nothing of copies, and let none through to what is out.
-    fn pick(&self, exclude: Option<&Endpoint>) -> Option<Arc<Endpoint>> {
+    fn pick(&self, key: Option<Key>, exclude: Option<&Endpoint>) -> Option<Arc<Endpoint>> {
         let (ready, now) = (self.to.ready_endpoints(), self.client.worker.shared.now());
-        let endpoint = ready.get(balance::pick_in(ready, now, || fastrand::u64(..), exclude)?)?;
+        let choice = Choice { ready, now, key, exclude };
+        let endpoint = ready.get(self.to.balancer.pick_in(&choice, || fastrand::u64(..))?)?;
         endpoint.health.as_ref().is_none_or(|health| health.is_in()).then(|| Arc::clone(endpoint))
     }
 }

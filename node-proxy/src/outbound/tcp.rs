@@ -2,10 +2,16 @@
 //!
 //! Must never dial a second endpoint once a byte of the client's has left.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use tokio::io::AsyncWriteExt as _;
-use weir_core::{detect::Detected, outbound::Transport as Way, proxy_error::ProxyError, snapshot::Destination};
+use weir_core::{
+    balance::Balancer,
+    detect::Detected,
+    outbound::Transport as Way,
+    proxy_error::ProxyError,
+    snapshot::{Destination, Endpoint},
+};
 
 use super::{
     Client,
@@ -26,13 +32,30 @@ struct Upstream {
     path: Path,
     /// The receiving half, when the endpoint is on this node.
     local: Option<Server>,
+    counted: Option<Counted>,
+}
+
+/// A connection that its endpoint's balancer counts as open until this is dropped.
+struct Counted(Arc<Endpoint>);
+
+impl Counted {
+    fn begin(endpoint: &Arc<Endpoint>, now: Duration) -> Counted {
+        endpoint.load.start(now);
+        Counted(Arc::clone(endpoint))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.load.leave();
+    }
 }
 
 /// Copies until both sides are done.
 pub(super) async fn serve(client: Arc<Client>, destination: Arc<Destination>, mut io: Io) {
     // Boxed: what a dial needs must not be kept for as long as the connection.
     match Box::pin(client.begin(&destination, &io)).await {
-        Ok((mut upstream, meter)) => join(&mut io, &mut upstream, meter).await,
+        Ok((mut upstream, _counted, meter)) => join(&mut io, &mut upstream, meter).await,
         Err(error) => client.abandon(&io, &error),
     }
 }
@@ -92,10 +115,14 @@ impl Client {
     }
 
     /// An upstream, and what counts both connections.
-    async fn begin(&self, destination: &Arc<Destination>, io: &Io) -> Result<(Io, copy::Both), ProxyError> {
+    async fn begin(
+        &self,
+        destination: &Arc<Destination>,
+        io: &Io,
+    ) -> Result<(Io, Option<Counted>, copy::Both), ProxyError> {
         let upstream = self.open(destination, io).await?;
         let meter = self.meter(destination, &upstream);
-        Ok((upstream.io, meter))
+        Ok((upstream.io, upstream.counted, meter))
     }
 
     fn meter(&self, destination: &Destination, upstream: &Upstream) -> copy::Both {
@@ -113,7 +140,9 @@ impl Client {
 
     async fn open(&self, destination: &Arc<Destination>, io: &Io) -> Result<Upstream, ProxyError> {
         let mut failed = None;
-        let goal = Goal { destination: Arc::clone(destination), backend: None, route: None, classes: None };
+        let balancer = destination.service().map(|service| &service.balancer);
+        let key = balancer.and_then(|balancer| balancer.key_of_connection(self.peer.ip()));
+        let goal = Goal { destination: Arc::clone(destination), backend: None, route: None, classes: None, key };
         for _ in 0..limits::POOL_RETRIES {
             let endpoint = self.choose_opaque(&goal, failed.as_deref()).await?;
             let path = self.path(endpoint.as_ref());
@@ -129,7 +158,11 @@ impl Client {
                 endpoint.load.finish(now, cost);
             }
             match dialled {
-                Ok((io, local)) => return Ok(Upstream { io, path, local }),
+                Ok((io, local)) => {
+                    let counts = balancer.is_some_and(Balancer::counts_connections);
+                    let counted = endpoint.filter(|_| counts).map(|endpoint| Counted::begin(&endpoint, now));
+                    return Ok(Upstream { io, path, local, counted });
+                }
                 Err(Some(error)) => tracing::debug!(%error, pod = %self.workload.pod.name, "endpoint not reached"),
                 Err(None) => return Err(ProxyError::ConnectFailed),
             }

@@ -333,8 +333,13 @@ mod tests {
 
     #[test]
     fn a_status_is_of_the_certificate_that_is_held_now() {
-        let snapshot =
-            weir_core::snapshot::apply(&Snapshot::default(), vec![fake::workload("u1", "web-1")], vec![]).snapshot;
+        let snapshot = weir_core::snapshot::apply(
+            &Snapshot::default(),
+            std::time::Duration::ZERO,
+            vec![fake::workload("u1", "web-1")],
+            vec![],
+        )
+        .snapshot;
         let capture =
             |uid: &str, captured, reason: &str| Capture { uid: uid.into(), captured, reason: reason.to_owned() };
         let said = |captures: &[Capture], held: i64| -> Vec<(String, bool, i64)> {

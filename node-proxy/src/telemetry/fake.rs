@@ -29,7 +29,7 @@ pub(crate) struct FakeState {
 
 impl FakeState {
     pub(crate) fn new(resources: Vec<v1::Resource>) -> Arc<FakeState> {
-        let applied = snapshot::apply(&Snapshot::default(), resources, Vec::new());
+        let applied = snapshot::apply(&Snapshot::default(), Duration::ZERO, resources, Vec::new());
         assert!(applied.rejected.is_empty(), "{:?}", applied.rejected);
         Arc::new(FakeState {
             snapshot: Mutex::new(Arc::new(applied.snapshot)),
@@ -150,6 +150,7 @@ pub(crate) fn service() -> Vec<v1::Resource> {
         retry_budget: None,
         breaker: None,
         load_bias: None,
+        balancer: None,
         allow_l5d_request_headers: false,
     };
     let destination = v1::Destination { target: Some(v1::destination::Target::Service(service)) };

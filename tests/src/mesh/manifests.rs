@@ -28,6 +28,8 @@ pub struct ServiceOptions {
     pub ports: Vec<ServicePort>,
     /// Its annotations.
     pub annotations: Vec<(String, String)>,
+    /// `internalTrafficPolicy: Local`
+    pub local_only: bool,
 }
 
 impl ServiceOptions {
@@ -38,6 +40,7 @@ impl ServiceOptions {
             namespace: NAMESPACE.to_owned(),
             ports: vec![ServicePort { name: "main", port, target, protocol: None }],
             annotations: Vec::new(),
+            local_only: false,
         }
     }
 
@@ -97,9 +100,10 @@ pub(super) fn pod(pod: &Pod) -> String {
 }
 
 pub(super) fn service(options: &ServiceOptions, address: &str, pods: &[&Pod]) -> String {
-    let ServiceOptions { name, namespace, ports, annotations: given } = options;
+    let ServiceOptions { name, namespace, ports, annotations: given, local_only } = options;
+    let policy = if *local_only { "Local" } else { "Cluster" };
     let mut text = format!(
-        "apiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\n  namespace: {namespace}\n  annotations: {}\nspec:\n  clusterIP: {address}\n  clusterIPs: [{address}]\n  ports:\n",
+        "apiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\n  namespace: {namespace}\n  annotations: {}\nspec:\n  internalTrafficPolicy: {policy}\n  clusterIP: {address}\n  clusterIPs: [{address}]\n  ports:\n",
         annotations(given)
     );
     let mut add = |line: String| {

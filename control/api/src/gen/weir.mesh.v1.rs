@@ -212,7 +212,53 @@ pub struct ServiceTarget {
     /// Requests may say how they are sent again and what limits they have (`l5d-retry-*`, `l5d-timeout`…).
     #[prost(bool, tag = "14")]
     pub allow_l5d_request_headers: bool,
+    /// Unset: peak EWMA, and new endpoints get their full share at once.
+    #[prost(message, optional, tag = "20")]
+    pub balancer: ::core::option::Option<Balancer>,
 }
+/// How the endpoints of a Service are chosen between.
+#[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Balancer {
+    #[prost(enumeration = "BalancerKind", tag = "1")]
+    pub kind: i32,
+    /// Of a consistent hash alone.
+    #[prost(message, optional, tag = "2")]
+    pub hash: ::core::option::Option<HashKey>,
+    /// For how long the share of an endpoint that became ready grows, milliseconds; 0: it has all of it at once.
+    #[prost(uint64, tag = "3")]
+    pub slow_start_ms: u64,
+}
+/// What a request is hashed by. One that lacks it is balanced by peak EWMA.
+#[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HashKey {
+    #[prost(oneof = "hash_key::Key", tags = "1, 2, 3")]
+    pub key: ::core::option::Option<hash_key::Key>,
+}
+/// Nested message and enum types in `HashKey`.
+pub mod hash_key {
+    #[cfg_attr(
+        feature = "json",
+        derive(serde::Serialize),
+        serde(rename_all = "camelCase")
+    )]
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Key {
+        /// Name of a header.
+        #[prost(string, tag = "1")]
+        Header(::prost::alloc::string::String),
+        /// Name of a cookie.
+        #[prost(string, tag = "2")]
+        Cookie(::prost::alloc::string::String),
+        #[prost(message, tag = "3")]
+        Source(super::ClientAddress),
+    }
+}
+/// Of the client pod.
+#[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClientAddress {}
 /// Takes endpoints that keep failing out for a while.
 #[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -998,6 +1044,45 @@ impl Protocol {
             "HTTP2" => Some(Self::Http2),
             "OPAQUE" => Some(Self::Opaque),
             "TLS" => Some(Self::Tls),
+            _ => None,
+        }
+    }
+}
+#[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum BalancerKind {
+    Unspecified = 0,
+    PeakEwma = 1,
+    LeastRequest = 2,
+    RoundRobin = 3,
+    Random = 4,
+    ConsistentHash = 5,
+}
+impl BalancerKind {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "BALANCER_KIND_UNSPECIFIED",
+            Self::PeakEwma => "BALANCER_KIND_PEAK_EWMA",
+            Self::LeastRequest => "BALANCER_KIND_LEAST_REQUEST",
+            Self::RoundRobin => "BALANCER_KIND_ROUND_ROBIN",
+            Self::Random => "BALANCER_KIND_RANDOM",
+            Self::ConsistentHash => "BALANCER_KIND_CONSISTENT_HASH",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "BALANCER_KIND_UNSPECIFIED" => Some(Self::Unspecified),
+            "BALANCER_KIND_PEAK_EWMA" => Some(Self::PeakEwma),
+            "BALANCER_KIND_LEAST_REQUEST" => Some(Self::LeastRequest),
+            "BALANCER_KIND_ROUND_ROBIN" => Some(Self::RoundRobin),
+            "BALANCER_KIND_RANDOM" => Some(Self::Random),
+            "BALANCER_KIND_CONSISTENT_HASH" => Some(Self::ConsistentHash),
             _ => None,
         }
     }

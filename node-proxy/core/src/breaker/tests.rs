@@ -1,7 +1,10 @@
 //! Transitions in virtual time.
 
 use super::*;
-use crate::{balance, snapshot::tests::endpoint};
+use crate::{
+    balance::{Balancer, Choice},
+    snapshot::tests::endpoint,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -21,6 +24,10 @@ fn consecutive() -> Settings {
 fn unified() -> Settings {
     let rate = SuccessRate { threshold_permille: 800, window: SECOND * 10, min_requests: 5 };
     Settings { max_failures: 0, success_rate: Some(rate), ..consecutive() }
+}
+
+fn choice<'a>(ready: &'a [Arc<Endpoint>], now: Duration, exclude: Option<&'a Endpoint>) -> Choice<'a> {
+    Choice { ready, now, key: None, exclude }
 }
 
 const FAILURE: Outcome = Outcome::Failure(None);
@@ -167,8 +174,9 @@ fn a_minute_with_three_of_ten_broken_in_virtual_time() {
     let (mut failed, mut got) = (0, [0_u32; 10]);
     for millis in 0..60_000 {
         let now = Duration::from_millis(millis);
-        let (at, admission) =
-            balance::pick_admitted(&endpoints, &breaker, now, || random.u64(..), None).expect("seven are in");
+        let (at, admission) = Balancer::default()
+            .pick_admitted(&choice(&endpoints, now, None), &breaker, || random.u64(..))
+            .expect("seven are in");
         let outcome = if at < 3 { FAILURE } else { Outcome::Success };
         failed += u32::from(outcome == FAILURE);
         got[at] += 1;
@@ -187,7 +195,7 @@ fn a_minute_with_three_of_ten_broken_in_virtual_time() {
 fn with_all_out_nobody_is_picked_until_a_trial_is_due() {
     let (endpoints, breaker) = (service(3), Breaker::new(Settings { max_failures: 1, ..consecutive() }));
     let mut random = fastrand::Rng::with_seed(7);
-    let mut pick = |now| balance::pick_admitted(&endpoints, &breaker, now, || random.u64(..), None);
+    let mut pick = |now| Balancer::default().pick_admitted(&choice(&endpoints, now, None), &breaker, || random.u64(..));
     for round in 0..3 {
         let (at, admission) = pick(SECOND).unwrap();
         assert_eq!(admission, Admission::In, "{round}");
@@ -214,7 +222,8 @@ fn a_trial_that_is_due_is_made_however_bad_the_endpoint_looks() {
     out(2, SECOND * 2);
     // The second one's second is over, the third one's is not.
     let now = SECOND * 2 + SECOND / 2;
-    let mut pick = || balance::pick_admitted(&endpoints, &breaker, now, || random.u64(..), None).unwrap();
+    let mut pick =
+        || Balancer::default().pick_admitted(&choice(&endpoints, now, None), &breaker, || random.u64(..)).unwrap();
     let first = (0..10).map(|_| pick()).find(|(_at, admission)| *admission != Admission::In);
     assert!(matches!(first, Some((1, Admission::Trial(_)))), "{first:?}");
     assert!((0..100).all(|_| pick() == (0, Admission::In)), "one trial");
@@ -231,7 +240,10 @@ fn in_a_panic_all_are_as_good_as_in() {
         let mut random = fastrand::Rng::with_seed(7);
         let mut hits = [0_u32; 4];
         for _ in 0..1000 {
-            hits[balance::pick_admitted(&endpoints, &breaker, SECOND, || random.u64(..), None).unwrap().0] += 1;
+            hits[Balancer::default()
+                .pick_admitted(&choice(&endpoints, SECOND, None), &breaker, || random.u64(..))
+                .unwrap()
+                .0] += 1;
         }
         hits
     };
@@ -247,8 +259,12 @@ fn in_a_panic_all_are_as_good_as_in() {
 fn what_failed_just_now_is_taken_only_when_nothing_else_is_in() {
     let (endpoints, breaker) = (service(2), Breaker::new(Settings { max_failures: 1, ..consecutive() }));
     let mut random = fastrand::Rng::with_seed(7);
-    let mut pick =
-        |now| balance::pick_admitted(&endpoints, &breaker, now, || random.u64(..), Some(&endpoints[0])).unwrap().0;
+    let mut pick = |now| {
+        Balancer::default()
+            .pick_admitted(&choice(&endpoints, now, Some(&endpoints[0])), &breaker, || random.u64(..))
+            .unwrap()
+            .0
+    };
     assert!((0..100).all(|_| pick(SECOND) == 1));
     breaker.ended(endpoints[1].health.as_ref().unwrap(), SECOND, Admission::In, FAILURE, 0);
     assert_eq!(pick(SECOND), 0);
@@ -274,7 +290,7 @@ fn what_control_says_wrongly_is_refused_by_field() {
 fn opaque_connections_avoid_what_is_out() {
     let (endpoints, breaker) = (service(3), Breaker::new(Settings { max_failures: 1, ..consecutive() }));
     let mut random = fastrand::Rng::with_seed(7);
-    let mut pick = || balance::pick_in(&endpoints, SECOND * 3600, || random.u64(..), None).unwrap();
+    let mut pick = || Balancer::default().pick_in(&choice(&endpoints, SECOND * 3600, None), || random.u64(..)).unwrap();
     for (out, endpoint) in endpoints.iter().enumerate().take(2) {
         breaker.ended(endpoint.health.as_ref().unwrap(), SECOND, Admission::In, FAILURE, 0);
         assert!((0..100).all(|_| pick() > out));

@@ -4,6 +4,7 @@ use std::{
     collections::HashSet,
     net::{IpAddr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 
 use weir_api::v1::{self, resource::Body};
@@ -13,6 +14,7 @@ use super::{
     convert::{self, Reason},
 };
 use crate::{
+    balance::{self, Balancer},
     breaker::{self, Breaker},
     limits,
     load::{Load, LoadBias},
@@ -31,8 +33,13 @@ pub struct Applied {
     pub rejected: Vec<v1::Rejection>,
 }
 
-/// The snapshot after an update. `previous` is not touched; unchanged parts are shared with it.
-pub fn apply(previous: &Snapshot, upserts: Vec<v1::Resource>, removals: Vec<v1::ResourceKey>) -> Applied {
+/// The snapshot after an update at `now`, on the clock of loads and breakers. `previous` is not touched; unchanged parts are shared with it.
+pub fn apply(
+    previous: &Snapshot,
+    now: Duration,
+    upserts: Vec<v1::Resource>,
+    removals: Vec<v1::ResourceKey>,
+) -> Applied {
     let mut next = previous.clone();
     let mut rejected = Vec::new();
     let mut slices = HashSet::new();
@@ -62,7 +69,7 @@ pub fn apply(previous: &Snapshot, upserts: Vec<v1::Resource>, removals: Vec<v1::
         .map(|(address, _)| *address)
         .collect();
     for address in affected {
-        rebuild(&mut next, previous, address, &mut rejected);
+        rebuild(&mut next, previous, now, address, &mut rejected);
     }
     Applied { snapshot: next, rejected }
 }
@@ -116,7 +123,7 @@ fn upsert(
         (v1::ResourceKind::Destination, Some(Body::Destination(destination))) => {
             let address = key.name.parse().map_err(|error| format!("name {:?}: {error}", key.name))?;
             // Converted once for its errors: a bad one must not replace a good one.
-            build(next, None, None, address, &destination)?;
+            build(next, &Held::default(), None, address, &destination)?;
             next.destination_resources.insert(address, Versioned { version, value: Arc::new(destination) });
             stale.insert(address);
         }
@@ -196,7 +203,13 @@ fn refers_to(destination: &v1::Destination, slices: &HashSet<String>) -> bool {
     }
 }
 
-fn rebuild(next: &mut Snapshot, previous: &Snapshot, address: SocketAddr, rejected: &mut Vec<v1::Rejection>) {
+fn rebuild(
+    next: &mut Snapshot,
+    previous: &Snapshot,
+    now: Duration,
+    address: SocketAddr,
+    rejected: &mut Vec<v1::Rejection>,
+) {
     let Some(resource) = next.destination_resources.get(&address).map(|entry| Arc::clone(&entry.value)) else {
         return;
     };
@@ -204,7 +217,7 @@ fn rebuild(next: &mut Snapshot, previous: &Snapshot, address: SocketAddr, reject
     // Routes are compiled anew when they changed, not whenever an endpoint does.
     let same = previous.destination_resources.get(&address).is_some_and(|held| Arc::ptr_eq(&held.value, &resource));
     let routes = before.filter(|_| same).and_then(|before| before.service()?.routes.clone());
-    match build(next, before.map(AsRef::as_ref), routes, address, &resource) {
+    match build(next, &Held::of(before.map(AsRef::as_ref), now), routes, address, &resource) {
         Ok(built) => {
             let unchanged = before.filter(|before| is_same(before, &built));
             let destination = unchanged.map_or_else(|| Arc::new(built), Arc::clone);
@@ -233,6 +246,7 @@ fn is_same_service(before: &ServiceTarget, after: &ServiceTarget) -> bool {
         && before.retry == after.retry
         && Arc::ptr_eq(&before.retry_budget, &after.retry_budget)
         && before.breaker.as_ref().map(Arc::as_ptr) == after.breaker.as_ref().map(Arc::as_ptr)
+        && before.balancer.settings() == after.balancer.settings()
         && before.load_bias == after.load_bias
         && before.allows_request_policy == after.allows_request_policy
         && before.endpoints.len() == after.endpoints.len()
@@ -245,27 +259,40 @@ fn is_same_service(before: &ServiceTarget, after: &ServiceTarget) -> bool {
 /// What a destination had, its own and that of backends: what is known of loads and budgets stays.
 #[derive(Default)]
 struct Held<'a> {
+    now: Duration,
+    /// Of a pod's address.
+    pod: Option<&'a Arc<Endpoint>>,
     /// Two services may have the same endpoint: one load, whoever sends requests there.
     endpoints: Map<(SocketAddr, Arc<str>), &'a Arc<Endpoint>>,
     services: Vec<&'a ServiceTarget>,
 }
 
 impl<'a> Held<'a> {
-    fn of(before: Option<&'a ServiceTarget>) -> Held<'a> {
-        let Some(before) = before else { return Held::default() };
-        let services: Vec<_> = std::iter::once(before).chain(before.backends.iter().map(|one| &**one)).collect();
+    fn of(before: Option<&'a Destination>, now: Duration) -> Held<'a> {
+        let before = match before.map(|before| &before.target) {
+            Some(Target::Service(service)) => service,
+            Some(Target::Pod(pod)) => return Held { now, pod: Some(pod), ..Held::default() },
+            Some(Target::Unknown) | None => return Held { now, ..Held::default() },
+        };
+        let services: Vec<_> = std::iter::once(&**before).chain(before.backends.iter().map(|one| &**one)).collect();
         let endpoints = services.iter().flat_map(|service| &service.endpoints);
         let endpoints = endpoints.map(|held| ((held.address, Arc::clone(&held.uid)), held)).collect();
-        Held { endpoints, services }
+        Held { now, pod: None, endpoints, services }
     }
 
     /// An endpoint of `service`, with what is known of it. Each service's own breaker judges it.
-    fn keep(&self, service: &v1::ServiceTarget, built: Endpoint) -> Arc<Endpoint> {
+    fn keep(&self, service: Option<&ServiceTarget>, mut built: Endpoint) -> Arc<Endpoint> {
         let any = self.endpoints.get(&(built.address, Arc::clone(&built.uid))).copied();
         // Where no breaker judges, one is as good as another.
         let own = match &built.health {
             None => any,
-            Some(_) => self.service(service).and_then(|service| service.endpoint(built.address, &built.uid)),
+            Some(_) => service.and_then(|service| service.endpoint(built.address, &built.uid)),
+        };
+        built.ready_since = match any {
+            _ if !built.ready => None,
+            Some(any) if any.ready => any.ready_since,
+            // Who is in a service that this node has not known may have been for long.
+            _new => service.map(|_known| self.now),
         };
         let load = any.map(|any| Arc::clone(&any.load));
         keep(Endpoint { load: load.unwrap_or_else(|| Arc::clone(&built.load)), ..built }, own)
@@ -294,16 +321,15 @@ impl<'a> Held<'a> {
 /// `routes`: already compiled from the very same resource.
 fn build(
     next: &Snapshot,
-    before: Option<&Destination>,
+    held: &Held<'_>,
     routes: Option<Arc<Routes>>,
     address: SocketAddr,
     resource: &v1::Destination,
 ) -> Result<Destination, Reason> {
     let target = match &resource.target {
         Some(v1::destination::Target::Service(service)) => {
-            let held = Held::of(before.and_then(Destination::service));
-            let mut built = build_service(next, &held, service)?;
-            built.backends = build_backends(next, &held, service, &built)?;
+            let mut built = build_service(next, held, service)?;
+            built.backends = build_backends(next, held, service, &built)?;
             built.routes = match routes {
                 Some(routes) => Some(routes),
                 None => route::routes(&service.http_routes).map_err(|error| format!("service.{error}"))?.map(Arc::new),
@@ -314,11 +340,7 @@ fn build(
             let declared = protocol("pod.protocol", pod.protocol)?;
             let given = pod.endpoint.as_ref().ok_or("pod.endpoint: missing")?;
             let built = endpoint(given, convert::port("pod.port", pod.port)?, declared)?;
-            let held = match before.map(|before| &before.target) {
-                Some(Target::Pod(held)) => Some(held),
-                _ => None,
-            };
-            Target::Pod(keep(built, held))
+            Target::Pod(keep(built, held.pod))
         }
         Some(v1::destination::Target::Unknown(_)) => Target::Unknown,
         // Not `Unknown`: what is missing must not turn into "forward in plain".
@@ -345,7 +367,7 @@ fn build_backends(
                 if target.is_named_like(parent) {
                     // The parent itself: one breaker, one state of each endpoint.
                     (target.endpoints, target.breaker) = (parent.endpoints.clone(), parent.breaker.clone());
-                    target.ready = parent.ready;
+                    (target.ready, target.balancer) = (parent.ready, parent.balancer.clone());
                 }
                 let target = Arc::new(target);
                 built.insert(name, Arc::clone(&target));
@@ -365,16 +387,22 @@ fn build_service(next: &Snapshot, held: &Held<'_>, service: &v1::ServiceTarget) 
     };
     let breaker = breaker::Settings::of_api(service.breaker.as_ref()).map_err(|reason| format!("service.{reason}"))?;
     let breaker = breaker.map(|settings| held.breaker(service, settings));
+    let balancer =
+        balance::Settings::of_api(service.balancer.as_ref()).map_err(|reason| format!("service.{reason}"))?;
+    let before = held.service(service);
     let mut endpoints = Vec::new();
     let slices = service.endpoints.iter().filter_map(|name| next.slices.get(name));
     for slice in slices.map(|entry| &entry.value) {
         // A slice without this port has nothing for this service port.
         let Some(slice_port) = slice.ports.iter().find(|port| port.name == service.port_name) else { continue };
         let slice_port = convert::port("ports.port", slice_port.port)?;
-        for given in &slice.endpoints {
+        let is_on_node = |given: &&v1::Endpoint| {
+            !service.local_only || given.pod.as_ref().is_some_and(|pod| *pod.node_name == *next.node_name)
+        };
+        for given in slice.endpoints.iter().filter(is_on_node) {
             let mut built = endpoint(given, slice_port, declared)?;
             built.health = breaker.as_ref().map(|_| Arc::default());
-            endpoints.push(held.keep(service, built));
+            endpoints.push(held.keep(before, built));
         }
     }
     if endpoints.len() > limits::ENDPOINTS_PER_SERVICE {
@@ -384,6 +412,8 @@ fn build_service(next: &Snapshot, held: &Held<'_>, service: &v1::ServiceTarget) 
     endpoints.sort_by(|one, other| (!one.ready, one.address, &one.uid).cmp(&(!other.ready, other.address, &other.uid)));
     endpoints.dedup_by(|one, other| one.address == other.address && one.uid == other.uid);
     let ready = endpoints.partition_point(|endpoint| endpoint.ready);
+    let before = before.map(|before| (&before.balancer, before.ready_endpoints()));
+    let balancer = Balancer::new(balancer, &endpoints[..ready], before);
     Ok(ServiceTarget {
         namespace: Arc::from(service.namespace.as_str()),
         name: Arc::from(service.name.as_str()),
@@ -396,6 +426,7 @@ fn build_service(next: &Snapshot, held: &Held<'_>, service: &v1::ServiceTarget) 
         retry: Retry::of_api(service.retry.as_ref()).map_err(|reason| format!("service.{reason}"))?.map(Box::new),
         retry_budget: held.retry_budget(service, BudgetSettings::of_api(service.retry_budget.as_ref())),
         breaker,
+        balancer,
         load_bias: service.load_bias.map(LoadBias::of_api),
         allows_request_policy: service.allow_l5d_request_headers,
         ready,
@@ -436,6 +467,7 @@ fn endpoint(given: &v1::Endpoint, port: u16, declared: Protocol) -> Result<Endpo
         protocol: if declared == Protocol::Detect { ports.lookup(port) } else { declared },
         load: Arc::new(Load::default()),
         health: None,
+        ready_since: None,
     })
 }
 

@@ -7,6 +7,8 @@ use weir_api::v1::{self, ResourceKind, resource::Body};
 use super::*;
 use crate::limits;
 
+const NOW: Duration = Duration::from_secs(100);
+
 pub(crate) fn endpoint(address: &str, uid: &str) -> Endpoint {
     Endpoint {
         address: address.parse().unwrap(),
@@ -17,6 +19,7 @@ pub(crate) fn endpoint(address: &str, uid: &str) -> Endpoint {
         protocol: Protocol::Detect,
         load: Arc::default(),
         health: None,
+        ready_since: None,
     }
 }
 
@@ -24,7 +27,7 @@ fn key(kind: ResourceKind, name: &str) -> v1::ResourceKey {
     v1::ResourceKey { kind: kind.into(), name: name.into() }
 }
 
-fn resource(kind: ResourceKind, name: &str, body: Body) -> v1::Resource {
+pub(crate) fn resource(kind: ResourceKind, name: &str, body: Body) -> v1::Resource {
     v1::Resource { key: Some(key(kind, name)), version: 1, body: Some(body) }
 }
 
@@ -41,7 +44,7 @@ fn service(slices: &[&str]) -> v1::Resource {
     resource(ResourceKind::Destination, "10.96.0.1:80", Body::Destination(v1::Destination { target }))
 }
 
-fn slice(name: &str, endpoints: &[(&str, &str, bool)]) -> v1::Resource {
+pub(crate) fn slice(name: &str, endpoints: &[(&str, &str, bool)]) -> v1::Resource {
     let endpoints = endpoints
         .iter()
         .map(|(address, uid, ready)| v1::Endpoint {
@@ -54,6 +57,33 @@ fn slice(name: &str, endpoints: &[(&str, &str, bool)]) -> v1::Resource {
     let ports = vec![v1::EndpointPort { name: "http".into(), port: 8080 }];
     let body = v1::Endpoints { namespace: "shop".into(), name: name.into(), service: "web".into(), ports, endpoints };
     resource(ResourceKind::Endpoints, name, Body::Endpoints(body))
+}
+
+/// `internalTrafficPolicy: Local`; also of an endpoint that is no pod's. Seen to fail before it was looked at.
+#[test]
+fn a_local_service_has_the_endpoints_of_this_node_alone() {
+    let mut local = service(&["shop/web-1"]);
+    let Some(Body::Destination(v1::Destination { target: Some(v1::destination::Target::Service(target)) })) =
+        &mut local.body
+    else {
+        panic!("{local:?}")
+    };
+    target.local_only = true;
+    let mut slice = slice("shop/web-1", &[("10.0.0.1", "a", true), ("10.0.0.2", "b", true), ("10.0.0.3", "c", false)]);
+    let Some(Body::Endpoints(endpoints)) = &mut slice.body else { panic!("{slice:?}") };
+    for (endpoint, node_name) in endpoints.endpoints.iter_mut().zip(["node-1", "node-2", "node-1"]) {
+        endpoint.pod = Some(v1::PodRef { node_name: node_name.into(), ..v1::PodRef::default() });
+    }
+    let all =
+        [("node-1", vec!["10.0.0.1:8080", "10.0.0.3:8080"]), ("node-2", vec!["10.0.0.2:8080"]), ("node-3", vec![])];
+    for (node, expected) in all {
+        let applied = apply(&Snapshot::of_node(node), Duration::ZERO, vec![slice.clone(), local.clone()], Vec::new());
+        assert!(applied.rejected.is_empty());
+        let destination = applied.snapshot.destination(&"10.96.0.1:80".parse().unwrap()).unwrap();
+        let shown: Vec<String> =
+            destination.service().unwrap().endpoints.iter().map(|one| one.address.to_string()).collect();
+        assert_eq!(shown, expected, "{node}");
+    }
 }
 
 fn workload(uid: &str, address: &str) -> v1::Resource {
@@ -74,12 +104,12 @@ pub(crate) fn workload_with(policy: InboundPolicy) -> Workload {
 }
 
 fn applied(previous: &Snapshot, upserts: Vec<v1::Resource>) -> Snapshot {
-    let applied = apply(previous, upserts, Vec::new());
+    let applied = apply(previous, NOW, upserts, Vec::new());
     assert!(applied.rejected.is_empty(), "{:?}", applied.rejected);
     applied.snapshot
 }
 
-fn web(snapshot: &Snapshot) -> Arc<Destination> {
+pub(crate) fn web(snapshot: &Snapshot) -> Arc<Destination> {
     Arc::clone(snapshot.destination(&"10.96.0.1:80".parse().unwrap()).unwrap())
 }
 
@@ -117,7 +147,7 @@ fn a_bad_resource_rejects_itself_by_name_and_its_last_good_version_stays() {
     let empty =
         resource(ResourceKind::Destination, "10.96.0.1:80", Body::Destination(v1::Destination { target: None }));
     let bad = vec![workload("u", "10.1.0.500"), empty, nameless, workload("v", "10.1.0.6")];
-    let Applied { snapshot, rejected } = apply(&good, bad, Vec::new());
+    let Applied { snapshot, rejected } = apply(&good, NOW, bad, Vec::new());
     let reasons: Vec<_> = rejected.iter().map(|rejection| rejection.reason.as_str()).collect();
     assert_eq!(reasons.len(), 3, "{reasons:?}");
     assert!(reasons[0].contains("10.1.0.500") && reasons[1].contains("target"), "{reasons:?}");
@@ -134,7 +164,7 @@ fn removal_takes_the_address_with_it_and_a_service_may_lose_all_endpoints() {
     );
     assert!(full.workload_by_address("10.1.0.5".parse().unwrap()).is_some());
     let removals = vec![key(ResourceKind::Workload, "u"), key(ResourceKind::Endpoints, "s")];
-    let Applied { snapshot, .. } = apply(&full, Vec::new(), removals);
+    let Applied { snapshot, .. } = apply(&full, NOW, Vec::new(), removals);
     assert!(snapshot.workload_by_address("10.1.0.5".parse().unwrap()).is_none());
     assert!(web(&snapshot).service().unwrap().ready_endpoints().is_empty());
 }
@@ -150,8 +180,12 @@ fn versions_name_everything_held() {
 #[test]
 fn an_address_that_leads_into_the_node_is_no_endpoint() {
     for address in ["127.0.0.1", "::1", "0.0.0.0", "::", "224.0.0.1", "ff02::1", "::ffff:127.0.0.1"] {
-        let Applied { rejected, .. } =
-            apply(&Snapshot::default(), vec![slice("s", &[(address, "a", true)]), workload("u", address)], Vec::new());
+        let Applied { rejected, .. } = apply(
+            &Snapshot::default(),
+            NOW,
+            vec![slice("s", &[(address, "a", true)]), workload("u", address)],
+            Vec::new(),
+        );
         assert_eq!(rejected.len(), 2, "{address}");
     }
 }
@@ -177,7 +211,7 @@ fn a_pod_that_came_later_keeps_the_address_whatever_the_versions() {
     assert_eq!(holder(&both), "newer");
     let touched = applied(&both, vec![versioned("older", 12)]);
     assert_eq!(holder(&touched), "newer", "news of the older one do not make it the later one");
-    let gone = apply(&touched, Vec::new(), vec![key(ResourceKind::Workload, "newer")]).snapshot;
+    let gone = apply(&touched, NOW, Vec::new(), vec![key(ResourceKind::Workload, "newer")]).snapshot;
     assert_eq!(holder(&gone), "older");
 }
 
@@ -186,7 +220,7 @@ fn a_full_node_still_takes_news_of_what_it_holds() {
     let slices = (0..limits::RESOURCES).map(|index| slice(&index.to_string(), &[])).collect();
     let full = applied(&Snapshot::default(), slices);
     let Applied { snapshot, rejected } =
-        apply(&full, vec![slice("7", &[("10.1.0.1", "a", true)]), slice("new", &[])], Vec::new());
+        apply(&full, NOW, vec![slice("7", &[("10.1.0.1", "a", true)]), slice("new", &[])], Vec::new());
     assert_eq!(rejected.iter().filter_map(|one| one.key.as_ref()).map(|key| &*key.name).collect::<Vec<_>>(), ["new"]);
     assert_eq!(snapshot.slices["7"].value.endpoints.len(), 1);
 }
@@ -194,8 +228,12 @@ fn a_full_node_still_takes_news_of_what_it_holds() {
 #[test]
 fn an_empty_trust_anchor_is_refused() {
     let bundle = Body::TrustBundle(v1::TrustBundle { anchors: vec![Vec::new()], ..Default::default() });
-    let Applied { rejected, .. } =
-        apply(&Snapshot::default(), vec![resource(ResourceKind::TrustBundle, "cluster.local", bundle)], Vec::new());
+    let Applied { rejected, .. } = apply(
+        &Snapshot::default(),
+        NOW,
+        vec![resource(ResourceKind::TrustBundle, "cluster.local", bundle)],
+        Vec::new(),
+    );
     assert_eq!(rejected.len(), 1);
 }
 
@@ -207,7 +245,7 @@ fn pods_that_are_not_opted_in_and_meshed_namespaces_are_known_by_name_alone() {
     let known = applied(&Snapshot::default(), vec![plain("u"), plain("v"), meshed("shop")]);
     assert_eq!((known.plain_pods().count(), known.meshed_namespaces().count(), known.versions().len()), (2, 1, 3));
     let removals = vec![key(ResourceKind::PlainPod, "u"), key(ResourceKind::MeshedNamespace, "shop")];
-    let Applied { snapshot, .. } = apply(&known, vec![plain("")], removals);
+    let Applied { snapshot, .. } = apply(&known, NOW, vec![plain("")], removals);
     assert_eq!(snapshot.plain_pods().map(AsRef::as_ref).collect::<Vec<&str>>(), ["v"]);
     assert_eq!(snapshot.meshed_namespaces().count(), 0);
 }
@@ -279,4 +317,36 @@ fn each_services_breaker_keeps_its_own_account_of_an_endpoint() {
         assert!(Arc::ptr_eq(&loads[0], &loads[1]) || last == 2, "one load, from the second time on");
         assert!(!service.endpoints[0].is_available(now) && service.endpoints[1].is_available(now));
     }
+}
+
+/// Slow start goes by this. Seen to fail where any change of an endpoint makes it new, and where those of a new Service are.
+#[test]
+fn an_endpoint_is_new_from_when_it_became_ready() {
+    let at = |seconds| Duration::from_secs(seconds);
+    let next = |previous: &Snapshot, seconds, news: Vec<v1::Resource>| {
+        let applied = apply(previous, at(seconds), news, Vec::new());
+        assert!(applied.rejected.is_empty(), "{:?}", applied.rejected);
+        let known = web(&applied.snapshot);
+        let since: Vec<_> = known.service().unwrap().endpoints.iter().map(|one| one.ready_since).collect();
+        (applied.snapshot, since)
+    };
+    let both = |ready| slice("s", &[("10.1.0.1", "a", true), ("10.1.0.2", "b", ready)]);
+    let (snapshot, since) =
+        next(&Snapshot::default(), 1, vec![service(&["s"]), slice("s", &[("10.1.0.1", "a", true)])]);
+    assert_eq!(since, [None], "it may have been there for long");
+    let (snapshot, since) = next(&snapshot, 2, vec![both(false)]);
+    assert_eq!(since, [None, None], "not ready yet");
+    let (snapshot, since) = next(&snapshot, 3, vec![both(true)]);
+    assert_eq!(since, [None, Some(at(3))]);
+    let mut changed = both(true);
+    if let Some(Body::Endpoints(slice)) = &mut changed.body {
+        for endpoint in &mut slice.endpoints {
+            endpoint.identity = "web.shop.serviceaccount.identity.linkerd.cluster.local".into();
+        }
+    }
+    let (snapshot, since) = next(&snapshot, 4, vec![changed]);
+    assert_eq!(since, [None, Some(at(3))], "the same one, with mTLS now");
+    let (snapshot, _since) = next(&snapshot, 5, vec![both(false)]);
+    let (_snapshot, since) = next(&snapshot, 6, vec![both(true)]);
+    assert_eq!(since, [None, Some(at(6))], "ready again");
 }
