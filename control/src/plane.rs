@@ -335,7 +335,8 @@ impl Plane {
     }
 
     /// Asks all nodes for reports. Also returns the names of those that did not answer in time.
-    pub async fn observe(&self, window_seconds: u32) -> (Vec<v1::Report>, Vec<String>) {
+    pub async fn observe(&self, asked: v1::ObserveRequest) -> (Vec<v1::Report>, Vec<String>) {
+        let v1::ObserveRequest { window_seconds, endpoints } = asked;
         let nodes = self.nodes();
         let id = self.queries.fetch_add(1, Ordering::Relaxed);
         let (send, mut answers) = mpsc::channel(limits::NODES);
@@ -344,7 +345,7 @@ impl Plane {
         for node in &nodes {
             missing.insert(Arc::clone(&node.name), ());
             // One whose queue is full does not answer in time either.
-            let _full = node.asked.try_send(v1::Query { id, window_seconds });
+            let _full = node.asked.try_send(v1::Query { id, window_seconds, endpoints: endpoints.clone() });
         }
         let mut reports: Vec<v1::Report> = Vec::with_capacity(nodes.len());
         let deadline = tokio::time::Instant::now() + limits::QUERY_WITHIN;

@@ -126,7 +126,7 @@ impl Stream {
                 Some(node_message::Message::Acknowledge(acknowledge))
             }
             control_message::Message::Query(query) => {
-                let report = (self.report)(query.window_seconds);
+                let report = (self.report)(query.window_seconds, query.endpoints.as_ref());
                 Some(node_message::Message::Report(v1::Report { query_id: query.id, ..report }))
             }
         }
