@@ -70,6 +70,8 @@ pub struct Node {
     pub asked: mpsc::Sender<v1::Query>,
     /// By uid, of pods that are in the mesh.
     pub statuses: Mutex<HashMap<String, v1::WorkloadStatus>>,
+    /// Endpoints that its breakers have taken out.
+    pub out: Mutex<Vec<v1::OutEndpoint>>,
     /// What it refused, newest last.
     pub rejected: Mutex<Vec<v1::Rejection>>,
     // Version of the trust bundle that it took last.
@@ -296,6 +298,7 @@ impl Plane {
             news: Notify::new(),
             asked,
             statuses: Mutex::default(),
+            out: Mutex::default(),
             rejected: Mutex::default(),
             trust: AtomicU64::new(0),
         });

@@ -116,6 +116,7 @@ impl Replicas {
             statuses: node.statuses.lock().values().cloned().collect(),
             rejected: node.rejected.lock().clone(),
             trust_version: node.trust_version(),
+            out: node.out.lock().clone(),
         });
         v1::ShareResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -152,6 +152,8 @@ async fn serve(args: ProxyArgs, log_level: LogLevel) -> Result<(), ProxyError> {
         Arc::new(move |window, endpoints| answering.report(window, endpoints)),
     )?;
     state.attach(store.clone(), identities.clone(), holder.clone());
+    let (looking, told) = (Arc::clone(&reporter), store.clone());
+    tokio::spawn(async move { looking.follow_out(|out| told.report_out(out)).await });
     tokio::spawn(async move { reporter.run().await });
     let admin = AdminState { telemetry: Arc::clone(&telemetry), state: node_state, log_level };
     tokio::spawn(admin::serve(admin_listener, admin));

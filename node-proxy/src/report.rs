@@ -51,6 +51,16 @@ impl Reporter {
         }
     }
 
+    /// Looks every `limits::OUT_LOOK` which endpoints are out, for ever. Run once, on the admin runtime.
+    pub async fn follow_out(&self, tell: impl Fn(v1::OutEndpoints)) {
+        let mut looks = interval(limits::OUT_LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            looks.tick().await;
+            tell(endpoints::out(&self.state.snapshot()));
+        }
+    }
+
     fn tick_at(&self, now: Duration) {
         let snapshot = self.state.snapshot();
         let mut window = self.window.lock();

@@ -70,6 +70,10 @@ impl Stream {
         for status in self.store.statuses() {
             self.say(&send, node_message::Message::WorkloadStatus(status)).await?;
         }
+        let out = self.store.out();
+        if !out.endpoints.is_empty() {
+            self.say(&send, node_message::Message::OutEndpoints(out)).await?;
+        }
         let mut idle = tokio::time::interval(limits::DESTINATION_SWEEP);
         loop {
             let message = tokio::select! {
@@ -159,5 +163,6 @@ fn asked(wanted: Wanted) -> node_message::Message {
             node_message::Message::Unsubscribe(v1::Unsubscribe { destinations: texts(&addresses) })
         }
         Wanted::Status(status) => node_message::Message::WorkloadStatus(status),
+        Wanted::Out(out) => node_message::Message::OutEndpoints(out),
     }
 }

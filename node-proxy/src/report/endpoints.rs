@@ -1,7 +1,7 @@
 //! What this node's balancers and breakers know of endpoints. Must never leave out one that is out while it reports one that is not.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     net::SocketAddr,
     sync::Arc,
     time::Duration,
@@ -76,16 +76,35 @@ fn seen<'a>(snapshot: &'a Snapshot, asked: &v1::EndpointsQuery) -> HashMap<Key<'
         (asked.namespace.is_empty() || *asked.namespace == *service.namespace)
             && (names.is_empty() || names.contains(&*service.name))
     };
-    let dialled = snapshot.destinations().filter_map(|destination| destination.service());
-    let services = dialled.flat_map(|one| std::iter::once(one).chain(one.backends.iter().map(|backend| &**backend)));
     let mut all: HashMap<Key<'a>, Seen<'a>> = HashMap::new();
-    for service in services.filter(is_asked) {
+    for service in services(snapshot).filter(is_asked) {
         for endpoint in &service.endpoints {
             let key = (&*service.namespace, &*service.name, service.port, endpoint.address, &*endpoint.uid);
             all.entry(key).or_insert_with(|| Seen::new(service, endpoint)).add(endpoint);
         }
     }
     all
+}
+
+/// Those that are dialled, and those that their routes lead to.
+fn services(snapshot: &Snapshot) -> impl Iterator<Item = &ServiceTarget> {
+    let dialled = snapshot.destinations().filter_map(|destination| destination.service());
+    dialled.flat_map(|one| std::iter::once(one).chain(one.backends.iter().map(|backend| &**backend)))
+}
+
+/// Endpoints that breakers have taken out; of too many the first by name.
+pub(super) fn out(snapshot: &Snapshot) -> v1::OutEndpoints {
+    let judged = services(snapshot).filter(|service| service.breaker.is_some());
+    let is_out = |endpoint: &&Arc<Endpoint>| endpoint.health.as_ref().is_some_and(|health| !health.is_in());
+    let out = judged.flat_map(|service| service.endpoints.iter().filter(is_out).map(move |one| (service, one)));
+    let all: BTreeSet<_> =
+        out.map(|(service, one)| (&service.namespace, &service.name, service.port, &one.uid)).collect();
+    let told = all.into_iter().take(limits::OUT_ENDPOINTS).map(|(namespace, name, port, uid)| v1::OutEndpoint {
+        service: format!("{namespace}/{name}"),
+        port: u32::from(port),
+        uid: uid.to_string(),
+    });
+    v1::OutEndpoints { endpoints: told.collect() }
 }
 
 fn report(seen: &Seen<'_>, standing: Option<Standing>, now: Duration) -> v1::EndpointReport {

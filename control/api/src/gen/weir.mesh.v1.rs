@@ -1187,7 +1187,7 @@ impl CheckOutcome {
 #[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct NodeMessage {
-    #[prost(oneof = "node_message::Message", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "node_message::Message", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub message: ::core::option::Option<node_message::Message>,
 }
 /// Nested message and enum types in `NodeMessage`.
@@ -1211,6 +1211,8 @@ pub mod node_message {
         WorkloadStatus(super::WorkloadStatus),
         #[prost(message, tag = "6")]
         Report(super::Report),
+        #[prost(message, tag = "7")]
+        OutEndpoints(super::OutEndpoints),
     }
 }
 /// Opens a stream, or resumes one: control sends only what differs from `known`.
@@ -1281,6 +1283,25 @@ pub struct WorkloadStatus {
     /// Expiry of the workload's certificate, Unix seconds; 0 when it has none.
     #[prost(int64, tag = "4")]
     pub certificate_not_after: i64,
+}
+/// All endpoints that circuit breakers of this node have taken out, up to a bound; sent when they change, at most once a second.
+#[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct OutEndpoints {
+    #[prost(message, repeated, tag = "1")]
+    pub endpoints: ::prost::alloc::vec::Vec<OutEndpoint>,
+}
+#[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OutEndpoint {
+    /// `namespace/name`
+    #[prost(string, tag = "1")]
+    pub service: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub port: u32,
+    /// Of the pod.
+    #[prost(string, tag = "3")]
+    pub uid: ::prost::alloc::string::String,
 }
 #[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1764,6 +1785,9 @@ pub struct ConnectedNode {
     /// Of the trust bundle that the node took last; 0: none.
     #[prost(uint64, tag = "6")]
     pub trust_version: u64,
+    /// What it said last.
+    #[prost(message, repeated, tag = "7")]
+    pub out: ::prost::alloc::vec::Vec<OutEndpoint>,
 }
 /// A replica of control, as the one that was asked sees it.
 #[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]

@@ -113,3 +113,19 @@ fn only_what_is_asked_about() {
     assert_eq!((asked("", &[]), asked("shop", &[]), asked("shop", &["other", "web"])), (3, 3, 3));
     assert_eq!((asked("other", &[]), asked("shop", &["other"])), (0, 0));
 }
+
+#[test]
+fn control_hears_of_those_that_are_out_and_of_some_only() {
+    let snapshot = snapshot(&[SECOND], limits::OUT_ENDPOINTS + 5);
+    assert!(out(&snapshot).endpoints.is_empty());
+    ended(&snapshot, FIRST, 3, AT, Outcome::Failure(None));
+    ended(&snapshot, SECOND, 3, AT, Outcome::Failure(None));
+    let told = out(&snapshot).endpoints;
+    let one = v1::OutEndpoint { service: "shop/web".to_owned(), port: 80, uid: "3".to_owned() };
+    assert_eq!(told, [one], "once, by whichever address");
+    ended(&snapshot, FIRST, 3, AT + MS * 2_000, Outcome::Success);
+    ended(&snapshot, SECOND, 3, AT + MS * 2_000, Outcome::Success);
+    assert!(out(&snapshot).endpoints.is_empty());
+    (0..limits::OUT_ENDPOINTS + 5).for_each(|index| ended(&snapshot, FIRST, index, AT, Outcome::Failure(None)));
+    assert_eq!(out(&snapshot).endpoints.len(), limits::OUT_ENDPOINTS);
+}
