@@ -8,6 +8,7 @@ pub mod audit;
 pub mod ca;
 pub mod checks;
 mod directory;
+mod ejected;
 pub mod explain;
 pub mod index;
 pub mod kubernetes;

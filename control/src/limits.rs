@@ -186,6 +186,16 @@ pub const NOTICES_QUEUE: usize = 1_024;
 pub const EVENTS_BURST: f64 = 300.0;
 /// Events per second in the long run (what client-go lets a component write is less).
 pub const EVENTS_PER_SECOND: f64 = 10.0;
+/// Endpoints that one node may have taken out at a time (its `OUT_ENDPOINTS`): with the other nodes' some megabytes.
+pub const OUT_PER_NODE: usize = 100;
+/// Events at once on one pod that breakers take out and let in again: two times out and back are told as they are seen.
+pub const EJECTIONS_BURST: f64 = 4.0;
+/// The same per second in the long run, a minute each: one that goes in and out for hours, at however many nodes, is told of no more often.
+pub const EJECTIONS_PER_SECOND: f64 = 1.0 / 60.0;
+/// Events of pods that are out or back from one look: what is written until the next, two seconds later at the earliest; the others are told then.
+pub const EJECTIONS_PER_LOOK: usize = 20;
+/// Pods that were told of as out lately: past this many, further ones are told of when others are back.
+pub const EJECTED_PODS: usize = 10_000;
 /// Names of events that were written, so as not to write them again.
 pub const EVENTS_REMEMBERED: usize = 4_096;
 /// What the API server takes as an event's note.

@@ -66,14 +66,15 @@ impl Mesh for Service {
 
     async fn observe(&self, request: Request<v1::ObserveRequest>) -> Result<Response<v1::ObserveResponse>, Status> {
         self.tokens.api(&Caller::of(&request)).await?;
-        let window = request.into_inner().window_seconds;
+        let asked = request.into_inner();
+        let window = asked.window_seconds;
         if !(1..=limits::WINDOW_SECONDS).contains(&window) {
             return Err(Status::invalid_argument(format!(
                 "window_seconds: {window} is not from 1 to {}",
                 limits::WINDOW_SECONDS
             )));
         }
-        let gathered = self.replicas.gather(Some(window)).await?;
+        let gathered = self.replicas.gather(Some(asked)).await?;
         let missing_replicas = gathered.missing_replicas();
         let (reports, missing_nodes) = (gathered.reports, gathered.missing_nodes);
         Ok(Response::new(v1::ObserveResponse { reports, missing_nodes, missing_replicas }))
@@ -164,7 +165,7 @@ impl Mesh for Service {
 
     async fn check(&self, request: Request<v1::CheckRequest>) -> Result<Response<v1::CheckResponse>, Status> {
         self.tokens.api(&Caller::of(&request)).await?;
-        let gathered = self.replicas.gather(Some(1)).await?;
+        let gathered = self.replicas.gather(Some(v1::ObserveRequest { window_seconds: 1, endpoints: None })).await?;
         Ok(Response::new(v1::CheckResponse { results: checks::all(&self.plane, &gathered) }))
     }
 }

@@ -266,6 +266,10 @@ impl Talk {
                 self.rejected(acknowledge.rejected);
             }
             Some(node_message::Message::WorkloadStatus(status)) => self.plane.status(&self.node, status),
+            Some(node_message::Message::OutEndpoints(mut out)) => {
+                out.endpoints.truncate(limits::OUT_PER_NODE);
+                *self.node.out.lock() = out.endpoints;
+            }
             Some(node_message::Message::Report(report)) => self.plane.answer(&self.node, report),
             Some(node_message::Message::Hello(_)) => {
                 return Err(Status::invalid_argument("only one hello is expected"));

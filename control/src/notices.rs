@@ -21,6 +21,10 @@ pub enum Reason {
     CertificateDenied,
     /// It waits for its certificate, or has one that is about to end.
     CertificateLate,
+    /// A circuit breaker keeps requests from it.
+    EndpointEjected,
+    /// No more.
+    EndpointReinstated,
 }
 
 impl Reason {
@@ -33,12 +37,14 @@ impl Reason {
             Reason::SettingRefused => "SettingRefused",
             Reason::CertificateDenied => "CertificateDenied",
             Reason::CertificateLate => "CertificateLate",
+            Reason::EndpointEjected => "EndpointEjected",
+            Reason::EndpointReinstated => "EndpointReinstated",
         }
     }
 
     /// Whether something should be done about it.
     pub fn is_warning(self) -> bool {
-        !matches!(self, Reason::Meshed | Reason::Unmeshed)
+        !matches!(self, Reason::Meshed | Reason::Unmeshed | Reason::EndpointReinstated)
     }
 }
 

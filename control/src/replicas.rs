@@ -48,26 +48,28 @@ impl Replicas {
         Replicas { me: Some(me), ..Replicas::alone(plane, identity) }
     }
 
-    /// What all replicas know; reports of nodes only with a window.
+    /// What all replicas know; reports of nodes only where they are asked for.
     ///
     /// # Errors
     /// `RESOURCE_EXHAUSTED`: too many reports at a time.
-    pub async fn gather(&self, window: Option<u32>) -> Result<Gathered, Status> {
-        let _place = self.place(window)?;
+    pub async fn gather(&self, asked: Option<v1::ObserveRequest>) -> Result<Gathered, Status> {
+        let _place = self.place(asked.is_some())?;
         let Ok(_turn) = self.gatherings.acquire().await else {
             return Err(Status::unavailable("control is about to end"));
         };
         let (others, unasked) = self.others();
+        let question = share_request(asked.clone());
+        let question = &question;
         // All at once: there are a handful, and each answer has its own bound in time.
-        let asked = stream::iter(others.into_iter().map(|peer| async move {
-            let share = ask::share(&self.plane, &self.identity, &peer, window.unwrap_or(0)).await;
+        let shares = stream::iter(others.into_iter().map(|peer| async move {
+            let share = ask::share(&self.plane, &self.identity, &peer, question.clone()).await;
             (peer, share)
         }));
-        let asked = asked.buffer_unordered(limits::REPLICAS).collect::<Vec<_>>();
-        let (own, mut asked) = tokio::join!(self.own(window), asked);
-        asked.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
+        let shares = shares.buffer_unordered(limits::REPLICAS).collect::<Vec<_>>();
+        let (own, mut shares) = tokio::join!(self.own(asked), shares);
+        shares.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
         let mut gathered = Gathered::of(self.me.as_deref().unwrap_or(CONTROL), own);
-        for (peer, share) in asked {
+        for (peer, share) in shares {
             gathered.add(&peer, share);
         }
         for peer in unasked {
@@ -90,8 +92,8 @@ impl Replicas {
     }
 
     /// Reports of all nodes are large: only some may be in memory at a time.
-    fn place(&self, window: Option<u32>) -> Result<Option<SemaphorePermit<'_>>, Status> {
-        if window.is_none() {
+    fn place(&self, is_observation: bool) -> Result<Option<SemaphorePermit<'_>>, Status> {
+        if !is_observation {
             return Ok(None);
         }
         let place = self.observations.try_acquire();
@@ -101,9 +103,9 @@ impl Replicas {
     }
 
     /// What this replica alone knows.
-    async fn own(&self, window: Option<u32>) -> v1::ShareResponse {
-        let (reports, missing_nodes) = match window {
-            Some(window) => self.plane.observe(window).await,
+    async fn own(&self, asked: Option<v1::ObserveRequest>) -> v1::ShareResponse {
+        let (reports, missing_nodes) = match asked {
+            Some(asked) => self.plane.observe(asked).await,
             None => (Vec::new(), Vec::new()),
         };
         let nodes = self.plane.nodes();
@@ -114,6 +116,7 @@ impl Replicas {
             statuses: node.statuses.lock().values().cloned().collect(),
             rejected: node.rejected.lock().clone(),
             trust_version: node.trust_version(),
+            out: node.out.lock().clone(),
         });
         v1::ShareResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -124,6 +127,12 @@ impl Replicas {
             trust_version: self.plane.trust_version(),
         }
     }
+}
+
+/// What is asked of the other replicas.
+fn share_request(asked: Option<v1::ObserveRequest>) -> v1::ShareRequest {
+    let Some(v1::ObserveRequest { window_seconds, endpoints }) = asked else { return v1::ShareRequest::default() };
+    v1::ShareRequest { window_seconds, endpoints }
 }
 
 /// Answers other replicas.
@@ -141,11 +150,12 @@ impl replicas_server::Replicas for Service {
         if !replicas.plane.is_loaded() {
             return Err(Status::unavailable("it has not read all objects yet"));
         }
-        let window = match request.into_inner().window_seconds {
+        let v1::ShareRequest { window_seconds, endpoints } = request.into_inner();
+        let asked = match window_seconds {
             0 => None,
-            window => Some(window.min(limits::WINDOW_SECONDS)),
+            window => Some(v1::ObserveRequest { window_seconds: window.min(limits::WINDOW_SECONDS), endpoints }),
         };
-        let _place = replicas.place(window)?;
-        Ok(Response::new(replicas.own(window).await))
+        let _place = replicas.place(asked.is_some())?;
+        Ok(Response::new(replicas.own(asked).await))
     }
 }

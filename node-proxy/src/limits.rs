@@ -359,6 +359,12 @@ pub const CONTROL_QUEUE: usize = 1_024;
 pub const CONTROL_MESSAGE: usize = 64 * 1024 * 1024;
 /// TCP and TLS with control.
 pub const CONTROL_CONNECT: Duration = Duration::from_secs(3);
+/// Endpoints of one report, those that are out first: 250 KB, so that what `weir` takes in one answer holds those of a thousand nodes.
+pub const ENDPOINTS_REPORTED: usize = 1_000;
+/// Endpoints that control hears are out, for events: more at once is the cluster's trouble, and `weir stat endpoints` shows it.
+pub const OUT_ENDPOINTS: usize = 100;
+/// How often they are looked at: the shortest time out of Linkerd's is a second.
+pub const OUT_LOOK: Duration = Duration::from_secs(1);
 /// First pause after the stream to control ended; doubles up to the next.
 pub const CONTROL_PAUSE_MIN: Duration = Duration::from_millis(100);
 /// Longest pause before control is tried again.

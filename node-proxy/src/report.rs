@@ -3,6 +3,7 @@
 //! Samples hold only what changed. Must never touch the hot path, and never keep more than `limits::SAMPLES` samples.
 
 mod checks;
+mod endpoints;
 #[cfg(test)]
 mod tests;
 mod traffic;
@@ -17,7 +18,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::time::{MissedTickBehavior, interval};
 use weir_api::v1;
-use weir_core::snapshot::{Endpoint, PodRef, Snapshot, Target, Workload};
+use weir_core::snapshot::{PodRef, Snapshot, Workload};
 
 use self::{traffic::Key, window::Window};
 use crate::{
@@ -50,6 +51,16 @@ impl Reporter {
         }
     }
 
+    /// Looks every `limits::OUT_LOOK` which endpoints are out, for ever. Run once, on the admin runtime.
+    pub async fn follow_out(&self, tell: impl Fn(v1::OutEndpoints)) {
+        let mut looks = interval(limits::OUT_LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            looks.tick().await;
+            tell(endpoints::out(&self.state.snapshot()));
+        }
+    }
+
     fn tick_at(&self, now: Duration) {
         let snapshot = self.state.snapshot();
         let mut window = self.window.lock();
@@ -60,11 +71,11 @@ impl Reporter {
     /// Traffic of the last `window_seconds` (1 to 300; rounded up to whole samples), everything else as of now.
     ///
     /// `query_id` is left to the caller.
-    pub fn report(&self, window_seconds: u32) -> v1::Report {
-        self.report_at(window_seconds, self.telemetry.now())
+    pub fn report(&self, window_seconds: u32, endpoints: Option<&v1::EndpointsQuery>) -> v1::Report {
+        self.report_at(window_seconds, endpoints, self.telemetry.now())
     }
 
-    fn report_at(&self, window_seconds: u32, now: Duration) -> v1::Report {
+    fn report_at(&self, window_seconds: u32, asked: Option<&v1::EndpointsQuery>, now: Duration) -> v1::Report {
         let longest = limits::SAMPLE_INTERVAL * limits::SAMPLES as u32;
         let wanted = Duration::from_secs(u64::from(window_seconds)).clamp(Duration::from_secs(1), longest);
         let snapshot = self.state.snapshot();
@@ -79,6 +90,8 @@ impl Reporter {
                 traffic.entry(Arc::new(Key::of_tcp(&series.subject))).or_default().open += open;
             }
         }
+        let (endpoints, endpoints_left_out) =
+            asked.map(|asked| endpoints::reports(&snapshot, asked, self.state.now())).unwrap_or_default();
         v1::Report {
             query_id: 0,
             node_name: self.node_name.clone(),
@@ -86,8 +99,9 @@ impl Reporter {
             window_seconds: covered.as_secs_f64(),
             traffic: traffic.iter().map(|(key, sum)| traffic::report(key, sum)).collect(),
             workloads: self.workloads(&snapshot),
-            endpoints: self.endpoints(&snapshot),
+            endpoints,
             checks: checks::all(&*self.state, &snapshot),
+            endpoints_left_out,
         }
     }
 
@@ -124,39 +138,6 @@ impl Reporter {
             }
         };
         snapshot.workloads().map(report).collect()
-    }
-
-    fn endpoints(&self, snapshot: &Snapshot) -> Vec<v1::EndpointReport> {
-        let now = self.state.now();
-        let mut reports = Vec::new();
-        for destination in snapshot.destinations() {
-            match &destination.target {
-                Target::Service(service) => {
-                    let name = format!("{}/{}", service.namespace, service.name);
-                    let port = u32::from(service.port);
-                    reports
-                        .extend(service.endpoints.iter().map(|endpoint| endpoint_report(&name, port, endpoint, now)));
-                }
-                Target::Pod(endpoint) => {
-                    reports.push(endpoint_report("", u32::from(endpoint.address.port()), endpoint, now));
-                }
-                Target::Unknown => {}
-            }
-        }
-        reports
-    }
-}
-
-fn endpoint_report(service: &str, port: u32, endpoint: &Endpoint, now: Duration) -> v1::EndpointReport {
-    v1::EndpointReport {
-        service: service.to_owned(),
-        port,
-        address: endpoint.address.to_string(),
-        pod: Some(pod_ref(&endpoint.pod)),
-        ready: endpoint.ready,
-        identity: endpoint.identity.as_ref().map(|identity| identity.as_str().to_owned()).unwrap_or_default(),
-        latency_ms: endpoint.load.latency_ms(now),
-        pending: endpoint.load.pending() as u64,
     }
 }
 

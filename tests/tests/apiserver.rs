@@ -7,6 +7,8 @@
 mod away;
 #[path = "apiserver/check.rs"]
 mod check;
+#[path = "apiserver/ejections.rs"]
+mod ejections;
 #[path = "apiserver/ha.rs"]
 mod ha;
 #[path = "apiserver/node.rs"]

@@ -12,6 +12,8 @@ mod breakers;
 mod calls;
 #[path = "routes/dead.rs"]
 mod dead;
+#[path = "routes/ejections.rs"]
+mod ejections;
 #[path = "routes/explained.rs"]
 mod explained;
 #[path = "routes/filters.rs"]

@@ -89,7 +89,7 @@ pub(crate) enum Command {
     Uninstall(UninstallArgs),
     /// Objects that an older version left, to delete them: `weir prune | kubectl delete -f -`
     Prune(PruneArgs),
-    /// Success rate, request rate, latencies and connections of resources
+    /// Success rate, request rate, latencies and connections of resources; and endpoints as nodes see them
     Stat(StatArgs),
     /// Who talks to whom, with which identities, and whether it is secured
     Edges(EdgesArgs),
@@ -152,7 +152,8 @@ impl Place {
 /// `weir stat`.
 #[derive(Debug, Args)]
 pub(crate) struct StatArgs {
-    /// KIND, KIND/NAME…, or KIND NAME…; kinds: deploy sts ds job cj rs pod ns svc all (default: all owners of pods)
+    /// KIND, KIND/NAME…, or KIND NAME…; kinds: deploy sts ds job cj rs pod ns svc all (default: all owners of pods);
+    /// or `endpoints [svc/NAME…]`: what nodes know of the endpoints of services that they have in use, and which are out
     #[arg(value_name = "RESOURCE")]
     pub(crate) resources: Vec<String>,
     #[command(flatten)]

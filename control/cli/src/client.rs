@@ -138,7 +138,13 @@ impl Client {
         let seconds = window.as_secs().clamp(least, most);
         let window_seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
         let mut mesh = self.mesh.clone();
-        self.answer(mesh.observe(v1::ObserveRequest { window_seconds })).await
+        self.answer(mesh.observe(v1::ObserveRequest { window_seconds, endpoints: None })).await
+    }
+
+    /// Reports of all nodes with what they know of endpoints.
+    pub(crate) async fn observe_endpoints(&self, asked: v1::EndpointsQuery) -> Result<v1::ObserveResponse, CliError> {
+        let mut mesh = self.mesh.clone();
+        self.answer(mesh.observe(v1::ObserveRequest { window_seconds: 1, endpoints: Some(asked) })).await
     }
 
     /// Pods of a namespace; of all when it is empty.

@@ -130,7 +130,7 @@ mod tests {
         run(Arguments::command(), &["sta".to_owned()], &mut out).unwrap();
         assert_eq!(
             String::from_utf8(out).unwrap(),
-            "stat\tSuccess rate, request rate, latencies and connections of resources\n:4\n"
+            "stat\tSuccess rate, request rate, latencies and connections of resources; and endpoints as nodes see them\n:4\n"
         );
     }
 }

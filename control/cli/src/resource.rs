@@ -43,7 +43,7 @@ impl Kind {
             "namespace" | "namespaces" | "ns" => Ok(Kind::Namespace),
             "service" | "services" | "svc" => Ok(Kind::Service),
             _ => Err(format!(
-                "{text:?} is no kind of resource: use deploy, sts, ds, job, cj, rs, pod, ns, svc or all, alone or as KIND/NAME"
+                "{text:?} is no kind of resource: use deploy, sts, ds, job, cj, rs, pod, ns, svc or all, alone or as KIND/NAME; `weir stat` also takes endpoints"
             )),
         }
     }

@@ -1,5 +1,6 @@
 //! `weir stat`: success, rate and latencies per resource. Must never show a number for what was not measured.
 
+mod endpoints;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,39 @@ enum Scope {
     To(Selector),
     /// What the resources receive from these.
     From(Selector),
+}
+
+/// What is shown.
+enum View {
+    Traffic(Query),
+    Endpoints(endpoints::Query),
+}
+
+impl View {
+    fn new(arguments: &StatArgs, session: &Session) -> Result<View, CliError> {
+        match endpoints::Query::of(arguments, session)? {
+            Some(query) => Ok(View::Endpoints(query)),
+            None => Query::new(arguments, session).map(View::Traffic),
+        }
+    }
+
+    /// The whole answer as text, and whether there is anything in it.
+    async fn ask(&self, client: &Client, session: &Session) -> Result<(String, bool), CliError> {
+        match self {
+            View::Endpoints(query) => endpoints::ask(client, query, session).await,
+            View::Traffic(query) => {
+                let rows = ask(client, query).await?;
+                Ok((table::render(&rows, query, session)?, !rows.is_empty()))
+            }
+        }
+    }
+
+    fn nothing(&self) -> String {
+        match self {
+            View::Traffic(query) => nothing(query),
+            View::Endpoints(query) => query.nothing(),
+        }
+    }
 }
 
 struct Query {
@@ -107,22 +141,22 @@ struct Row {
 
 /// Shows the table, once or again and again.
 pub(crate) async fn run(arguments: &StatArgs, session: &Session, out: &mut dyn Write) -> Result<Outcome, CliError> {
-    let query = Query::new(arguments, session)?;
+    let view = View::new(arguments, session)?;
     let client = Client::connect(session).await?;
     if !arguments.watch {
-        let rows = ask(&client, &query).await?;
-        out.write_all(table::render(&rows, &query, session)?.as_bytes())?;
+        let (text, is_some) = view.ask(&client, session).await?;
+        out.write_all(text.as_bytes())?;
         out.flush()?;
-        if rows.is_empty() {
-            note(&nothing(&query));
+        if !is_some {
+            note(&view.nothing());
         }
         return Ok(Outcome::Good);
     }
     let clear = if std::io::stdout().is_terminal() { "\x1b[H\x1b[2J" } else { "" };
     loop {
         // An answer that fails to come must not end a watch: control may be restarting.
-        match ask(&client, &query).await {
-            Ok(rows) => write!(out, "{clear}{}", table::render(&rows, &query, session)?)?,
+        match view.ask(&client, session).await {
+            Ok((text, _is_some)) => write!(out, "{clear}{text}")?,
             Err(error) => note(&error.line()),
         }
         out.flush()?;

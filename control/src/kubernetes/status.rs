@@ -13,6 +13,7 @@ use weir_api::status::{Condition, KEY, NAME, Nodes, Pods, Status};
 
 use super::{CONTROL, Failure, NAMESPACE, election::Leadership, within};
 use crate::{
+    ejected::Ejected,
     limits,
     plane::Plane,
     replicas::{Gathered, Replicas},
@@ -22,6 +23,7 @@ use crate::{
 pub(super) async fn follow(client: Client, plane: Arc<Plane>, replicas: Arc<Replicas>, mut leadership: Leadership) {
     let mut changes = plane.changes();
     let mut writer = Writer { api: Api::namespaced(client, NAMESPACE), written: None };
+    let mut ejected = Ejected::default();
     loop {
         tokio::select! {
             changed = changes.changed() => if changed.is_err() { return },
@@ -34,7 +36,11 @@ pub(super) async fn follow(client: Client, plane: Arc<Plane>, replicas: Arc<Repl
         }
         if leadership.is_held() {
             let observed = match replicas.gather(None).await {
-                Ok(gathered) => observe(&plane, &gathered),
+                Ok(gathered) => {
+                    let news = ejected.look(&gathered, &plane.index(), Instant::now(), &Timestamp::now().to_string());
+                    news.into_iter().for_each(|notice| plane.notify(notice));
+                    observe(&plane, &gathered)
+                }
                 Err(status) => {
                     tracing::warn!(reason = status.message(), "what replicas know cannot be gathered");
                     continue;
@@ -46,6 +52,7 @@ pub(super) async fn follow(client: Client, plane: Arc<Plane>, replicas: Arc<Repl
         } else {
             // Another one may write meanwhile.
             writer.written = None;
+            ejected = Ejected::default();
         }
         tokio::time::sleep(limits::STATUS_PAUSE).await;
     }

@@ -28,12 +28,12 @@ pub(super) async fn share(
     plane: &Plane,
     identity: &Identity,
     peer: &Peer,
-    window_seconds: u32,
+    question: v1::ShareRequest,
 ) -> Result<v1::ShareResponse, String> {
     let asked = async {
         let channel = connect(plane, identity, peer).await?;
         let mut client = ReplicasClient::new(channel).max_decoding_message_size(limits::SHARE_BYTES);
-        let answer = client.share(v1::ShareRequest { window_seconds }).await;
+        let answer = client.share(question).await;
         answer.map(tonic::Response::into_inner).map_err(|status| AskError::Refused(Box::new(status)))
     };
     match tokio::time::timeout(limits::SHARE_WITHIN, asked).await {

@@ -3,6 +3,8 @@
 //! Must never look at a clock, and never lock: all workers of a node share an endpoint's state on the hot path. A race loses a count or two.
 //! Linkerd: `balancer.linkerd.io/failure-accrual*` (`consecutive`, and since 2.20 `unified`). The panic threshold is Envoy's idea.
 
+mod standing;
+
 use std::{
     sync::{
         Arc,
@@ -16,6 +18,7 @@ use std::{
 
 use weir_api::v1;
 
+pub use self::standing::{Standing, State};
 use crate::{limits, snapshot::Endpoint};
 
 /// When an endpoint is taken out, and for how long.
@@ -199,6 +202,10 @@ pub struct Health {
     /// Failures in a row.
     failures: AtomicU32,
     parts: [Part; PARTS as usize],
+    // For people: when it was taken out, or came back, nanoseconds (0: never); the last trial's name; times taken out, failed trials included.
+    since: AtomicU64,
+    trial: AtomicU64,
+    ejections: AtomicU32,
 }
 
 /// A tenth of the window.
@@ -237,7 +244,10 @@ impl Health {
         }
         let next = nanos(now + settings.max_penalty);
         let is_taken = self.until.compare_exchange(until, next, AcqRel, Acquire).is_ok();
-        is_taken.then_some(Admission::Trial(next))
+        is_taken.then(|| {
+            self.trial.store(next, Relaxed);
+            Admission::Trial(next)
+        })
     }
 
     /// The end of what was admitted says nothing: a trial may be made again from `next` on. Whether it was one that still counted.
@@ -260,15 +270,16 @@ impl Health {
         };
         if let Admission::Trial(trial) = admission {
             return match outcome {
-                Outcome::Success => self.reinstate(),
+                Outcome::Success => self.reinstate(now),
                 // Who is still overloaded is not back yet where that counts.
-                Outcome::Limited(_) if settings.success_rate.is_none() => self.reinstate(),
+                Outcome::Limited(_) if settings.success_rate.is_none() => self.reinstate(now),
                 Outcome::Limited(_) | Outcome::Failure(_) => {
                     let trips = self.trips.load(Relaxed).saturating_add(1);
                     let penalty = settings.penalty(trips, retry_after, random);
                     // One that took so long that another was made, or that it is in again, says nothing any more.
                     self.until.compare_exchange(trial, nanos(now + penalty), AcqRel, Acquire).ok()?;
                     self.trips.store(trips, Relaxed);
+                    self.ejections.fetch_add(1, Relaxed);
                     Some(Change::Ejected(penalty))
                 }
             };
@@ -298,16 +309,22 @@ impl Health {
         // Of those who fail together, one takes it out.
         self.until.compare_exchange(IN, nanos(now + penalty), AcqRel, Acquire).ok()?;
         self.trips.store(0, Relaxed);
+        self.since.store(nanos(now), Relaxed);
+        self.ejections.fetch_add(1, Relaxed);
         Some(Change::Ejected(penalty))
     }
 
-    fn reinstate(&self) -> Option<Change> {
+    fn reinstate(&self, now: Duration) -> Option<Change> {
         self.failures.store(0, Relaxed);
         self.trips.store(0, Relaxed);
         for part in &self.parts {
             part.number.store(0, Relaxed);
         }
-        (self.until.swap(IN, AcqRel) != IN).then_some(Change::Reinstated)
+        if self.until.swap(IN, AcqRel) == IN {
+            return None;
+        }
+        self.since.store(nanos(now), Relaxed);
+        Some(Change::Reinstated)
     }
 
     /// Counts one more. Whether too few of those in the window succeeded.

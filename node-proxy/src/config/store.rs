@@ -45,6 +45,7 @@ pub(super) enum Wanted {
     Subscribe(SocketAddr),
     Unsubscribe(Vec<SocketAddr>),
     Status(v1::WorkloadStatus),
+    Out(v1::OutEndpoints),
 }
 
 struct Inner {
@@ -57,6 +58,7 @@ struct Inner {
     resources: Mutex<HashMap<(i32, String), v1::Resource>>,
     in_use: DashMap<SocketAddr, Instant>,
     statuses: Mutex<HashMap<String, v1::WorkloadStatus>>,
+    out: Mutex<v1::OutEndpoints>,
     wanted: mpsc::Sender<Wanted>,
     identities: OnceLock<Identities>,
     connected: AtomicBool,
@@ -80,6 +82,7 @@ impl Store {
             resources: Mutex::default(),
             in_use: DashMap::new(),
             statuses: Mutex::default(),
+            out: Mutex::default(),
             wanted,
             identities: OnceLock::new(),
             connected: AtomicBool::new(false),
@@ -199,6 +202,19 @@ impl Store {
         if self.0.wanted.try_send(Wanted::Status(status.clone())).is_ok() {
             statuses.insert(status.uid.clone(), status);
         }
+    }
+
+    /// Tells control which endpoints are out, unless that is what it was told last.
+    pub fn report_out(&self, out: v1::OutEndpoints) {
+        let mut told = self.0.out.lock();
+        if *told != out && self.0.wanted.try_send(Wanted::Out(out.clone())).is_ok() {
+            *told = out;
+        }
+    }
+
+    /// Those that are out, for a stream that begins.
+    pub(super) fn out(&self) -> v1::OutEndpoints {
+        self.0.out.lock().clone()
     }
 
     /// The last status of each workload that is still here, for a stream that begins.

@@ -70,6 +70,10 @@ impl Stream {
         for status in self.store.statuses() {
             self.say(&send, node_message::Message::WorkloadStatus(status)).await?;
         }
+        let out = self.store.out();
+        if !out.endpoints.is_empty() {
+            self.say(&send, node_message::Message::OutEndpoints(out)).await?;
+        }
         let mut idle = tokio::time::interval(limits::DESTINATION_SWEEP);
         loop {
             let message = tokio::select! {
@@ -126,7 +130,7 @@ impl Stream {
                 Some(node_message::Message::Acknowledge(acknowledge))
             }
             control_message::Message::Query(query) => {
-                let report = (self.report)(query.window_seconds);
+                let report = (self.report)(query.window_seconds, query.endpoints.as_ref());
                 Some(node_message::Message::Report(v1::Report { query_id: query.id, ..report }))
             }
         }
@@ -159,5 +163,6 @@ fn asked(wanted: Wanted) -> node_message::Message {
             node_message::Message::Unsubscribe(v1::Unsubscribe { destinations: texts(&addresses) })
         }
         Wanted::Status(status) => node_message::Message::WorkloadStatus(status),
+        Wanted::Out(out) => node_message::Message::OutEndpoints(out),
     }
 }

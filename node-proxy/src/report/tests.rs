@@ -41,7 +41,7 @@ fn counts_are_of_the_window_only() {
     reporter.tick_at(seconds(15));
     series.response(200, Classification::Success, None, None, Duration::from_millis(2));
 
-    let all = reporter.report_at(60, seconds(17));
+    let all = reporter.report_at(60, None, seconds(17));
     assert!((all.window_seconds - 17.0).abs() < 0.1, "less than asked after a start: {}", all.window_seconds);
     let traffic = only(&all);
     assert_eq!((traffic.success_total, traffic.failure_total), (2, 1));
@@ -51,7 +51,7 @@ fn counts_are_of_the_window_only() {
     assert_eq!(traffic.client_identity, identity("client").as_str());
     assert_eq!(traffic.peer.as_ref().unwrap().name, "web-1");
 
-    let recent = reporter.report_at(4, seconds(17));
+    let recent = reporter.report_at(4, None, seconds(17));
     assert!((recent.window_seconds - 7.0).abs() < 0.1, "rounded up to whole samples: {}", recent.window_seconds);
     assert_eq!((only(&recent).success_total, only(&recent).failure_total), (1, 1));
 }
@@ -61,10 +61,10 @@ fn reports_in_between_lose_nothing() {
     let (telemetry, reporter) = reporter(&FakeState::new(Vec::new()));
     for second in 1..=9 {
         telemetry.http(&http_labels("a")).response(200, Classification::Success, None, None, Duration::ZERO);
-        assert_eq!(only(&reporter.report_at(300, seconds(second))).success_total, second);
+        assert_eq!(only(&reporter.report_at(300, None, seconds(second))).success_total, second);
     }
     reporter.tick_at(seconds(10));
-    assert_eq!(only(&reporter.report_at(300, seconds(10))).success_total, 9);
+    assert_eq!(only(&reporter.report_at(300, None, seconds(10))).success_total, 9);
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn samples_are_bounded_and_old_traffic_leaves() {
     for index in 1..=100 {
         reporter.tick_at(seconds(5 * index));
     }
-    let report = reporter.report_at(10_000, seconds(500));
+    let report = reporter.report_at(10_000, None, seconds(500));
     assert!(report.traffic.is_empty());
     assert!((report.window_seconds - 300.0).abs() < 0.1, "{}", report.window_seconds);
     assert_eq!(reporter.window.lock().samples(), limits::SAMPLES);
@@ -91,7 +91,7 @@ fn too_many_peers_share_one_line_per_workload() {
         one.response(200, Classification::Success, None, None, Duration::ZERO);
         series.push(one);
     }
-    let report = reporter.report_at(60, seconds(1));
+    let report = reporter.report_at(60, None, seconds(1));
     assert_eq!(report.traffic.len(), limits::SAMPLE_KEYS + 2);
     let shared: u64 = report.traffic.iter().filter(|line| line.tls == "overflow").map(|line| line.success_total).sum();
     assert_eq!(shared, 50);
@@ -105,7 +105,7 @@ fn bytes_are_those_of_the_side_towards_the_peer() {
     guard.add_write(20);
     let app = telemetry.tcp(&TcpLabels { peer_is_src: false, ..tcp_labels() }).open();
     app.add_read(20);
-    let report = reporter.report_at(60, seconds(1));
+    let report = reporter.report_at(60, None, seconds(1));
     let traffic = only(&report);
     assert_eq!((traffic.tcp_open_connections, traffic.tcp_read_bytes, traffic.tcp_write_bytes), (1, 10, 20));
     assert_eq!(traffic.direction(), v1::Direction::Inbound);
@@ -113,7 +113,7 @@ fn bytes_are_those_of_the_side_towards_the_peer() {
     drop(guard);
     let outbound = TcpLabels { direction: Direction::Outbound, peer_is_src: false, ..tcp_labels() };
     let _open = telemetry.tcp(&outbound).open();
-    let report = reporter.report_at(60, seconds(2));
+    let report = reporter.report_at(60, None, seconds(2));
     let open: Vec<_> = report.traffic.iter().map(|line| (line.direction(), line.tcp_open_connections)).collect();
     assert!(open.contains(&(v1::Direction::Inbound, 0)) && open.contains(&(v1::Direction::Outbound, 1)), "{open:?}");
 }
@@ -124,7 +124,7 @@ fn workloads_endpoints_and_checks_are_as_of_now() {
     resources.push(workload("u1", "web-1"));
     let state = FakeState::new(resources);
     let (_telemetry, reporter) = reporter(&state);
-    let report = reporter.report_at(60, seconds(1));
+    let report = reporter.report_at(60, None, seconds(1));
     let [workload] = &*report.workloads else { panic!("{:?}", report.workloads) };
     assert!(!workload.captured && !workload.reason.is_empty());
     let outcome = |report: &v1::Report, what: &str| {
@@ -141,10 +141,12 @@ fn workloads_endpoints_and_checks_are_as_of_now() {
         not_after: i64::MAX,
         chain: vec![vec![1], vec![2]],
     });
-    let report = reporter.report_at(60, seconds(2));
+    let report = reporter.report_at(60, None, seconds(2));
     assert!(report.workloads[0].captured);
     assert_eq!(report.workloads[0].certificate_chain, [[1], [2]]);
     assert_eq!(outcome(&report, "certificate"), v1::CheckOutcome::Success);
+    assert!(report.endpoints.is_empty(), "nobody asked");
+    let report = reporter.report_at(60, Some(&v1::EndpointsQuery::default()), seconds(2));
     let endpoints: Vec<_> = report
         .endpoints
         .iter()

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// `weir` towards one replica: exit code 0, standard output, standard error.
-fn weir(stage: &Stage, control: &Control, token: &str, arguments: &[&str]) -> (bool, String, String) {
+pub(crate) fn weir(stage: &Stage, control: &Control, token: &str, arguments: &[&str]) -> (bool, String, String) {
     let (anchors, file) = (stage.path("weir.anchors"), stage.path("weir.token"));
     std::fs::write(&anchors, stage.anchors()).unwrap();
     std::fs::write(&file, token).unwrap();

@@ -119,7 +119,7 @@ impl<'a> Mesh<'a> {
     }
 
     pub(crate) async fn observe(&mut self) -> v1::ObserveResponse {
-        let request = v1::ObserveRequest { window_seconds: 1 };
+        let request = v1::ObserveRequest { window_seconds: 1, endpoints: None };
         self.client.observe(with_token(request, self.token)).await.unwrap().into_inner()
     }
 
@@ -237,7 +237,10 @@ impl Node {
     /// Whether all that was asked for has come.
     async fn take(&mut self, said: v1::ControlMessage) -> bool {
         if let Some(control_message::Message::Query(query)) = &said.message {
-            let report = v1::Report { query_id: query.id, ..self.report.lock().unwrap().clone() };
+            let mut report = v1::Report { query_id: query.id, ..self.report.lock().unwrap().clone() };
+            if query.endpoints.is_none() {
+                report.endpoints.clear();
+            }
             // The stream may have ended meanwhile.
             let _gone = self.outgoing.send(message(node_message::Message::Report(report))).await;
         }
@@ -267,6 +270,13 @@ impl Node {
         let status =
             v1::WorkloadStatus { uid: uid.to_owned(), captured: true, reason: String::new(), certificate_not_after };
         self.say(node_message::Message::WorkloadStatus(status)).await;
+    }
+
+    /// Says that this pod is the one that its breakers have taken out of this port of `shop/web`, or that there is none.
+    pub(crate) async fn out(&self, uid: &str, port: Option<u32>) {
+        let one = |port| v1::OutEndpoint { service: "shop/web".to_owned(), port, uid: uid.to_owned() };
+        let endpoints = port.map(one).into_iter().collect();
+        self.say(node_message::Message::OutEndpoints(v1::OutEndpoints { endpoints })).await;
     }
 
     /// Names of what it holds of a kind.

@@ -1104,11 +1104,26 @@ pub struct Report {
     pub traffic: ::prost::alloc::vec::Vec<TrafficReport>,
     #[prost(message, repeated, tag = "6")]
     pub workloads: ::prost::alloc::vec::Vec<WorkloadReport>,
+    /// Those that the query asks about; the ones that are out first, so that what is left out are others.
     #[prost(message, repeated, tag = "7")]
     pub endpoints: ::prost::alloc::vec::Vec<EndpointReport>,
     /// Findings about the node itself: kernel features, cgroup, control stream.
     #[prost(message, repeated, tag = "8")]
     pub checks: ::prost::alloc::vec::Vec<CheckResult>,
+    /// Endpoints that were asked about and are not among `endpoints`: there are too many.
+    #[prost(uint64, tag = "9")]
+    pub endpoints_left_out: u64,
+}
+/// Endpoints of which Services.
+#[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EndpointsQuery {
+    /// Empty: all namespaces.
+    #[prost(string, tag = "1")]
+    pub namespace: ::prost::alloc::string::String,
+    /// Empty: all Services.
+    #[prost(string, repeated, tag = "2")]
+    pub services: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// Traffic of one local workload with one peer, in one direction. Counts over the window, gauges now.
 #[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
@@ -1168,12 +1183,14 @@ pub struct WorkloadReport {
 #[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct EndpointReport {
+    /// `namespace/name`
     #[prost(string, tag = "1")]
     pub service: ::prost::alloc::string::String,
     #[prost(uint32, tag = "2")]
     pub port: u32,
     #[prost(string, tag = "3")]
     pub address: ::prost::alloc::string::String,
+    /// Its namespace, name and node alone.
     #[prost(message, optional, tag = "4")]
     pub pod: ::core::option::Option<PodRef>,
     #[prost(bool, tag = "5")]
@@ -1183,8 +1200,20 @@ pub struct EndpointReport {
     /// Peak EWMA of the latency, milliseconds.
     #[prost(double, tag = "7")]
     pub latency_ms: f64,
+    /// Open requests.
     #[prost(uint64, tag = "8")]
     pub pending: u64,
+    #[prost(enumeration = "EndpointState", tag = "9")]
+    pub state: i32,
+    /// How long it has been in, or out with its trials, at the time of the report; not set: it was never out.
+    #[prost(uint64, optional, tag = "10")]
+    pub lasted_ms: ::core::option::Option<u64>,
+    /// After how long a trial may be made; not set where it is in.
+    #[prost(uint64, optional, tag = "11")]
+    pub next_trial_ms: ::core::option::Option<u64>,
+    /// Times taken out, trials that failed included.
+    #[prost(uint64, tag = "12")]
+    pub ejections: u64,
 }
 #[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1232,6 +1261,41 @@ impl Direction {
 #[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
+pub enum EndpointState {
+    /// Nothing would take it out: its Service has no circuit breaker.
+    Unspecified = 0,
+    In = 1,
+    Out = 2,
+    /// Out, but for one request that is under way to it.
+    Trial = 3,
+}
+impl EndpointState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "ENDPOINT_STATE_UNSPECIFIED",
+            Self::In => "IN",
+            Self::Out => "OUT",
+            Self::Trial => "TRIAL",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "ENDPOINT_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "IN" => Some(Self::In),
+            "OUT" => Some(Self::Out),
+            "TRIAL" => Some(Self::Trial),
+            _ => None,
+        }
+    }
+}
+#[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
 pub enum CheckOutcome {
     Unspecified = 0,
     Success = 1,
@@ -1265,7 +1329,7 @@ impl CheckOutcome {
 #[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct NodeMessage {
-    #[prost(oneof = "node_message::Message", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "node_message::Message", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub message: ::core::option::Option<node_message::Message>,
 }
 /// Nested message and enum types in `NodeMessage`.
@@ -1289,6 +1353,8 @@ pub mod node_message {
         WorkloadStatus(super::WorkloadStatus),
         #[prost(message, tag = "6")]
         Report(super::Report),
+        #[prost(message, tag = "7")]
+        OutEndpoints(super::OutEndpoints),
     }
 }
 /// Opens a stream, or resumes one: control sends only what differs from `known`.
@@ -1360,6 +1426,25 @@ pub struct WorkloadStatus {
     #[prost(int64, tag = "4")]
     pub certificate_not_after: i64,
 }
+/// All endpoints that circuit breakers of this node have taken out, up to a bound; sent when they change, at most once a second.
+#[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct OutEndpoints {
+    #[prost(message, repeated, tag = "1")]
+    pub endpoints: ::prost::alloc::vec::Vec<OutEndpoint>,
+}
+#[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OutEndpoint {
+    /// `namespace/name`
+    #[prost(string, tag = "1")]
+    pub service: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub port: u32,
+    /// Of the pod.
+    #[prost(string, tag = "3")]
+    pub uid: ::prost::alloc::string::String,
+}
 #[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ControlMessage {
@@ -1396,13 +1481,16 @@ pub struct Update {
 }
 /// Asks the node for a report; the node answers with the same id.
 #[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Query {
     #[prost(uint64, tag = "1")]
     pub id: u64,
     /// Rates and latencies over this many seconds back; 1 to 300.
     #[prost(uint32, tag = "2")]
     pub window_seconds: u32,
+    /// Not set: no endpoints are reported.
+    #[prost(message, optional, tag = "3")]
+    pub endpoints: ::core::option::Option<EndpointsQuery>,
 }
 #[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1793,11 +1881,14 @@ pub mod nodes_server {
     }
 }
 #[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ShareRequest {
     /// For the reports of nodes, 1 to 300; 0: no node is asked.
     #[prost(uint32, tag = "1")]
     pub window_seconds: u32,
+    /// Not set: no endpoints are reported.
+    #[prost(message, optional, tag = "2")]
+    pub endpoints: ::core::option::Option<EndpointsQuery>,
 }
 #[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1836,6 +1927,9 @@ pub struct ConnectedNode {
     /// Of the trust bundle that the node took last; 0: none.
     #[prost(uint64, tag = "6")]
     pub trust_version: u64,
+    /// What it said last.
+    #[prost(message, repeated, tag = "7")]
+    pub out: ::prost::alloc::vec::Vec<OutEndpoint>,
 }
 /// A replica of control, as the one that was asked sees it.
 #[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
@@ -2696,11 +2790,14 @@ pub struct NodeVersion {
     pub version: ::prost::alloc::string::String,
 }
 #[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ObserveRequest {
     /// 1 to 300.
     #[prost(uint32, tag = "1")]
     pub window_seconds: u32,
+    /// Not set: no endpoints are reported.
+    #[prost(message, optional, tag = "2")]
+    pub endpoints: ::core::option::Option<EndpointsQuery>,
 }
 #[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
 #[derive(Clone, PartialEq, ::prost::Message)]
