@@ -76,6 +76,13 @@ pub fn gather(index: &Index, findings: &[Finding], given: v1::ExplainRequest) ->
     let aside = said.iter().filter(|said| !said.is_in_force).take(limits::EXPLAINED_ROUTES);
     let aside = aside.map(|said| v1::RouteAside { route: Some(said.name.to_api()), reason: said.reason.clone() });
     let aside = aside.collect();
+    let of_connections = said.iter().find(|said| said.is_in_force && said.route.level != v1::RouteLevel::Requests);
+    notes.extend(of_connections.map(|said| {
+        format!(
+            "{} decides about whole connections to this port: no request on them is looked at; see `weir policy`",
+            said.name
+        )
+    }));
     let (pods, meshed) = clients(index, &given);
     notes.extend(of_clients(&given, pods, meshed));
     if told.local_only {

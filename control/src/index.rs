@@ -73,6 +73,8 @@ pub struct Index {
     routes_by_backend: HashMap<Name, BTreeSet<ObjectName>>,
     // Peers send mTLS to these pods: their nodes said once that they are captured and have a certificate.
     serving: HashSet<Arc<str>>,
+    // Of nodes, as their endpoints in slices say: pods have it on their labels only since Kubernetes 1.33.
+    zones: HashMap<Arc<str>, Arc<str>>,
     // Marks of pods that were opted out after they had been set: they say nothing about the time after.
     spent: HashMap<Arc<str>, Arc<str>>,
 }
@@ -212,6 +214,11 @@ impl Index {
         self.slices.get(name)
     }
 
+    /// The zone of a node, where some endpoint there says it.
+    pub fn zone_of(&self, node: &str) -> Option<&Arc<str>> {
+        self.zones.get(node)
+    }
+
     /// Names of a service's slices, in order.
     pub fn slices_of(&self, service: &Name) -> impl Iterator<Item = &Name> {
         self.slices_by_service.get(service).into_iter().flatten()
@@ -228,12 +235,16 @@ impl Index {
         routes
     }
 
-    /// The ServiceProfile in its own namespace that a Service has.
+    /// The ServiceProfile in its own namespace that a Service has; of several the oldest, whose routes hold too.
     pub fn profile_of(&self, service: &Name) -> Option<(&ObjectName, &Profile)> {
         let names = self.routes_by_parent.get(service)?;
         let is_it = |own: &&ObjectName| own.kind == Kind::ServiceProfile && own.name.namespace == service.namespace;
-        let name = names.iter().rev().take_while(|own| own.kind.is_profile()).find(is_it)?;
-        Some((name, self.routes.get(name)?.profile.as_deref()?))
+        // Kinds that are profiles are the last ones: a Service may have a thousand routes.
+        let own = names.iter().rev().take_while(|own| own.kind.is_profile()).filter(is_it);
+        let own = own.filter_map(|own| self.routes.get_key_value(own));
+        let (name, route) =
+            own.min_by(|(one, route), (other, its)| (&route.created, &one.name).cmp(&(&its.created, &other.name)))?;
+        Some((name, route.profile.as_deref()?))
     }
 
     /// All routes, in no order.
@@ -248,9 +259,13 @@ impl Index {
             Kind::Pod => self.pods.len(),
             Kind::Service => self.services.len(),
             Kind::EndpointSlice => self.slices.len(),
-            Kind::HttpRoute | Kind::GrpcRoute | Kind::PolicyHttpRoute | Kind::ServiceProfile | Kind::TrafficSplit => {
-                self.routes.keys().filter(|name| name.kind == kind).count()
-            }
+            Kind::HttpRoute
+            | Kind::GrpcRoute
+            | Kind::TlsRoute
+            | Kind::TcpRoute
+            | Kind::PolicyHttpRoute
+            | Kind::ServiceProfile
+            | Kind::TrafficSplit => self.routes.keys().filter(|name| name.kind == kind).count(),
             Kind::ServiceAccount => 0,
         }
     }

@@ -166,7 +166,7 @@ pub async fn start(options: Options, life: Duration, identity: &Identity, health
     let (authority, known) = identity::first(&client, &options.trust_domain, life, health).await;
     let plane = Arc::new(Plane::new(options.trust_domain.clone(), authority, None));
     let (items, collected) = mpsc::channel(limits::WATCHED_QUEUE);
-    watch::all(&client, &options, &items);
+    let served = watch::all(&client, &options, &items);
     tokio::spawn(collect::follow(collected, Arc::clone(&plane)));
     let (notices, noticed) = mpsc::channel(limits::NOTICES_QUEUE);
     plane.set_notices(notices);
@@ -178,7 +178,7 @@ pub async fn start(options: Options, life: Duration, identity: &Identity, health
     let election = tokio::spawn(election.run(released));
     tokio::spawn(identity::follow(client.clone(), known, Arc::clone(&plane), leadership.clone()));
     tokio::spawn(pods::Pods::new(client.clone(), Arc::clone(&plane), leadership.clone()).follow());
-    tokio::spawn(routes::follow(client.clone(), Arc::clone(&plane), leadership.clone()));
+    tokio::spawn(routes::follow(client.clone(), served.clone(), Arc::clone(&plane), leadership.clone()));
     tokio::spawn(status::follow(client.clone(), Arc::clone(&plane), Arc::clone(&replicas), leadership));
     let tokens = Arc::new(Tokens::Reviews(Box::new(Reviews::new(client))));
     Ok(Running { plane, tokens, replicas, release, election })

@@ -33,6 +33,8 @@ pub const KNOWN_PER_NODE: usize = weir_core::limits::RESOURCES;
 pub const UPDATES_IN_FLIGHT: usize = 2;
 /// Resources of one update.
 pub const RESOURCES_PER_UPDATE: usize = 500;
+/// Encoded bytes of one resource: of more the node keeps its last good version. With an update's own bound well below what nodes take of one message.
+pub const RESOURCE_BYTES: usize = 16 * 1024 * 1024;
 /// Encoded bytes after which an update is closed: a quarter of gRPC's usual message limit.
 pub const UPDATE_BYTES: usize = 1024 * 1024;
 /// Messages between a node's session and its connection: updates in flight and queries.
@@ -147,6 +149,8 @@ pub const SHARE_BYTES: usize = 256 * 1024 * 1024;
 pub const LIST_PAGE: u32 = 250;
 /// News of watches that wait for the index, and are taken at once: the watches wait while it is full.
 pub const WATCHED_QUEUE: usize = 1_024;
+/// Findings kept of one object of the API server: when they are mended, the others are found.
+pub const FINDINGS_PER_OBJECT: usize = 20;
 /// Findings kept of the whole cluster: enough to fix, not enough to fill memory.
 pub const FINDINGS_IN_CLUSTER: usize = 1_000;
 /// One call to the API server: it answers in milliseconds, or something is wrong.
@@ -186,8 +190,14 @@ pub const NOTICES_QUEUE: usize = 1_024;
 pub const EVENTS_BURST: f64 = 300.0;
 /// Events per second in the long run (what client-go lets a component write is less).
 pub const EVENTS_PER_SECOND: f64 = 10.0;
+/// Zones, and nodes, of the hints of one endpoint: what Kubernetes' validation lets through.
+pub const HINTS: usize = 8;
 /// Endpoints that one node may have taken out at a time (its `OUT_ENDPOINTS`): with the other nodes' some megabytes.
 pub const OUT_PER_NODE: usize = 100;
+/// Bytes of a Service's namespace and name, or of a uid, that a node says is out: Kubernetes' names have at most 63 and 253.
+pub const OUT_NAME_BYTES: usize = 320;
+/// A node that is not heard of for so long does not keep requests from anybody any more, as far as news go.
+pub const OUT_NODE_GONE: Duration = Duration::from_secs(60);
 /// Events at once on one pod that breakers take out and let in again: two times out and back are told as they are seen.
 pub const EJECTIONS_BURST: f64 = 4.0;
 /// The same per second in the long run, a minute each: one that goes in and out for hours, at however many nodes, is told of no more often.
@@ -213,6 +223,8 @@ pub const TIMEOUT: Duration = Duration::from_secs(365 * 86_400);
 /// How often one request of a ServiceProfile's retryable route is sent again: its budget ends that among many requests, and this of one alone, with
 /// the pauses between in some three seconds.
 pub const PROFILE_RETRIES: u32 = 10;
+/// Backends of one TrafficSplit, and `dstOverrides` of one ServiceProfile, each of whose rules repeats them: Gateway API takes 16 of a rule.
+pub const OVERRIDES: usize = 128;
 /// Name of one route of a ServiceProfile: a label of metrics. Linkerd's own are methods and paths.
 pub const PROFILE_ROUTE_NAME: usize = 256;
 /// The status of each route is read again so often: somebody else may have changed it.

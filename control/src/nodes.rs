@@ -267,8 +267,11 @@ impl Talk {
             }
             Some(node_message::Message::WorkloadStatus(status)) => self.plane.status(&self.node, status),
             Some(node_message::Message::OutEndpoints(mut out)) => {
+                out.endpoints.retain(|one| {
+                    one.service.len() <= limits::OUT_NAME_BYTES && one.uid.len() <= limits::OUT_NAME_BYTES
+                });
                 out.endpoints.truncate(limits::OUT_PER_NODE);
-                *self.node.out.lock() = out.endpoints;
+                *self.node.out.lock() = Some(out.endpoints);
             }
             Some(node_message::Message::Report(report)) => self.plane.answer(&self.node, report),
             Some(node_message::Message::Hello(_)) => {

@@ -35,6 +35,10 @@ pub enum Kind {
     HttpRoute,
     /// `gateway.networking.k8s.io/v1/GRPCRoute`
     GrpcRoute,
+    /// `gateway.networking.k8s.io/v1/TLSRoute`, and the older ones, which have no other fields
+    TlsRoute,
+    /// `gateway.networking.k8s.io/v1/TCPRoute`, and `v1alpha2`, which has no other fields
+    TcpRoute,
     /// `policy.linkerd.io/v1beta3/HTTPRoute`, and the older ones, which have no other fields
     PolicyHttpRoute,
     /// `linkerd.io/v1alpha2/ServiceProfile`, and `v1alpha1`, which has no other fields
@@ -45,7 +49,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them, in the order in which they are shown.
-    pub const ALL: [Kind; 10] = [
+    pub const ALL: [Kind; 12] = [
         Kind::Namespace,
         Kind::Pod,
         Kind::Service,
@@ -53,12 +57,15 @@ impl Kind {
         Kind::ServiceAccount,
         Kind::HttpRoute,
         Kind::GrpcRoute,
+        Kind::TlsRoute,
+        Kind::TcpRoute,
         Kind::PolicyHttpRoute,
         Kind::ServiceProfile,
         Kind::TrafficSplit,
     ];
     /// Those that have a status which says what became of them.
-    pub const ROUTES: [Kind; 3] = [Kind::HttpRoute, Kind::GrpcRoute, Kind::PolicyHttpRoute];
+    pub const ROUTES: [Kind; 5] =
+        [Kind::HttpRoute, Kind::GrpcRoute, Kind::TlsRoute, Kind::TcpRoute, Kind::PolicyHttpRoute];
 
     /// As manifests write it.
     pub fn as_str(self) -> &'static str {
@@ -70,6 +77,8 @@ impl Kind {
             Kind::ServiceAccount => "ServiceAccount",
             Kind::HttpRoute | Kind::PolicyHttpRoute => "HTTPRoute",
             Kind::GrpcRoute => "GRPCRoute",
+            Kind::TlsRoute => "TLSRoute",
+            Kind::TcpRoute => "TCPRoute",
             Kind::ServiceProfile => "ServiceProfile",
             Kind::TrafficSplit => "TrafficSplit",
         }
@@ -83,12 +92,16 @@ impl Kind {
         }
     }
 
-    /// The version that is asked for; the API server converts.
-    pub fn version(self) -> &'static str {
+    /// The versions that are read, all alike: the first one that the API server serves is asked for.
+    pub fn versions(self) -> &'static [&'static str] {
         match self {
-            Kind::PolicyHttpRoute => "v1beta3",
-            Kind::ServiceProfile | Kind::TrafficSplit => "v1alpha2",
-            _other => "v1",
+            Kind::HttpRoute => &["v1", "v1beta1"],
+            Kind::GrpcRoute | Kind::TcpRoute => &["v1", "v1alpha2"],
+            Kind::TlsRoute => &["v1", "v1alpha3", "v1alpha2"],
+            Kind::PolicyHttpRoute => &["v1beta3", "v1beta2", "v1beta1"],
+            Kind::ServiceProfile => &["v1alpha2", "v1alpha1"],
+            Kind::TrafficSplit => &["v1alpha4", "v1alpha3", "v1alpha2", "v1alpha1"],
+            _other => &["v1"],
         }
     }
 
@@ -97,7 +110,7 @@ impl Kind {
         match self {
             Kind::Namespace | Kind::Pod | Kind::Service | Kind::ServiceAccount => "",
             Kind::EndpointSlice => "discovery.k8s.io",
-            Kind::HttpRoute | Kind::GrpcRoute => "gateway.networking.k8s.io",
+            Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute => "gateway.networking.k8s.io",
             Kind::PolicyHttpRoute => "policy.linkerd.io",
             Kind::ServiceProfile => "linkerd.io",
             Kind::TrafficSplit => "split.smi-spec.io",
@@ -380,4 +393,8 @@ pub struct SliceEndpoint {
     pub node: Arc<str>,
     /// Zone, or empty.
     pub zone: Arc<str>,
+    /// `hints.forZones`: the zones whose clients it is for.
+    pub zone_hints: Vec<Arc<str>>,
+    /// `hints.forNodes`, the same of nodes.
+    pub node_hints: Vec<Arc<str>>,
 }

@@ -8,6 +8,7 @@ mod annotations;
 mod balancer;
 mod breaker;
 mod cluster;
+mod connection_routes;
 mod convert;
 mod document;
 mod fields;

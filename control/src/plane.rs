@@ -27,7 +27,7 @@ use crate::{
 };
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 /// Shared by every part of control.
 #[derive(Debug)]
@@ -70,8 +70,8 @@ pub struct Node {
     pub asked: mpsc::Sender<v1::Query>,
     /// By uid, of pods that are in the mesh.
     pub statuses: Mutex<HashMap<String, v1::WorkloadStatus>>,
-    /// Endpoints that its breakers have taken out.
-    pub out: Mutex<Vec<v1::OutEndpoint>>,
+    /// Endpoints that its breakers have taken out; none until it has said so on this connection.
+    pub out: Mutex<Option<Vec<v1::OutEndpoint>>>,
     /// What it refused, newest last.
     pub rejected: Mutex<Vec<v1::Rejection>>,
     // Version of the trust bundle that it took last.
@@ -339,7 +339,7 @@ impl Plane {
 
     /// Asks all nodes for reports. Also returns the names of those that did not answer in time.
     pub async fn observe(&self, asked: v1::ObserveRequest) -> (Vec<v1::Report>, Vec<String>) {
-        let v1::ObserveRequest { window_seconds, endpoints } = asked;
+        let v1::ObserveRequest { window_seconds, endpoints, routes } = asked;
         let nodes = self.nodes();
         let id = self.queries.fetch_add(1, Ordering::Relaxed);
         let (send, mut answers) = mpsc::channel(limits::NODES);
@@ -348,7 +348,12 @@ impl Plane {
         for node in &nodes {
             missing.insert(Arc::clone(&node.name), ());
             // One whose queue is full does not answer in time either.
-            let _full = node.asked.try_send(v1::Query { id, window_seconds, endpoints: endpoints.clone() });
+            let _full = node.asked.try_send(v1::Query {
+                id,
+                window_seconds,
+                endpoints: endpoints.clone(),
+                routes: routes.clone(),
+            });
         }
         let mut reports: Vec<v1::Report> = Vec::with_capacity(nodes.len());
         let deadline = tokio::time::Instant::now() + limits::QUERY_WITHIN;

@@ -225,7 +225,11 @@ impl<'a> Attached<'a> {
             filters: told.filters.iter().map(shown).collect(),
             is_itself: backends.is_none(),
             backends: backends.into_iter().flat_map(|backends| &backends.backends).map(backend).collect(),
-            settings: settings::of_requests(self.name, self.service, Some(place)),
+            settings: match place.route.level {
+                v1::RouteLevel::Requests => settings::of_requests(self.name, self.service, Some(place)),
+                // There is nothing that could be sent again, or be too late.
+                v1::RouteLevel::Tls | v1::RouteLevel::Tcp => Vec::new(),
+            },
             profile_condition: told.condition.clone(),
             name: told.name.clone(),
             classes: told.classes.clone(),

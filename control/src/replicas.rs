@@ -18,7 +18,12 @@ use weir_core::identity::Identity;
 
 pub use self::gathered::Gathered;
 use self::peers::Peer;
-use crate::{audit, kubernetes::CONTROL, limits, plane::Plane};
+use crate::{
+    audit,
+    kubernetes::CONTROL,
+    limits,
+    plane::{Node, Plane},
+};
 
 /// This replica, and how it finds and asks the others.
 #[derive(Debug)]
@@ -109,15 +114,7 @@ impl Replicas {
             None => (Vec::new(), Vec::new()),
         };
         let nodes = self.plane.nodes();
-        let connected = nodes.iter().map(|node| v1::ConnectedNode {
-            node_name: node.name.to_string(),
-            version: node.version.clone(),
-            age_ms: u64::try_from(node.since.elapsed().as_millis()).unwrap_or(u64::MAX),
-            statuses: node.statuses.lock().values().cloned().collect(),
-            rejected: node.rejected.lock().clone(),
-            trust_version: node.trust_version(),
-            out: node.out.lock().clone(),
-        });
+        let connected = nodes.iter().map(|node| connected(node));
         v1::ShareResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             nodes: connected.collect(),
@@ -129,10 +126,29 @@ impl Replicas {
     }
 }
 
+/// Each lock is let go before the next one is taken: in one expression they would all be held to its end.
+fn connected(node: &Node) -> v1::ConnectedNode {
+    let out = node.out.lock().clone();
+    let statuses = node.statuses.lock().values().cloned().collect();
+    let rejected = node.rejected.lock().clone();
+    v1::ConnectedNode {
+        node_name: node.name.to_string(),
+        version: node.version.clone(),
+        age_ms: u64::try_from(node.since.elapsed().as_millis()).unwrap_or(u64::MAX),
+        statuses,
+        rejected,
+        trust_version: node.trust_version(),
+        has_said_out: out.is_some(),
+        out: out.unwrap_or_default(),
+    }
+}
+
 /// What is asked of the other replicas.
 fn share_request(asked: Option<v1::ObserveRequest>) -> v1::ShareRequest {
-    let Some(v1::ObserveRequest { window_seconds, endpoints }) = asked else { return v1::ShareRequest::default() };
-    v1::ShareRequest { window_seconds, endpoints }
+    let Some(v1::ObserveRequest { window_seconds, endpoints, routes }) = asked else {
+        return v1::ShareRequest::default();
+    };
+    v1::ShareRequest { window_seconds, endpoints, routes }
 }
 
 /// Answers other replicas.
@@ -150,10 +166,12 @@ impl replicas_server::Replicas for Service {
         if !replicas.plane.is_loaded() {
             return Err(Status::unavailable("it has not read all objects yet"));
         }
-        let v1::ShareRequest { window_seconds, endpoints } = request.into_inner();
+        let v1::ShareRequest { window_seconds, endpoints, routes } = request.into_inner();
         let asked = match window_seconds {
             0 => None,
-            window => Some(v1::ObserveRequest { window_seconds: window.min(limits::WINDOW_SECONDS), endpoints }),
+            window => {
+                Some(v1::ObserveRequest { window_seconds: window.min(limits::WINDOW_SECONDS), endpoints, routes })
+            }
         };
         let _place = replicas.place(asked.is_some())?;
         Ok(Response::new(replicas.own(asked).await))

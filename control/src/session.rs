@@ -223,6 +223,17 @@ impl Session {
                 Some(body) => {
                     self.leaving.remove(&key);
                     let resource = snapshot::resource(&key, &self.trust_domain, body);
+                    if resource.encoded_len() > limits::RESOURCE_BYTES {
+                        // Sent, it would end the stream, and with it all that the node is still to be told.
+                        let bytes = resource.encoded_len();
+                        tracing::error!(
+                            ?key,
+                            bytes,
+                            most = limits::RESOURCE_BYTES,
+                            "too large for nodes: the last good version stays; name fewer backends in its routes"
+                        );
+                        continue;
+                    }
                     if self.has.get(&key) != Some(&resource.version) {
                         bytes += resource.encoded_len();
                         if key == Key::TrustBundle {

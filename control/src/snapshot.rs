@@ -101,9 +101,13 @@ pub fn workload(index: &Index, uid: &str, node: &str) -> Option<v1::Workload> {
         return None;
     }
     let setting = Inherited::of(index, pod);
+    let mut reference = pod.reference.clone();
+    if let Some(zone) = index.zone_of(node).filter(|_| reference.zone.is_empty()) {
+        reference.zone = zone.to_string();
+    }
     Some(v1::Workload {
         uid: pod.uid.to_string(),
-        pod: Some(pod.reference.clone()),
+        pod: Some(reference),
         addresses: pod.addresses.iter().map(IpAddr::to_string).collect(),
         identity: pod.identity.as_ref()?.to_string(),
         capture: Some(v1::CaptureSettings {
@@ -325,6 +329,7 @@ fn pod_endpoint(index: &Index, pod: &Pod, address: IpAddr, ready: bool) -> v1::E
         identity: identity.map(ToString::to_string).unwrap_or_default(),
         uid: pod.uid.to_string(),
         ports: Inherited::of(index, pod).port_protocols(),
+        ..v1::Endpoint::default()
     }
 }
 
@@ -348,6 +353,8 @@ pub fn endpoints(index: &Index, name: &Name) -> Option<v1::Endpoints> {
         if let Some(reference) = built.pod.as_mut().filter(|reference| reference.zone.is_empty()) {
             reference.zone = endpoint.zone.to_string();
         }
+        let names = |hints: &[Arc<str>]| hints.iter().map(ToString::to_string).collect();
+        (built.zone_hints, built.node_hints) = (names(&endpoint.zone_hints), names(&endpoint.node_hints));
         built
     });
     Some(v1::Endpoints {

@@ -15,7 +15,7 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
-use weir_core::{proxy_error::ProxyError, timeouts::Limit};
+use weir_core::{classify, proxy_error::ProxyError, timeouts::Limit};
 
 pub use self::end::{Held, ResponseEnd};
 use crate::{
@@ -227,7 +227,8 @@ impl Body {
             Some(end) => end.request = Some((series, arrived)),
             None => {
                 let grpc = self.ends.last().and_then(|end| end.grpc_status);
-                series.ended(Some(Answered { http: status, grpc }), None, arrived.elapsed());
+                let class = self.ends.last().map_or_else(|| classify::of_http(status), ResponseEnd::classification);
+                series.ended(Some(Answered { http: status, grpc }), None, Some(class), arrived.elapsed());
             }
         }
     }

@@ -57,8 +57,8 @@ pub enum ConfigError {
     },
 }
 
-/// Answers control's queries: a report over the given number of seconds, and with which endpoints.
-pub type ReportFn = Arc<dyn Fn(u32, Option<&v1::EndpointsQuery>) -> v1::Report + Send + Sync>;
+/// Answers control's queries.
+pub type ReportFn = Arc<dyn Fn(&v1::Query) -> v1::Report + Send + Sync>;
 
 /// Starts to follow control, from what the vault or the disk remembers. `epoch`: of the clock of loads and breakers. Must be called on the admin runtime.
 ///

@@ -131,8 +131,8 @@ pub const MIRROR_FRAME: usize = 64 * 1024;
 pub const MIRROR_REST: Duration = Duration::from_millis(100);
 /// When the whole request is there, its copy may go on for so long, answer included: more than most servers take for anything.
 pub const MIRROR_WITHIN: Duration = Duration::from_secs(10);
-/// Series handles remembered per HTTP connection: clients rarely talk to more endpoints over one connection.
-pub const CONNECTION_SERIES: usize = 16;
+/// Series handles remembered per HTTP connection: clients rarely talk to more endpoints by more rules over one connection.
+pub const CONNECTION_SERIES: usize = 64;
 
 // ---- copying ----
 
@@ -208,6 +208,10 @@ pub const SAMPLE_INTERVAL: Duration = Duration::from_secs(5);
 pub const SAMPLES: usize = 60;
 /// Distinct (workload, peer, service, identities) of one sample, with about 128 bytes each; more share one per workload.
 pub const SAMPLE_KEYS: usize = 1_024;
+/// Distinct (workload, Service, route, backend) of one sample, with about 128 bytes each; more share two per workload.
+pub const SAMPLE_ROUTES: usize = 1_024;
+/// Lines about routes of one report, the busiest ones: 600 KB, so that what `weir` takes in one answer holds those of 400 nodes.
+pub const ROUTES_REPORTED: usize = 2_000;
 
 // ---- admin ----
 

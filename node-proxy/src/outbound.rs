@@ -7,6 +7,7 @@ mod accrual;
 mod attempt;
 mod bounds;
 mod choose;
+mod connections;
 mod http;
 mod labels;
 mod mirror;
@@ -50,9 +51,14 @@ pub async fn serve(client: Client, tcp: TcpStream) {
     // Each phase boxed: what one needs must not be part of every connection, nor outlive it.
     let Some(Known { client, destination, io, protocol }) = Box::pin(identify(client, tcp)).await else { return };
     match protocol {
-        Protocol::Http1 | Protocol::Http2 => Box::pin(http::serve(client, destination, io, protocol)).await,
-        Protocol::Tls => Box::pin(tcp::serve_tls(client, destination, io)).await,
-        Protocol::Opaque | Protocol::Detect => Box::pin(tcp::serve(client, destination, io)).await,
+        None => Box::pin(connections::serve(client, destination, io)).await,
+        Some(protocol @ (Protocol::Http1 | Protocol::Http2)) => {
+            Box::pin(http::serve(client, destination, io, protocol)).await;
+        }
+        Some(Protocol::Tls) => Box::pin(tcp::serve_tls(client, destination, io)).await,
+        Some(Protocol::Opaque | Protocol::Detect) => {
+            let _ended = Box::pin(tcp::serve(client, &destination, io)).await;
+        }
     }
 }
 
@@ -61,7 +67,8 @@ struct Known {
     client: Arc<Client>,
     destination: Arc<Destination>,
     io: Io,
-    protocol: Protocol,
+    /// None: routes decide about it as a whole, whatever it speaks.
+    protocol: Option<Protocol>,
 }
 
 /// Finds out where a connection goes and what it speaks. `None` when it is over, or was served to its end meanwhile.
@@ -75,6 +82,9 @@ async fn identify(client: Client, tcp: TcpStream) -> Option<Known> {
             return None;
         }
     };
+    if connections::decided(&client, &destination) {
+        return Some(Known { client, destination, io, protocol: None });
+    }
     let protocol = match destination.protocol() {
         Protocol::Detect => match detect(&client, &destination, &mut io).await {
             // The server spoke first, or the client never did: served to the end as opaque.
@@ -86,7 +96,7 @@ async fn identify(client: Client, tcp: TcpStream) -> Option<Known> {
         },
         declared => declared,
     };
-    Some(Known { client, destination, io, protocol })
+    Some(Known { client, destination, io, protocol: Some(protocol) })
 }
 
 async fn detect(

@@ -4,6 +4,7 @@
 
 mod checks;
 mod endpoints;
+mod routes;
 #[cfg(test)]
 mod tests;
 mod traffic;
@@ -20,7 +21,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use weir_api::v1;
 use weir_core::snapshot::{PodRef, Snapshot, Workload};
 
-use self::{traffic::Key, window::Window};
+use self::{routes::Routes, traffic::Key, window::Window};
 use crate::{
     limits,
     telemetry::{NodeState, Telemetry},
@@ -70,19 +71,21 @@ impl Reporter {
 
     /// Traffic of the last `window_seconds` (1 to 300; rounded up to whole samples), everything else as of now.
     ///
-    /// `query_id` is left to the caller.
-    pub fn report(&self, window_seconds: u32, endpoints: Option<&v1::EndpointsQuery>) -> v1::Report {
-        self.report_at(window_seconds, endpoints, self.telemetry.now())
+    /// `id` of the query is left to the caller.
+    pub fn report(&self, query: &v1::Query) -> v1::Report {
+        self.report_at(query, self.telemetry.now())
     }
 
-    fn report_at(&self, window_seconds: u32, asked: Option<&v1::EndpointsQuery>, now: Duration) -> v1::Report {
+    fn report_at(&self, query: &v1::Query, now: Duration) -> v1::Report {
         let longest = limits::SAMPLE_INTERVAL * limits::SAMPLES as u32;
-        let wanted = Duration::from_secs(u64::from(window_seconds)).clamp(Duration::from_secs(1), longest);
+        let wanted = Duration::from_secs(u64::from(query.window_seconds)).clamp(Duration::from_secs(1), longest);
         let snapshot = self.state.snapshot();
-        let (covered, mut traffic) = {
+        let (covered, mut traffic, routes) = {
             let mut window = self.window.lock();
             self.sample(&mut window, &snapshot, now);
-            window.sum(now, wanted)
+            let routes = query.routes.as_ref().map(|asked| Routes::of(&window, asked, now, wanted)).unwrap_or_default();
+            let (covered, traffic) = window.sum(now, wanted);
+            (covered, traffic, routes)
         };
         for series in self.telemetry.tcp_series() {
             let open = series.open_now();
@@ -90,8 +93,11 @@ impl Reporter {
                 traffic.entry(Arc::new(Key::of_tcp(&series.subject))).or_default().open += open;
             }
         }
-        let (endpoints, endpoints_left_out) =
-            asked.map(|asked| endpoints::reports(&snapshot, asked, self.state.now())).unwrap_or_default();
+        let (endpoints, endpoints_left_out) = query
+            .endpoints
+            .as_ref()
+            .map(|asked| endpoints::reports(&snapshot, asked, self.state.now()))
+            .unwrap_or_default();
         v1::Report {
             query_id: 0,
             node_name: self.node_name.clone(),
@@ -102,6 +108,9 @@ impl Reporter {
             endpoints,
             checks: checks::all(&*self.state, &snapshot),
             endpoints_left_out,
+            routes: routes.lines,
+            routes_left_out: routes.left_out,
+            route_bounds_ms: routes.bounds_ms,
         }
     }
 
@@ -117,6 +126,7 @@ impl Reporter {
                     window.borrow_mut().add_tcp(Key::of_tcp(&series.subject), &growth);
                 }
             },
+            |series, kind, growth| window.borrow_mut().add_route(routes::Key::new(series, kind), &growth),
         );
     }
 

@@ -72,23 +72,44 @@ pub async fn late(io: &mut Io) -> io::Result<Detected> {
     }
 }
 
+/// What a connection begins with, as far as TLS is concerned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hello {
+    /// No ClientHello, or none in time.
+    Other,
+    /// One, and the server name that it asks for, in lower case.
+    Tls(Option<String>),
+}
+
+/// Waits for a ClientHello at the start of `io`, as long as detection may take.
+///
+/// # Errors
+/// What reading returns.
+pub async fn hello(io: &mut Io) -> io::Result<Hello> {
+    let deadline = Instant::now() + limits::DETECT_TIMEOUT;
+    loop {
+        match client_hello::server_name(io.prefix()) {
+            SniResult::Name(name) => return Ok(Hello::Tls(Some(name))),
+            SniResult::None => return Ok(Hello::Tls(None)),
+            SniResult::NotTls => return Ok(Hello::Other),
+            SniResult::NeedMore if io.prefix().len() >= limits::DETECT_BYTES => return Ok(Hello::Other),
+            SniResult::NeedMore => {}
+        }
+        match timeout_at(deadline, io.read_ahead()).await {
+            Ok(Ok(0)) | Err(_) => return Ok(Hello::Other),
+            Ok(Ok(_count)) => {}
+            Ok(Err(error)) => return Err(error),
+        }
+    }
+}
+
 /// The server name that the ClientHello at the start of `io` asks for; none when it names none, or does not say so in time.
 ///
 /// # Errors
 /// What reading returns.
 pub async fn server_name(io: &mut Io) -> io::Result<Option<String>> {
-    let deadline = Instant::now() + limits::DETECT_TIMEOUT;
-    loop {
-        match client_hello::server_name(io.prefix()) {
-            SniResult::Name(name) => return Ok(Some(name)),
-            SniResult::None | SniResult::NotTls => return Ok(None),
-            SniResult::NeedMore if io.prefix().len() >= limits::DETECT_BYTES => return Ok(None),
-            SniResult::NeedMore => {}
-        }
-        match timeout_at(deadline, io.read_ahead()).await {
-            Ok(Ok(0)) | Err(_) => return Ok(None),
-            Ok(Ok(_count)) => {}
-            Ok(Err(error)) => return Err(error),
-        }
-    }
+    Ok(match hello(io).await? {
+        Hello::Tls(name) => name,
+        Hello::Other => None,
+    })
 }

@@ -3,8 +3,10 @@
 //! Whoever serves a connection looks its series up once and keeps the handle; per request there are only relaxed atomic
 //! additions. Must never make traffic wait for a scrape, and never hold more series than `limits.rs` says.
 
+mod connections;
 mod counters;
 mod decisions;
+mod durations;
 mod exposition;
 #[cfg(test)]
 pub(crate) mod fake;
@@ -30,23 +32,26 @@ use std::{
 
 use weir_core::{detect::Detected, proxy_error::ProxyError, snapshot::PodRef};
 
-use self::{
-    counters::Counters,
-    registry::{Bounds, Registry},
-};
 pub use self::{
+    connections::{ConnectionSeries, OpenConnection},
     exposition::Exposition,
     families::metrics_reference,
     histogram::LATENCY_BOUNDS_MS,
     labels::{Direction, HttpLabels, TcpLabels, TlsLabel},
     mirrors::{MirrorSeries, Mirrored, OpenMirror},
-    routes::{Answered, RetryEvent, RouteLabels, RouteSeries, ServiceRef},
+    routes::{Answered, RetryEvent, RouteKind, RouteLabels, RouteSeries, ServiceRef},
     series::{HttpSeries, TcpGuard, TcpSeries},
     state::{Capture, Certificate, NodeState},
     text::Format,
 };
+use self::{
+    counters::Counters,
+    registry::{Bounds, Registry},
+};
 pub(crate) use self::{
+    durations::{DURATION_BOUNDS_MS, DURATION_BUCKETS},
     histogram::BUCKETS,
+    routes::RouteCounts,
     series::{HttpCounts, Subject, TcpCounts},
 };
 use crate::limits;
@@ -59,6 +64,7 @@ pub struct Telemetry {
     routes: Registry<RouteLabels, RouteSeries>,
     backends: Registry<RouteLabels, RouteSeries>,
     mirrors: Registry<RouteLabels, MirrorSeries>,
+    connections: Registry<RouteLabels, ConnectionSeries>,
     counters: Counters,
 }
 
@@ -82,6 +88,7 @@ impl Telemetry {
             routes: Registry::new(bounds),
             backends: Registry::new(bounds),
             mirrors: Registry::new(bounds),
+            connections: Registry::new(bounds),
             counters: Counters::default(),
         }
     }
@@ -108,6 +115,11 @@ impl Telemetry {
     /// The series of these labels, of copies to the backend that they name. Look it up once per connection.
     pub fn mirror(&self, labels: &RouteLabels) -> Arc<MirrorSeries> {
         self.mirrors.get(labels, self.epoch.elapsed())
+    }
+
+    /// The series of these labels, of connections that the route decides about. Look it up once per connection.
+    pub fn connections(&self, labels: &RouteLabels) -> Arc<ConnectionSeries> {
+        self.connections.get(labels, self.epoch.elapsed())
     }
 
     /// The proxy itself answered a request with an error.
@@ -163,12 +175,14 @@ impl Telemetry {
         live: impl Fn(&PodRef) -> bool,
         http: impl FnMut(&HttpSeries, HttpCounts),
         tcp: impl FnMut(&TcpSeries, TcpCounts),
+        mut routes: impl FnMut(&RouteSeries, RouteKind, RouteCounts),
     ) {
         self.http.advance(now, &live, http);
         self.tcp.advance(now, &live, tcp);
-        self.routes.advance(now, &live, |_, ()| ());
-        self.backends.advance(now, &live, |_, ()| ());
+        self.routes.advance(now, &live, |series, growth| routes(series, RouteKind::Requests, growth));
+        self.backends.advance(now, &live, |series, growth| routes(series, RouteKind::Attempts, growth));
         self.mirrors.advance(now, &live, |_, ()| ());
+        self.connections.advance(now, &live, |_, ()| ());
     }
 
     /// Time since this process began to count.

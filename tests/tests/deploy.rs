@@ -150,7 +150,7 @@ fn kubectl_completes_the_plugin() {
         let path = format!("{}:{}", folder.path().display(), env::var("PATH").unwrap());
         output(command.args(["__completeNoDesc", "weir"]).args(words).env("PATH", path)).unwrap()
     };
-    assert_eq!(completed(&["st"]), "stat\n:4\n");
+    assert_eq!(completed(&["st"]), "stat\nstat-outbound\n:4\n");
     assert_eq!(completed(&["check", "--output", "s"]), "short\n:4\n");
     assert_eq!(completed(&["install", "--values", ""]), ":0\n");
 }

@@ -10,6 +10,8 @@ mod balancers;
 mod breakers;
 #[path = "routes/calls.rs"]
 mod calls;
+#[path = "routes/connections.rs"]
+mod connections;
 #[path = "routes/dead.rs"]
 mod dead;
 #[path = "routes/ejections.rs"]
@@ -32,6 +34,8 @@ mod profiles;
 mod recorder;
 #[path = "routes/retries.rs"]
 mod retries;
+#[path = "routes/seen.rs"]
+mod seen;
 #[path = "routes/shifting.rs"]
 mod shifting;
 #[path = "routes/stage.rs"]

@@ -2,6 +2,7 @@
 
 pub(crate) mod asked;
 pub(crate) mod install;
+pub(crate) mod seen;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -11,6 +12,7 @@ use clap_complete::Shell;
 use self::{
     asked::{Diagnostics, ExplainArgs, PolicyArgs},
     install::{InstallArgs, PruneArgs, RenderArgs, UninstallArgs},
+    seen::{RoutesArgs, StatOutboundArgs},
 };
 use crate::{
     chart::Stage,
@@ -91,6 +93,10 @@ pub(crate) enum Command {
     Prune(PruneArgs),
     /// Success rate, request rate, latencies and connections of resources; and endpoints as nodes see them
     Stat(StatArgs),
+    /// Success rate, request rate and latencies of a service's requests, by the route that decides
+    Routes(RoutesArgs),
+    /// What resources send, by service, route and backend, with time-outs and retries
+    StatOutbound(StatOutboundArgs),
     /// Who talks to whom, with which identities, and whether it is secured
     Edges(EdgesArgs),
     /// Certificates of pods
@@ -123,9 +129,12 @@ impl Command {
                 &[Format::Yaml, Format::Json]
             }
             Command::Check(_) => &[Format::Table, Format::Json, Format::Short],
-            Command::Completions { .. } | Command::Explain(_) | Command::Policy(_) => &[Format::Table, Format::Json],
+            Command::Completions { .. } | Command::Explain(_) | Command::Policy(_) | Command::StatOutbound(_) => {
+                &[Format::Table, Format::Json]
+            }
             Command::Diagnostics(_) => &[Format::Yaml, Format::Json],
             Command::Stat(_)
+            | Command::Routes(_)
             | Command::Edges(_)
             | Command::Identity(_)
             | Command::Endpoints(_)

@@ -134,17 +134,31 @@ impl Client {
 
     /// Reports of all nodes over a window (1 to 300 s).
     pub(crate) async fn observe(&self, window: Duration) -> Result<v1::ObserveResponse, CliError> {
-        let (least, most) = limits::WINDOW_SECONDS;
-        let seconds = window.as_secs().clamp(least, most);
-        let window_seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
-        let mut mesh = self.mesh.clone();
-        self.answer(mesh.observe(v1::ObserveRequest { window_seconds, endpoints: None })).await
+        self.observed(window, v1::ObserveRequest::default()).await
     }
 
     /// Reports of all nodes with what they know of endpoints.
     pub(crate) async fn observe_endpoints(&self, asked: v1::EndpointsQuery) -> Result<v1::ObserveResponse, CliError> {
+        let (least, _most) = limits::WINDOW_SECONDS;
+        let request = v1::ObserveRequest { endpoints: Some(asked), ..v1::ObserveRequest::default() };
+        self.observed(Duration::from_secs(least), request).await
+    }
+
+    /// Reports of all nodes over a window with requests by route.
+    pub(crate) async fn observe_routes(
+        &self,
+        window: Duration,
+        asked: v1::RoutesQuery,
+    ) -> Result<v1::ObserveResponse, CliError> {
+        self.observed(window, v1::ObserveRequest { routes: Some(asked), ..v1::ObserveRequest::default() }).await
+    }
+
+    async fn observed(&self, window: Duration, request: v1::ObserveRequest) -> Result<v1::ObserveResponse, CliError> {
+        let (least, most) = limits::WINDOW_SECONDS;
+        let seconds = window.as_secs().clamp(least, most);
+        let window_seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
         let mut mesh = self.mesh.clone();
-        self.answer(mesh.observe(v1::ObserveRequest { window_seconds: 1, endpoints: Some(asked) })).await
+        self.answer(mesh.observe(v1::ObserveRequest { window_seconds, ..request })).await
     }
 
     /// Pods of a namespace; of all when it is empty.

@@ -1,6 +1,7 @@
 //! The `weir` command: what people install and see of the mesh. It asks the API server and control's API; must never read files of control or nodes.
 
 mod args;
+mod by_route;
 mod certificate;
 mod chart;
 mod check;
@@ -21,8 +22,10 @@ mod limits;
 mod output;
 mod policy;
 mod resource;
+mod routes;
 mod session;
 mod stat;
+mod stat_outbound;
 mod target;
 mod units;
 mod version;
@@ -93,6 +96,8 @@ async fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<Outcome, CliE
         Command::Uninstall(chosen) => install::uninstall(chosen, session, out).await,
         Command::Prune(_) => install::prune(session, out).await,
         Command::Stat(stat) => stat::run(stat, session, out).await,
+        Command::Routes(chosen) => routes::run(chosen, session, out).await,
+        Command::StatOutbound(chosen) => stat_outbound::run(chosen, session, out).await,
         Command::Edges(edges) => edges::run(edges, session, out).await,
         Command::Identity(identity) => identity::run(identity, session, out).await,
         Command::Endpoints(endpoints) => endpoints::run(endpoints, session, out).await,

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+pub(crate) use self::table::tone;
 use weir_api::v1::{Direction, PodStatus, Report, TrafficReport};
 
 use crate::{

@@ -6,9 +6,13 @@ use crate::fixtures;
 fn index(pods: &[&str]) -> Index {
     let mut index = Index::default();
     fixtures::upsert(&mut index, fixtures::NAMESPACE);
+    let address = |number: usize| format!("10.0.{}.{}", number / 250, number % 250);
     for (number, name) in pods.iter().enumerate() {
-        fixtures::upsert(&mut index, &fixtures::pod(name, "n", &format!("10.0.{}.{}", number / 250, number % 250), ""));
+        fixtures::upsert(&mut index, &fixtures::pod(name, "n", &address(number), ""));
     }
+    let addresses: Vec<String> = (0..pods.len()).map(address).collect();
+    let endpoints: Vec<(&str, bool)> = addresses.iter().map(|one| (one.as_str(), true)).collect();
+    fixtures::upsert(&mut index, &format!("{}{}", fixtures::SERVICE, fixtures::slice(&endpoints)));
     index
 }
 
@@ -21,7 +25,15 @@ fn nodes(out: &[&[&str]]) -> Gathered {
             uid: format!("uid-{pod}"),
         });
         let name = format!("n-{number}");
-        (name.clone(), v1::ConnectedNode { node_name: name, out: out.collect(), ..v1::ConnectedNode::default() })
+        (
+            name.clone(),
+            v1::ConnectedNode {
+                node_name: name,
+                out: out.collect(),
+                has_said_out: true,
+                ..v1::ConnectedNode::default()
+            },
+        )
     };
     Gathered { nodes: out.iter().enumerate().map(node).collect(), ..Gathered::default() }
 }
@@ -74,7 +86,61 @@ fn what_a_silent_replica_may_know_is_not_called_back() {
     let asleep = v1::Replica { problem: "asleep".to_owned(), ..v1::Replica::default() };
     let partial = Gathered { replicas: vec![asleep], ..nodes(&[]) };
     assert!(ejected.look(&partial, &index, now, "").is_empty());
-    assert_eq!(words(&ejected.look(&nodes(&[]), &index, now, "")), [("a", "EndpointReinstated")]);
+    // However long that takes, its nodes then have a minute to come to another one.
+    let later = now + limits::OUT_NODE_GONE * 3;
+    assert!(ejected.look(&partial, &index, later, "").is_empty());
+    assert!(ejected.look(&nodes(&[]), &index, later + limits::OUT_NODE_GONE / 2, "").is_empty());
+    assert_eq!(words(&ejected.look(&nodes(&[&[]]), &index, now, "")), [("a", "EndpointReinstated")]);
+}
+
+/// A stream that breaks and comes again is no news, and neither is a list that another endpoint pushes one off. Seen to fail where what is not
+/// listed is back.
+#[test]
+fn what_a_node_does_not_say_is_not_called_back() {
+    let (index, now) = (index(&["a"]), Instant::now());
+    let out = || {
+        let mut ejected = Ejected::default();
+        assert_eq!(ejected.look(&nodes(&[&["a"], &[]]), &index, now, "").len(), 1);
+        ejected
+    };
+    let mut ejected = out();
+    let mut mute = nodes(&[&[], &[]]);
+    mute.nodes.get_mut("n-0").unwrap().has_said_out = false;
+    let mut gone = nodes(&[&[], &[]]);
+    gone.nodes.remove("n-0");
+    for silent in [&gone, &mute] {
+        assert!(ejected.look(silent, &index, now + limits::OUT_NODE_GONE / 2, "").is_empty());
+    }
+    assert!(ejected.look(&nodes(&[&["a"], &[]]), &index, now + limits::OUT_NODE_GONE / 2, "").is_empty(), "no news");
+    let later = now + limits::OUT_NODE_GONE;
+    assert!(ejected.look(&gone, &index, later, "").is_empty(), "it was heard of half a minute ago");
+    assert_eq!(words(&ejected.look(&gone, &index, later + limits::OUT_NODE_GONE, "")), [("a", "EndpointReinstated")]);
+
+    let mut ejected = out();
+    let others: Vec<String> = (0..limits::OUT_PER_NODE).map(|number| format!("other-{number}")).collect();
+    let others: Vec<&str> = others.iter().map(String::as_str).collect();
+    assert!(ejected.look(&nodes(&[&others, &[]]), &index, later, "").is_empty(), "its list is full");
+    assert_eq!(ejected.look(&nodes(&[&[], &[]]), &index, later, "").len(), 1);
+}
+
+/// A node that was taken over must not write on pods that it has nothing to do with.
+#[test]
+fn what_cannot_be_is_not_told() {
+    let (mut ejected, index, now) = (Ejected::default(), index(&["a"]), Instant::now());
+    let mut index = index;
+    fixtures::upsert(&mut index, &fixtures::pod("alone", "n", "10.9.0.1", ""));
+    let mut said = nodes(&[&["alone"]]);
+    for (service, port, uid) in [
+        ("demo/none", 80, "uid-a"),
+        ("demo/web", 81, "uid-a"),
+        ("see example.com", 80, "uid-a"),
+        ("demo/web", 80, "uid-b"),
+    ] {
+        let one = v1::OutEndpoint { service: service.to_owned(), port, uid: uid.to_owned() };
+        said.nodes.get_mut("n-0").unwrap().out.push(one);
+    }
+    assert!(ejected.look(&said, &index, now, "").is_empty());
+    assert_eq!(ejected.look(&nodes(&[&["a", "alone"]]), &index, now, "").len(), 1);
 }
 
 #[test]

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use super::{Changed, Index, link, unlink};
-use crate::objects::{HttpRoute, Kind, Name, Namespace, Object, ObjectName, Pod, Service, Slice};
+use crate::{
+    limits,
+    objects::{HttpRoute, Kind, Name, Namespace, Object, ObjectName, Pod, Service, Slice, SliceEndpoint},
+};
 
 impl Index {
     pub(super) fn upsert(&mut self, own: ObjectName, object: Object, changed: &mut Changed) {
@@ -25,9 +28,13 @@ impl Index {
             Kind::Pod => self.set_pod(name, None, changed),
             Kind::Service => self.set_service(name, None, changed),
             Kind::EndpointSlice => self.set_slice(name, None, changed),
-            Kind::HttpRoute | Kind::GrpcRoute | Kind::PolicyHttpRoute | Kind::ServiceProfile | Kind::TrafficSplit => {
-                self.set_route(object, None, changed)
-            }
+            Kind::HttpRoute
+            | Kind::GrpcRoute
+            | Kind::TlsRoute
+            | Kind::TcpRoute
+            | Kind::PolicyHttpRoute
+            | Kind::ServiceProfile
+            | Kind::TrafficSplit => self.set_route(object, None, changed),
             Kind::ServiceAccount => {}
         }
     }
@@ -143,8 +150,11 @@ impl Index {
         if before == route {
             return;
         }
-        for route in before.iter().chain(&route) {
-            for parent in &route.parents {
+        for parent in before.iter().chain(&route).flat_map(|route| &route.parents) {
+            // What a profile says of ports and budgets holds for a Service also where it is a backend of others.
+            if name.kind.is_profile() {
+                self.touch_service(&parent.service, changed);
+            } else {
                 self.touch_addresses(&parent.service, changed);
             }
         }
@@ -198,7 +208,21 @@ impl Index {
                 link(&mut self.slices_by_pod, pod.clone(), name);
             }
         }
+        self.learn_zones(&slice, changed);
         self.slices.insert(name.clone(), slice);
+    }
+
+    /// A node stays in its zone for as long as it lives: what was learnt is kept when its endpoints go.
+    fn learn_zones(&mut self, slice: &Slice, changed: &mut Changed) {
+        for SliceEndpoint { node, zone, .. } in slice.endpoints.iter().filter(|one| !one.node.is_empty()) {
+            let known = self.zones.get(node);
+            if zone.is_empty() || known == Some(zone) || (known.is_none() && self.zones.len() >= limits::NODES) {
+                continue;
+            }
+            self.zones.insert(Arc::clone(node), Arc::clone(zone));
+            let pods = self.pods_by_node.get(node).into_iter().flatten().filter_map(|name| self.pods.get(name));
+            changed.workloads.extend(pods.map(|pod| (Arc::clone(node), Arc::clone(&pod.uid))));
+        }
     }
 
     /// What shows a service: its own addresses, and those of the services whose routes lead to it.

@@ -224,11 +224,14 @@ fn routes_of_several_kinds_may_have_one_name() {
     upsert(&mut index, &http);
     upsert(&mut index, &grpc);
     upsert(&mut index, &policy);
+    for kind in ["TLSRoute", "TCPRoute"] {
+        upsert(&mut index, &http.replace("HTTPRoute", kind).replace("rules: []", "rules: [{}]"));
+    }
     let kinds = |index: &Index| -> Vec<Kind> {
         index.routes_of(&Name::new("demo", "web")).iter().map(|(own, _)| own.kind).collect()
     };
     assert_eq!(kinds(&index), Kind::ROUTES);
-    assert_eq!(Kind::ROUTES.map(|kind| index.count(kind)), [1, 1, 1]);
+    assert_eq!(Kind::ROUTES.map(|kind| index.count(kind)), [1; 5]);
     removed(&mut index, Kind::HttpRoute, "same");
-    assert_eq!(kinds(&index), [Kind::GrpcRoute, Kind::PolicyHttpRoute]);
+    assert_eq!(kinds(&index), &Kind::ROUTES[1..]);
 }

@@ -110,7 +110,10 @@ impl Collector {
             return None;
         }
         self.changed = false;
-        let findings = self.findings.values().flatten().take(limits::FINDINGS_IN_CLUSTER).cloned().collect();
+        // One of each object first: one with many must not hide the others.
+        let first = self.findings.values().filter_map(|found| found.first());
+        let others = self.findings.values().flat_map(|found| found.iter().skip(1));
+        let findings = first.chain(others).take(limits::FINDINGS_IN_CLUSTER).cloned().collect();
         Some(Scan { events: std::mem::take(&mut self.events).into_values().collect(), findings })
     }
 }

@@ -114,7 +114,7 @@ impl Pods {
         let calls = pods.into_iter().map(|pod| {
             // What comes back is not looked at: it need not be read as a pod.
             let api: Api<DynamicObject> =
-                Api::namespaced_with(self.client.clone(), &pod.reference.namespace, &watch::resource(Kind::Pod));
+                Api::namespaced_with(self.client.clone(), &pod.reference.namespace, &watch::resource(Kind::Pod, "v1"));
             let patch = condition(&pod, status, reason, message);
             async move {
                 let params = PatchParams::default();

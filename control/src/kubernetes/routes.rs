@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::time::{MissedTickBehavior, interval};
 use weir_api::v1;
 
-use super::{Failure, election::Leadership, watch, within};
+use super::{Failure, election::Leadership, watch::Served, within};
 use crate::{
     index::Index,
     limits,
@@ -60,7 +60,7 @@ enum Said {
 }
 
 /// Writes while this replica leads.
-pub(super) async fn follow(client: Client, plane: Arc<Plane>, mut leadership: Leadership) {
+pub(super) async fn follow(client: Client, served: Served, plane: Arc<Plane>, mut leadership: Leadership) {
     let mut changes = plane.changes();
     let mut rescan = interval(limits::ROUTES_RESCAN);
     rescan.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -86,7 +86,7 @@ pub(super) async fn follow(client: Client, plane: Arc<Plane>, mut leadership: Le
             if written.get(&name) == Some(&said) || !leadership.is_held() {
                 continue;
             }
-            match write(&client, &name, &said).await {
+            match write(&client, &served, &name, &said).await {
                 Ok(()) => {
                     written.insert(name, said);
                 }
@@ -178,9 +178,9 @@ fn resolved(index: &Index, own: &ObjectName, route: &HttpRoute) -> Condition {
     Condition { kind: "ResolvedRefs", trouble }
 }
 
-async fn write(client: &Client, route: &ObjectName, said: &Said) -> Result<(), Failure> {
+async fn write(client: &Client, served: &Served, route: &ObjectName, said: &Said) -> Result<(), Failure> {
     let name = &route.name;
-    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &name.namespace, &watch::resource(route.kind));
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &name.namespace, &served.resource(route.kind));
     let object = within(api.get(&name.name)).await?;
     let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     let generation = object.metadata.generation.unwrap_or_default();

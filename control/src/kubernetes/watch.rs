@@ -2,7 +2,14 @@
 //!
 //! Must never keep an object of Kubernetes' own form beyond the moment in which it is read.
 
-use std::{fmt::Debug, pin::pin};
+use std::{
+    fmt::Debug,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
 
 use futures_util::{
     Stream, StreamExt as _, future,
@@ -24,13 +31,15 @@ use crate::{
 };
 
 /// Kinds that are watched; of service accounts nothing is read.
-pub(super) const KINDS: [Kind; 9] = [
+pub(super) const KINDS: [Kind; 11] = [
     Kind::Namespace,
     Kind::Pod,
     Kind::Service,
     Kind::EndpointSlice,
     Kind::HttpRoute,
     Kind::GrpcRoute,
+    Kind::TlsRoute,
+    Kind::TcpRoute,
     Kind::PolicyHttpRoute,
     Kind::ServiceProfile,
     Kind::TrafficSplit,
@@ -56,21 +65,46 @@ pub(super) struct Item {
     pub(super) news: News,
 }
 
-/// Starts all watches. They end when nobody takes their news.
-pub(super) fn all(client: &Client, options: &Options, items: &mpsc::Sender<Item>) {
-    for kind in KINDS {
-        tokio::spawn(follow(kind, client.clone(), options.clone(), items.clone()));
+/// Which of its versions each kind is served as, as far as it was found.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Served(Arc<[AtomicUsize; Kind::ALL.len()]>);
+
+impl Served {
+    fn place(&self, kind: Kind) -> Option<&AtomicUsize> {
+        self.0.get(Kind::ALL.iter().position(|one| *one == kind)?)
+    }
+
+    fn found(&self, kind: Kind, version: usize) {
+        if let Some(place) = self.place(kind) {
+            place.store(version, Relaxed);
+        }
+    }
+
+    /// Where the API server has a kind.
+    pub(super) fn resource(&self, kind: Kind) -> ApiResource {
+        let version = self.place(kind).map_or(0, |place| place.load(Relaxed));
+        resource(kind, kind.versions().get(version).copied().unwrap_or("v1"))
     }
 }
 
-/// Where the API server has a kind.
-pub(super) fn resource(kind: Kind) -> ApiResource {
-    ApiResource::from_gvk(&GroupVersionKind::gvk(kind.group(), kind.version(), kind.as_str()))
+pub(super) fn resource(kind: Kind, version: &str) -> ApiResource {
+    ApiResource::from_gvk(&GroupVersionKind::gvk(kind.group(), version, kind.as_str()))
 }
 
-async fn follow(kind: Kind, client: Client, options: Options, items: mpsc::Sender<Item>) {
-    let api: Api<DynamicObject> = Api::all_with(client, &resource(kind));
-    let mut events = pin!(events(api, Config::default(), kind.shown(), kind.is_optional()));
+/// Starts all watches. They end when nobody takes their news.
+pub(super) fn all(client: &Client, options: &Options, items: &mpsc::Sender<Item>) -> Served {
+    let served = Served::default();
+    for kind in KINDS {
+        tokio::spawn(follow(kind, client.clone(), options.clone(), served.clone(), items.clone()));
+    }
+    served
+}
+
+async fn follow(kind: Kind, client: Client, options: Options, served: Served, items: mpsc::Sender<Item>) {
+    let of_version = |version: &&str| Api::<DynamicObject>::all_with(client.clone(), &resource(kind, version));
+    let apis: Vec<_> = kind.versions().iter().map(of_version).collect();
+    let found = move |version| served.found(kind, version);
+    let mut events = pin!(events(apis, Config::default(), kind.shown(), kind.is_optional(), found));
     while let Some(event) = events.next().await {
         if items.send(Item { kind, news: news(kind, event, &options) }).await.is_err() {
             return;
@@ -85,7 +119,8 @@ where
 {
     let mut was_listed = false;
     let config = Config::default().fields(&format!("metadata.name={name}"));
-    events(api, config, name, false).filter_map(move |event| future::ready(found(event, &mut was_listed)))
+    events(vec![api], config, name, false, |_only| ())
+        .filter_map(move |event| future::ready(found(event, &mut was_listed)))
 }
 
 /// What an event says of the only object that it can be about.
@@ -104,24 +139,40 @@ fn found<K>(event: Event<K>, was_listed: &mut bool) -> Option<Option<K>> {
 
 /// All events of what `config` selects, without an end: what fails is tried again, what is too long ago is listed anew.
 ///
-/// `is_optional`: that the API server does not know the kind is as good as that there are none, for as long as it is so.
-fn events<K>(api: Api<K>, config: Config, what: &'static str, is_optional: bool) -> impl Stream<Item = Event<K>> + Send
+/// `is_optional`: that the API server does not know the kind is as good as that there are none, for as long as it is so. Of the versions of a
+/// kind, `apis`, the first one that is served is watched; `found` is told which.
+fn events<K>(
+    apis: Vec<Api<K>>,
+    config: Config,
+    what: &'static str,
+    is_optional: bool,
+    found: impl Fn(usize) + Send,
+) -> impl Stream<Item = Event<K>> + Send
 where
     K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
 {
     let config = config.page_size(limits::LIST_PAGE).timeout(limits::WATCH_SECONDS);
-    let begin = move || watcher::watcher(api.clone(), config.clone()).boxed();
-    let (events, backoff) = (begin(), Backoff::new());
-    let watch = Watch { events, begin, what, is_optional, backoff, is_failing: false, is_absent: false };
+    let versions = apis.len();
+    let begin = move |version: usize| match apis.get(version) {
+        Some(api) => watcher::watcher(api.clone(), config.clone()).boxed(),
+        None => stream::pending().boxed(),
+    };
+    let watch = Watch::new(begin, found, versions, what, is_optional);
     stream::unfold(watch, |mut watch| async {
         let event = watch.next().await;
         Some((event, watch))
     })
 }
 
-struct Watch<K, B> {
+struct Watch<K, B, F> {
     events: BoxStream<'static, Result<Event<K>, Error>>,
     begin: B,
+    found: F,
+    versions: usize,
+    /// The one that is asked for.
+    version: usize,
+    /// Versions in a row that were not there.
+    missing: usize,
     what: &'static str,
     is_optional: bool,
     backoff: Backoff,
@@ -129,10 +180,33 @@ struct Watch<K, B> {
     is_absent: bool,
 }
 
-impl<K, B> Watch<K, B>
+impl<K, B, F> Watch<K, B, F>
 where
-    B: Fn() -> BoxStream<'static, Result<Event<K>, Error>>,
+    B: Fn(usize) -> BoxStream<'static, Result<Event<K>, Error>>,
+    F: Fn(usize),
 {
+    fn new(begin: B, found: F, versions: usize, what: &'static str, is_optional: bool) -> Watch<K, B, F> {
+        let (events, backoff) = (begin(0), Backoff::new());
+        let (version, missing) = (0, 0);
+        Watch {
+            events,
+            begin,
+            found,
+            versions,
+            version,
+            missing,
+            what,
+            is_optional,
+            backoff,
+            is_failing: false,
+            is_absent: false,
+        }
+    }
+
+    fn begin(&mut self) {
+        self.events = (self.begin)(self.version);
+    }
+
     async fn next(&mut self) -> Event<K> {
         let what = self.what;
         loop {
@@ -144,13 +218,22 @@ where
                             tracing::info!(what, "watched again");
                         }
                         (self.is_failing, self.is_absent) = (false, false);
+                        self.missing = 0;
+                        (self.found)(self.version);
                     }
                     return event;
                 }
-                // The list that began holds nothing.
+                // The list that began holds nothing, once no version is there.
                 Some(Err(Error::InitialListFailed(kube::Error::Api(status))))
                     if self.is_optional && status.code == 404 =>
                 {
+                    self.missing += 1;
+                    self.version = (self.version + 1) % self.versions.max(1);
+                    self.begin();
+                    if self.missing < self.versions {
+                        continue;
+                    }
+                    self.missing = 0;
                     if self.is_absent {
                         tokio::time::sleep(limits::API_ABSENT).await;
                     } else {
@@ -159,10 +242,17 @@ where
                     self.is_absent = true;
                     return Event::InitDone;
                 }
+                // Its definition is gone, or serves another version from now on: a list finds out which.
+                Some(Err(Error::WatchStartFailed(kube::Error::Api(status))))
+                    if self.is_optional && status.code == 404 =>
+                {
+                    tokio::time::sleep(self.backoff.pause()).await;
+                    self.begin();
+                }
                 Some(Err(error)) if is_expired(&error) => {
                     tracing::info!(what, "what was seen last is too long ago for the API server; listed anew");
                     tokio::time::sleep(self.backoff.pause()).await;
-                    self.events = (self.begin)();
+                    self.begin();
                 }
                 Some(Err(error)) => {
                     if !self.is_failing {
@@ -173,7 +263,7 @@ where
                     tokio::time::sleep(self.backoff.pause()).await;
                 }
                 // A watcher has no end of its own.
-                None => self.events = (self.begin)(),
+                None => self.begin(),
             }
         }
     }
@@ -216,19 +306,60 @@ mod tests {
 
     #[tokio::test]
     async fn a_kind_that_the_api_server_does_not_know_has_no_objects() {
-        let begin = || {
-            let status = kube::core::Status { code: 404, ..kube::core::Status::default() };
-            let unknown = Err(Error::InitialListFailed(kube::Error::Api(Box::new(status))));
-            let said = vec![Ok(Event::Init), unknown, Ok(Event::Init), Ok(Event::InitApply(1_u8)), Ok(Event::InitDone)];
+        let lists = AtomicUsize::new(0);
+        let begin = |_only| {
+            let said = match lists.fetch_add(1, Relaxed) {
+                0 => vec![Ok(Event::Init), Err(unknown())],
+                _there => vec![Ok(Event::Init), Ok(Event::InitApply(1_u8)), Ok(Event::InitDone)],
+            };
             stream::iter(said).boxed()
         };
-        let (events, backoff) = (begin(), Backoff::new());
-        let mut watch =
-            Watch { events, begin, what: "x", is_optional: true, backoff, is_failing: false, is_absent: false };
+        let mut watch = Watch::new(begin, |_only| (), 1, "x", true);
         assert!(matches!(watch.next().await, Event::Init));
         assert!(matches!(watch.next().await, Event::InitDone) && watch.is_absent);
         assert!(matches!(watch.next().await, Event::Init) && watch.is_absent);
         assert!(matches!(watch.next().await, Event::InitApply(1)) && !watch.is_absent);
+    }
+
+    fn unknown() -> Error {
+        Error::InitialListFailed(not_found())
+    }
+
+    fn not_found() -> kube::Error {
+        kube::Error::Api(Box::new(kube::core::Status { code: 404, ..kube::core::Status::default() }))
+    }
+
+    /// Seen to fail with a kind that is said to be gone as soon as one version is.
+    #[tokio::test]
+    async fn the_first_version_that_is_served_is_watched() {
+        let found = AtomicUsize::new(9);
+        let served = AtomicUsize::new(1);
+        let begin = |version: usize| {
+            let said = if served.load(Relaxed) == version {
+                // What was watched ends when the definition changes.
+                let over = if version == 1 { Error::WatchStartFailed(not_found()) } else { unknown() };
+                vec![Ok(Event::Init), Ok(Event::InitApply(version)), Ok(Event::InitDone), Err(over)]
+            } else {
+                vec![Ok(Event::Init), Err(unknown())]
+            };
+            // Whoever asks again in vain is not told anything else.
+            stream::iter(said).chain(stream::pending()).boxed()
+        };
+        let mut watch = Watch::new(begin, |version| found.store(version, Relaxed), 3, "x", true);
+        let mut applied = Vec::new();
+        let mut was_gone = false;
+        while applied.len() < 4 {
+            match watch.next().await {
+                Event::InitApply(version) => {
+                    applied.push((version, found.load(Relaxed)));
+                    served.store((version + 1) % 3, Relaxed);
+                }
+                Event::InitDone => was_gone |= watch.is_absent,
+                _other => {}
+            }
+        }
+        assert_eq!(applied, [(1, 1), (2, 2), (0, 0), (1, 1)]);
+        assert!(!was_gone, "an object of another version is the same object");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! HTTPRoutes, and GRPCRoutes as the HTTPRoutes that they amount to, as the control plane needs them. Must never hold a rule that nodes would refuse.
+//! HTTPRoutes, and routes of other kinds as the HTTPRoutes that they amount to, as the control plane needs them. Must never hold a rule that nodes would refuse.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use weir_core::{route::Size, timeouts::Timeouts};
 
 use super::{Name, Override, Profile, ProfileRule, ServicePort};
 
-/// An HTTPRoute or GRPCRoute of Gateway API that has a Service as a parent.
+/// A route of Gateway API, of any kind, that has a Service as a parent.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HttpRoute {
     /// `metadata.creationTimestamp` as it is written, which sorts by time; empty in manifests.
@@ -16,10 +16,12 @@ pub struct HttpRoute {
     pub generation: i64,
     /// Parents that are Services; others are other people's.
     pub parents: Vec<ParentRef>,
-    /// Names that it is for; all when there are none.
+    /// Names that it is for: of hosts, or those that clients with TLS ask for; all when there are none.
     pub hostnames: Vec<String>,
     /// In the order of the object.
     pub rules: Vec<RouteRule>,
+    /// What it decides about.
+    pub level: v1::RouteLevel,
     /// Annotations; any of them replaces all of the Service's.
     pub timeouts: Option<Timeouts>,
     /// Annotations; the same.
@@ -44,7 +46,7 @@ pub struct ParentRef {
 /// One rule.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RouteRule {
-    /// Never empty but in a profile.
+    /// Never empty but in a profile, or where connections are decided about.
     pub matches: Vec<v1::HttpMatch>,
     /// In order.
     pub filters: Vec<RouteFilter>,
@@ -134,6 +136,9 @@ impl HttpRoute {
         // Each rule of a profile names all that its requests are sent to instead.
         let overrides = self.overrides().len() * self.rules.len();
         let targets = self.targets(&Arc::from("")).count() + overrides;
+        if self.level != v1::RouteLevel::Requests {
+            return Size::of_connections(self.hostnames.len(), targets);
+        }
         let size = Size::of(self.hostnames.len(), targets, self.rules.iter().flat_map(|rule| &rule.matches));
         let conditions = self.rules.iter().filter_map(|rule| rule.of_profile.as_ref());
         conditions.map(|own| Size::of_condition(&own.condition)).fold(size, Size::and)

@@ -55,13 +55,13 @@ fn hash_key(text: &str) -> Result<v1::HashKey, String> {
     let key = match text.trim().split_once(':') {
         None if text.trim() == "source" => hash_key::Key::Source(v1::ClientAddress {}),
         Some(("header", name)) => {
-            let name = HeaderName::from_bytes(name.trim().as_bytes());
+            let name = HeaderName::from_bytes(short(name)?.as_bytes());
             let name = name.map_err(|_error| format!("{} does not name a header", quoted(text)))?;
             hash_key::Key::Header(name.as_str().to_owned())
         }
         Some(("cookie", name)) => {
             // Names of cookies are tokens, as those of headers are, but case counts (RFC 6265 4.1.1).
-            let name = name.trim();
+            let name = short(name)?;
             HeaderName::from_bytes(name.as_bytes())
                 .map_err(|_error| format!("{} does not name a cookie", quoted(text)))?;
             hash_key::Key::Cookie(name.to_owned())
@@ -69,6 +69,12 @@ fn hash_key(text: &str) -> Result<v1::HashKey, String> {
         _other => return Err(format!("{} is neither header:NAME nor cookie:NAME nor source", quoted(text))),
     };
     Ok(v1::HashKey { key: Some(key) })
+}
+
+/// A name that nodes can be told as often as rules name the Service.
+fn short(name: &str) -> Result<&str, String> {
+    let (name, most) = (name.trim(), limits::HASH_NAME_BYTES);
+    if name.len() > most { Err(format!("a name of {} bytes; at most {most} are taken", name.len())) } else { Ok(name) }
 }
 
 fn slow_start(text: &str) -> Result<Duration, String> {
@@ -114,6 +120,18 @@ mod tests {
             (&[(KIND, "consistent-hash"), (HASH, "source"), (SLOW_START, "5s")], of(ConsistentHash, source(), 0)),
         ] {
             assert_eq!(read(pairs), (expected, Vec::new()), "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn names_have_a_bound() {
+        for kind in ["header", "cookie"] {
+            let read = |bytes: usize| {
+                let key = format!("{kind}:{}", "x".repeat(bytes));
+                read(&[("weir.mesh/balancer", "consistent-hash"), ("weir.mesh/balancer-hash", &key)])
+            };
+            assert_eq!(read(limits::HASH_NAME_BYTES).1, Vec::<String>::new());
+            assert_eq!(read(limits::HASH_NAME_BYTES + 1).1.len(), 1);
         }
     }
 

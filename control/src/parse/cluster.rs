@@ -4,7 +4,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
 
 use super::{Finding, Options, document};
-use crate::objects::{Kind, Name, Object, ObjectName};
+use crate::{
+    limits,
+    objects::{Kind, Name, Object, ObjectName},
+};
 
 /// What became of one object.
 #[derive(Debug)]
@@ -26,12 +29,22 @@ impl Read {
             fields.insert("metadata".to_owned(), used(metadata));
         }
         let read = match document::object_of(&name, rest, options) {
-            Ok(Some((object, findings))) => Read::Object(object, findings),
+            Ok(Some((object, findings))) => Read::Object(object, few(findings)),
             Ok(None) => Read::Unneeded,
-            Err(findings) => Read::Refused(findings),
+            Err(findings) => Read::Refused(few(findings)),
         };
         (name, read)
     }
+}
+
+/// As many as people read: each is logged, and kept.
+fn few(mut findings: Vec<Finding>) -> Vec<Finding> {
+    let more = findings.len().saturating_sub(limits::FINDINGS_PER_OBJECT);
+    findings.truncate(limits::FINDINGS_PER_OBJECT);
+    if let Some(last) = findings.last_mut().filter(|_| more > 0) {
+        last.reason.push_str(&format!(" (and {more} more)"));
+    }
+    findings
 }
 
 /// What is read of metadata.
@@ -79,5 +92,21 @@ mod tests {
         let text = pod("web", "node-1", "10.0.0.1", "").replace("containers: [{name: app,", "containers: [{name: 7,");
         let Read::Refused(findings) = read(Kind::Pod, &text) else { panic!("not refused") };
         assert_eq!(findings[0].field, "spec.containers[0].name");
+    }
+
+    /// Seen to fail without the bound.
+    #[test]
+    fn findings_of_one_object_have_a_bound() {
+        let routes = vec!["{name: a}"; 1_000].join(", ");
+        let text = format!(
+            "apiVersion: linkerd.io/v1alpha2\nkind: ServiceProfile\nmetadata: {{name: web.demo.svc.cluster.local, namespace: demo}}\nspec: {{routes: [{routes}]}}\n"
+        );
+        let mut rest: Value = serde_yaml_ng::from_str(&text).unwrap();
+        let metadata = serde_json::from_value(rest["metadata"].take()).unwrap();
+        let (_name, Read::Refused(findings)) = Read::of(Kind::ServiceProfile, &metadata, rest, &options()) else {
+            panic!("not refused")
+        };
+        assert_eq!(findings.len(), limits::FINDINGS_PER_OBJECT);
+        assert!(findings.last().unwrap().reason.ends_with("(and 980 more)"), "{findings:?}");
     }
 }

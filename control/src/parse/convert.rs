@@ -6,8 +6,11 @@ use weir_api::v1;
 use weir_core::identity::Identity;
 
 use super::{FieldError, Options, annotations, balancer, breaker, fields, probes, quoted, retry, settings, timeouts};
-use crate::objects::{
-    MESHED, Name, Namespace, OPTED_OUT, Object, Pod, Service, ServicePort, Settings, Slice, SliceEndpoint, Unfit,
+use crate::{
+    limits,
+    objects::{
+        MESHED, Name, Namespace, OPTED_OUT, Object, Pod, Service, ServicePort, Settings, Slice, SliceEndpoint, Unfit,
+    },
 };
 
 /// An object that is needed, with what is not understood of its labels and annotations; or why it is none.
@@ -266,6 +269,12 @@ pub(super) fn slice(slice: &fields::EndpointSlice) -> Outcome<FieldError> {
     checked(Object::Slice(Arc::new(slice)), Vec::new(), errors)
 }
 
+/// As many as Kubernetes takes.
+fn hinted(given: Option<&[fields::Hint]>) -> Vec<Arc<str>> {
+    let names = given.unwrap_or_default().iter().map(|hint| &*hint.name).filter(|name| !name.is_empty());
+    names.take(limits::HINTS).map(Arc::from).collect()
+}
+
 fn slice_endpoint(
     namespace: &str,
     at: usize,
@@ -283,5 +292,7 @@ fn slice_endpoint(
         pod,
         node: Arc::from(endpoint.node_name.as_deref().unwrap_or_default()),
         zone: Arc::from(endpoint.zone.as_deref().unwrap_or_default()),
+        zone_hints: hinted(endpoint.hints.as_ref().and_then(|hints| hints.for_zones.as_deref())),
+        node_hints: hinted(endpoint.hints.as_ref().and_then(|hints| hints.for_nodes.as_deref())),
     })
 }

@@ -4,7 +4,8 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_yaml_ng::{Deserializer, Value};
 
 use super::{
-    FieldError, Finding, Options, Parsed, convert, convert::Outcome, fields, grpc_routes, profiles, routes, splits,
+    FieldError, Finding, Options, Parsed, connection_routes, convert, convert::Outcome, fields, grpc_routes, profiles,
+    routes, splits,
 };
 use crate::objects::{Kind, Name, Object, ObjectName};
 
@@ -260,6 +261,18 @@ where
                 return Ok(None);
             }
             grpc_routes::grpc_route(&typed::<fields::GrpcRoute, D>(source()).map_err(one)?)
+        }
+        Kind::TlsRoute | Kind::TcpRoute => {
+            let parents = typed::<fields::RouteParents, D>(source()).map_err(one)?;
+            if !routes::is_ours(&parents) {
+                return Ok(None);
+            }
+            let given = typed::<fields::ConnectionRoute, D>(source()).map_err(one)?;
+            if kind == Kind::TlsRoute {
+                connection_routes::tls_route(&given)
+            } else {
+                connection_routes::tcp_route(&given)
+            }
         }
         Kind::ServiceProfile => profiles::service_profile(&typed::<fields::ServiceProfile, D>(source()).map_err(one)?),
         Kind::TrafficSplit => splits::traffic_split(&typed::<fields::TrafficSplit, D>(source()).map_err(one)?),

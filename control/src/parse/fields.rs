@@ -15,9 +15,9 @@ pub(super) use self::profiles::{
     ServiceProfileSpec, StatusRange, TrafficSplit,
 };
 pub(super) use self::routes::{
-    BackendRef, Cors, Fraction, GrpcMethodMatch, GrpcRoute, GrpcRouteMatch, GrpcRouteRule, Header, HeaderModifier,
-    HttpRoute, HttpRouteFilter, HttpRouteMatch, HttpRouteRetry, HttpRouteRule, HttpRouteTimeouts, MirrorRef, ParentRef,
-    PathModifier, RequestMirror, RouteParents, ValueMatch,
+    BackendRef, ConnectionRoute, Cors, Fraction, GrpcMethodMatch, GrpcRoute, GrpcRouteMatch, GrpcRouteRule, Header,
+    HeaderModifier, HttpRoute, HttpRouteFilter, HttpRouteMatch, HttpRouteRetry, HttpRouteRule, HttpRouteTimeouts,
+    MirrorRef, ParentRef, PathModifier, RequestMirror, RouteParents, ValueMatch,
 };
 
 /// Metadata of any kind.
@@ -223,6 +223,21 @@ pub(super) struct Endpoint {
     pub(super) target_ref: Option<TargetRef>,
     pub(super) node_name: Option<String>,
     pub(super) zone: Option<String>,
+    pub(super) hints: Option<EndpointHints>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct EndpointHints {
+    pub(super) for_zones: Option<Vec<Hint>>,
+    pub(super) for_nodes: Option<Vec<Hint>>,
+}
+
+/// Of a zone or of a node.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Hint {
+    pub(super) name: String,
 }
 
 #[derive(Debug, Default, Deserialize)]

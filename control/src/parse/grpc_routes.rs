@@ -35,6 +35,7 @@ pub(super) fn grpc_route(given: &fields::GrpcRoute) -> Outcome<FieldError> {
         parents,
         hostnames: spec.hostnames.clone().unwrap_or_default(),
         rules,
+        level: v1::RouteLevel::Requests,
         timeouts: timeouts::annotated(annotations, &mut errors),
         retry: retry::annotated_of_calls(annotations, &mut errors),
         annotated: understood(annotations, &[]).into_iter().filter(|key| *key != annotation::retry::HTTP).collect(),

@@ -42,15 +42,32 @@ pub(super) fn service_profile(given: &fields::ServiceProfile) -> Outcome<FieldEr
     for (at, given) in spec.dst_overrides.iter().flatten().enumerate() {
         overrides.extend(dst_override(&format!("spec.dstOverrides[{at}]"), given, &mut errors));
     }
+    few("spec.dstOverrides", overrides.len(), &mut errors);
     let retry_budget = spec.retry_budget.as_ref().map(|given| budget(given, &mut errors));
-    if retry_budget.is_some() && *service.namespace != *own {
+    let unheard = [
+        ("spec.retryBudget", retry_budget.is_some()),
+        ("spec.opaquePorts", spec.opaque_ports.as_ref().is_some_and(|ports| !ports.is_empty())),
+    ];
+    for (field, _given) in unheard.into_iter().filter(|(_field, is_given)| *is_given && *service.namespace != *own) {
         let reason =
             format!("is not followed: only a profile in namespace {}, the Service's, sets it", service.namespace);
+        flaws.push(FieldError::new(field, reason));
+    }
+    if retry_budget.is_some() && *service.namespace == *own && !has_routes && overrides.is_empty() {
+        let reason = "is not followed: a profile without routes and dstOverrides leaves requests to others, and has none to send again";
         flaws.push(FieldError::new("spec.retryBudget", reason));
     }
     let profile = Profile { overrides, opaque_ports: opaque_ports(spec, &mut errors), retry_budget, has_routes };
     let route = of_profile(&given.metadata, service, rules, profile);
     routes::checked(route, flaws, errors)
+}
+
+/// As many backends as one object may name.
+pub(super) fn few(field: &str, count: usize, errors: &mut Vec<FieldError>) {
+    if count > limits::OVERRIDES {
+        let reason = format!("{count} of them; at most {} are taken", limits::OVERRIDES);
+        errors.push(FieldError::new(field, reason));
+    }
 }
 
 /// As a route, whose words stand instead of the Service's annotations (Linkerd).
@@ -66,6 +83,7 @@ pub(super) fn of_profile(
         parents: vec![ParentRef { service, port: None, section: None }],
         hostnames: Vec::new(),
         rules,
+        level: v1::RouteLevel::Requests,
         timeouts: Some(Timeouts::default()),
         retry: None,
         annotated: Vec::new(),
@@ -322,6 +340,10 @@ fn opaque_ports(spec: &fields::ServiceProfileSpec, errors: &mut Vec<FieldError>)
             Ok(specs) => ports.extend(specs),
             Err(reason) => errors.push(FieldError::new(format!("spec.opaquePorts[{at}]"), reason)),
         }
+    }
+    if ports.len() > weir_core::limits::PORT_RANGES {
+        let reason = format!("{} ports and ranges; at most {} are taken", ports.len(), weir_core::limits::PORT_RANGES);
+        errors.push(FieldError::new("spec.opaquePorts", reason));
     }
     ports
 }

@@ -42,6 +42,7 @@ pub(super) fn http_route(given: &fields::HttpRoute) -> Outcome<FieldError> {
         parents,
         hostnames: spec.hostnames.clone().unwrap_or_default(),
         rules,
+        level: v1::RouteLevel::Requests,
         timeouts: timeouts::annotated(given.metadata.annotations.as_ref(), &mut errors),
         retry: retry::annotated(given.metadata.annotations.as_ref(), &mut errors),
         annotated: annotations::understood(given.metadata.annotations.as_ref(), &[]),
@@ -179,7 +180,8 @@ pub(super) fn filters(
     for (at, given) in given.unwrap_or_default().iter().enumerate() {
         let field = format!("{field}.filters[{at}]");
         if !allowed.contains(&given.kind.as_str()) {
-            let reason = format!("{} is not supported; {} are", quoted(&given.kind), allowed.join(", "));
+            let few = if allowed.is_empty() { "none is".to_owned() } else { format!("{} are", allowed.join(", ")) };
+            let reason = format!("{} is not supported; {few}", quoted(&given.kind));
             errors.push(FieldError::new(format!("{field}.type"), reason));
             continue;
         }
@@ -356,6 +358,7 @@ pub(super) fn refused_by_nodes(route: &HttpRoute) -> Option<FieldError> {
         hostnames: route.hostnames.clone(),
         rules: rules.collect(),
         first_wins: route.profile.is_some(),
+        level: route.level.into(),
     };
     let invalid = weir_core::route::routes(&[given]).err()?;
     let field = match (invalid.field, &route.profile) {

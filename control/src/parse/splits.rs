@@ -4,7 +4,7 @@ use super::{
     FieldError,
     convert::Outcome,
     fields,
-    profiles::{default, of_profile, service_of, weight},
+    profiles::{default, few, of_profile, service_of, weight},
     quoted, routes,
 };
 use crate::objects::{Name, Override, Profile};
@@ -29,6 +29,7 @@ pub(super) fn traffic_split(given: &fields::TrafficSplit) -> Outcome<FieldError>
     if overrides.is_empty() {
         errors.push(FieldError::new("spec.backends", "names none: where are the requests to go?"));
     }
+    few("spec.backends", overrides.len(), &mut errors);
     let profile = Profile { overrides, ..Profile::default() };
     routes::checked(of_profile(&given.metadata, service, vec![default()], profile), Vec::new(), errors)
 }

@@ -121,7 +121,10 @@ pub(super) fn go(text: &str) -> Result<Duration, String> {
         seconds += count.parse::<f64>().map_err(|_error| wrong())? * unit;
         rest = after;
     }
-    within_bound(text, Duration::try_from_secs_f64(seconds).map_err(|_too_long| wrong())?)
+    let given = Duration::try_from_secs_f64(seconds).map_err(|_too_long| wrong())?;
+    // Nodes count milliseconds, and none is no limit.
+    let least = if seconds > 0.0 { Duration::from_millis(1) } else { Duration::ZERO };
+    within_bound(text, given.max(least))
 }
 
 fn within_bound(text: &str, limit: Duration) -> Result<Duration, String> {
@@ -175,7 +178,10 @@ mod tests {
             ("1m30s", 90_000_000),
             ("2h45m", 9_900_000_000),
             (".5s", 500_000),
-            ("10us", 10),
+            ("10us", 1_000),
+            ("0.1ns", 1_000),
+            ("0ms", 0),
+            ("1500us", 1_500),
         ] {
             assert_eq!(go(text), Ok(Duration::from_micros(micros)), "{text}");
         }

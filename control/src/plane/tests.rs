@@ -5,7 +5,7 @@ use crate::{
     objects::{Event, Kind, Name, ObjectName},
 };
 
-fn plane() -> Plane {
+pub(crate) fn plane() -> Plane {
     let state = tempfile::tempdir().unwrap();
     let args = CaArgs { trust_anchors: None, issuer_certificate: None, issuer_key: None, certificate_hours: 24 };
     Plane::new("cluster.local".into(), Authority::open(&args, state.path(), "cluster.local").unwrap(), None)

@@ -103,3 +103,18 @@ fn a_node_that_changed_its_replica_is_counted_once_where_it_is_now() {
         ["c-0", "c-1", "c-2"]
     );
 }
+
+/// Seen to hang with two locks in one expression, as `weir check` did.
+#[test]
+fn what_a_node_said_is_told_without_waiting_for_itself() {
+    let (sender, told) = std::sync::mpsc::sync_channel(1);
+    std::thread::spawn(move || {
+        let plane = crate::plane::tests::plane();
+        let (asked, _queries) = tokio::sync::mpsc::channel(1);
+        let node = plane.join("n-1".into(), "1".to_owned(), asked).unwrap();
+        let mute = connected(&node);
+        *node.out.lock() = Some(Vec::new());
+        sender.send((mute.has_said_out, connected(&node).has_said_out))
+    });
+    assert_eq!(told.recv_timeout(std::time::Duration::from_secs(30)), Ok((false, true)));
+}

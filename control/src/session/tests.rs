@@ -247,3 +247,31 @@ fn a_workload_is_named_once_more_when_it_is_asked_for_anew() {
     session.ask_anew(&"uid-of-nobody".into());
     assert_eq!(keys(&session.next(&index, ANCHORS, Instant::now()).unwrap()), ["+WORKLOAD:uid-web"]);
 }
+
+/// What nodes would not take must not end their stream, nor keep the rest from them. Seen to fail without the bound.
+#[test]
+fn a_resource_that_is_too_large_is_not_sent() {
+    let mut index = cluster();
+    let slice_name = "s".repeat(60);
+    // Told with each backend that names its Service.
+    let slices: String =
+        (0..40).map(|at| slice(&[("10.0.0.1", true)]).replace("web-1", &format!("{slice_name}-{at}"))).collect();
+    upsert(&mut index, &slices);
+    let mut session = begin(&index, &v1::Hello::default());
+    session.subscribe(&web(), &index);
+    let first = session.next(&index, ANCHORS, Instant::now()).unwrap();
+    assert!(keys(&first).contains(&"+DESTINATION:10.96.0.1:80".to_owned()));
+    acknowledge(&mut session, &first);
+    let route = |backends: usize| {
+        let backends = vec!["{name: web, port: 80}"; backends].join(", ");
+        crate::fixtures::route("large", "demo", &format!("  rules: [{{backendRefs: [{backends}]}}]"))
+    };
+    for (backends, is_sent) in [(8_000, false), (2, true)] {
+        let changed = upsert(&mut index, &route(backends));
+        session.touch(&changed, &index);
+        let update = session.next(&index, ANCHORS, Instant::now());
+        let sent: Vec<String> = update.iter().flat_map(keys).collect();
+        assert_eq!(sent.contains(&"+DESTINATION:10.96.0.1:80".to_owned()), is_sent, "{backends}: {sent:?}");
+        update.iter().for_each(|update| acknowledge(&mut session, update));
+    }
+}

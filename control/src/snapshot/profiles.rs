@@ -3,7 +3,9 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use crate::objects::{HttpRoute, Kind, Name, ObjectName, Override, Profile};
+use weir_core::route::Size;
+
+use crate::objects::{HttpRoute, Kind, Name, ObjectName, Override};
 
 /// Of one Service, by namespace of the objects.
 #[derive(Debug, Default)]
@@ -11,36 +13,55 @@ pub(super) struct Profiles<'a> {
     by_namespace: HashMap<&'a str, Standing<'a>>,
 }
 
-/// What one namespace says.
-#[derive(Clone, Copy, Debug, Default)]
+/// What holds of what one namespace says.
+#[derive(Clone, Copy, Debug)]
 struct Standing<'a> {
-    profile: Option<(&'a ObjectName, &'a Profile)>,
-    /// The oldest one.
-    split: Option<(&'a ObjectName, &'a Profile)>,
+    own: &'a ObjectName,
+    overrides: &'a [Override],
+    /// The split whose shares the profile takes.
+    merged: Option<&'a ObjectName>,
 }
 
-impl<'a> Standing<'a> {
-    fn own(&self) -> Option<&'a ObjectName> {
-        self.profile.or(self.split).map(|(own, _profile)| own)
+#[derive(Clone, Copy, Debug)]
+struct Held<'a> {
+    own: &'a ObjectName,
+    route: &'a HttpRoute,
+}
+
+impl<'a> Held<'a> {
+    fn alone(self) -> Standing<'a> {
+        Standing { own: self.own, overrides: self.route.overrides(), merged: None }
     }
 
-    /// A profile without any takes the split's (Linkerd's extension writes them into it).
-    fn overrides(&self) -> &'a [Override] {
-        let of =
-            |given: Option<(&'a ObjectName, &'a Profile)>| given.map_or(&[][..], |(_own, profile)| &profile.overrides);
-        if of(self.profile).is_empty() { of(self.split) } else { of(self.profile) }
+    /// A profile without shares of its own takes the split's (Linkerd's extension writes them into it), where nodes take all its rules with them.
+    fn with(self, split: Held<'a>) -> Standing<'a> {
+        if !self.route.overrides().is_empty() {
+            return self.alone();
+        }
+        let shares = Size { targets: self.route.rules.len() * split.route.overrides().len(), ..Size::default() };
+        if !self.route.size().and(shares).fits() {
+            // Of routes and shares, shares: a version that is to get no requests must get none.
+            return split.alone();
+        }
+        Standing { own: self.own, overrides: split.route.overrides(), merged: Some(split.own) }
     }
 }
 
 impl<'a> Profiles<'a> {
     /// Of routes in order of their age.
     pub(super) fn of(routes: &[(&'a ObjectName, &'a Arc<HttpRoute>)]) -> Profiles<'a> {
-        let mut by_namespace: HashMap<&str, Standing<'_>> = HashMap::new();
+        let (mut profiles, mut splits): (HashMap<&str, Held<'_>>, HashMap<&str, Held<'_>>) = Default::default();
         for (own, route) in routes {
-            let Some(profile) = route.profile.as_deref().filter(|profile| profile.decides()) else { continue };
-            let standing = by_namespace.entry(&own.name.namespace).or_default();
-            let held = if own.kind == Kind::ServiceProfile { &mut standing.profile } else { &mut standing.split };
-            *held = held.or(Some((*own, profile)));
+            if route.profile.as_ref().is_some_and(|profile| profile.decides()) {
+                let held = if own.kind == Kind::ServiceProfile { &mut profiles } else { &mut splits };
+                held.entry(&own.name.namespace).or_insert(Held { own, route });
+            }
+        }
+        let mut by_namespace: HashMap<&str, Standing<'_>> =
+            splits.iter().map(|(namespace, split)| (*namespace, split.alone())).collect();
+        for (namespace, profile) in profiles {
+            let standing = splits.get(namespace).map_or_else(|| profile.alone(), |split| profile.with(*split));
+            by_namespace.insert(namespace, standing);
         }
         Profiles { by_namespace }
     }
@@ -50,26 +71,20 @@ impl<'a> Profiles<'a> {
         let of = |namespace: &str| self.by_namespace.get(namespace);
         let Some(profile) = &route.profile else {
             let standing = of(&own.name.namespace).or_else(|| of(&service.namespace));
-            let instead = standing.and_then(Standing::own)?;
-            return Some(format!("{instead} stands instead of all routes of Service {service}"));
+            return standing.map(|one| format!("{} stands instead of all routes of Service {service}", one.own));
         };
         if !profile.decides() {
             return Some("it has neither routes nor dstOverrides, and leaves requests to others".to_owned());
         }
-        let standing = of(&own.name.namespace)?;
-        let instead = standing.own().filter(|instead| *instead != own)?;
-        let is_merged =
-            standing.split.is_some_and(|(split, _)| split == own) && standing.overrides() == profile.overrides;
-        Some(if is_merged {
-            format!("its weights are in force by {instead}")
-        } else {
-            format!("{instead} stands instead")
-        })
+        let Standing { own: instead, merged, .. } = of(&own.name.namespace)?;
+        let is_merged = *merged == Some(own);
+        let said = if is_merged { "its weights are in force by it" } else { "stands instead" };
+        (*instead != own).then(|| format!("{instead}: {said}"))
     }
 
     /// Where the requests go of which an object decides; empty: to the Service itself.
     pub(super) fn overrides(&self, own: &ObjectName) -> &'a [Override] {
-        self.by_namespace.get(&*own.name.namespace).map(Standing::overrides).unwrap_or_default()
+        self.by_namespace.get(&*own.name.namespace).map(|one| one.overrides).unwrap_or_default()
     }
 }
 
@@ -152,6 +167,27 @@ mod tests {
         }
     }
 
+    /// Else nodes would refuse all of the Service. Seen to fail without the look at their size.
+    #[test]
+    fn a_profile_that_is_too_large_with_a_splits_shares_stands_back() {
+        let routes: Vec<String> = (0..2_000).map(|at| format!("{{name: r{at}, condition: {{method: GET}}}}")).collect();
+        let large = profile("demo", &format!("  routes: [{}]", routes.join(", ")));
+        let shares = ["{service: canary, weight: 1}"; 11].join(", ");
+        let split = split("a", "demo", "web").replace("{service: web, weight: 1}", &shares);
+        assert_eq!(shown(&index(&[SERVICE, &large, &split])), ["TrafficSplit demo/a"]);
+    }
+
+    /// What a profile says of its Service is told with each Service whose routes lead there. Seen to fail when the former alone was looked at.
+    #[test]
+    fn a_backends_profile_is_told_with_those_that_lead_to_it() {
+        let canary = SERVICE.replace("name: web", "name: canary").replace("10.96.0.1", "10.96.0.2");
+        let to = "  rules: [{backendRefs: [{name: canary, port: 80}]}]";
+        let mut index = index(&[SERVICE, &canary, &route("main", "demo", to)]);
+        let opaque = profile("demo", "  opaquePorts: ['80']").replace("web.demo", "canary.demo");
+        let changed = upsert(&mut index, &opaque);
+        assert!(changed.addresses.contains(&"10.96.0.1".parse().unwrap()), "{changed:?}");
+    }
+
     #[test]
     fn an_override_that_is_missing_leaves_its_share_and_is_told_when_it_comes() {
         let overrides =
@@ -191,6 +227,29 @@ mod tests {
         let opaque = profile("demo", "  opaquePorts: ['80']");
         assert_eq!(told(&index(&[&service, &opaque])).protocol(), v1::Protocol::Opaque);
         let far = profile("other", "  opaquePorts: ['80']");
-        assert_eq!(told(&index(&[&service, &far])).protocol(), v1::Protocol::Detect, "another namespace's word");
+        let parsed = crate::parse::manifest("test.yaml", &far, &crate::fixtures::options());
+        assert_eq!((parsed.findings.len(), parsed.findings[0].field.as_str()), (1, "spec.opaquePorts"));
+        let mut index = index(&[&service]);
+        index.apply(
+            parsed.objects.into_iter().map(|(name, object)| crate::objects::Event::Upsert(name, object)).collect(),
+        );
+        assert_eq!(told(&index).protocol(), v1::Protocol::Detect, "another namespace's word");
+    }
+
+    /// All of what holds is one profile's. Seen to fail with the last by name.
+    #[test]
+    fn of_two_profiles_the_oldest_says_everything() {
+        let one = |domain: &str, created: &str, port: u16| {
+            let spec = format!("  routes: [{{name: r{port}, condition: {{method: GET}}}}]\n  opaquePorts: ['{port}']");
+            let named = profile("demo", &spec).replace("svc.cluster.local", &format!("svc.{domain}"));
+            named.replace("namespace: demo}", &format!("namespace: demo, creationTimestamp: '{created}'}}"))
+        };
+        let younger = one("zone.example", "2026-02-01T00:00:00Z", 80);
+        let older = one("corp.example", "2026-01-01T00:00:00Z", 81);
+        for objects in [[SERVICE, &younger, &older], [SERVICE, &older, &younger]] {
+            let target = told(&index(&objects));
+            assert_eq!(target.protocol(), v1::Protocol::Detect);
+            assert_eq!(target.http_routes[0].rules[0].name, "r81");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! The routes of a port, as nodes are told them. Must never leave a backend out: its share would go elsewhere.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -38,8 +38,8 @@ pub(super) fn attached(index: &Index, service: &Name, port: u16, own: Vec<Name>)
 pub(crate) struct InForce<'a> {
     routes: Vec<(&'a ObjectName, &'a Arc<HttpRoute>)>,
     names: HashMap<&'a ObjectName, &'a Arc<HttpRoute>>,
-    /// Namespaces and ports with a GRPCRoute.
-    calls: HashSet<(&'a str, u16)>,
+    /// Of each namespace and port the kind that stands instead of others, and the oldest of it.
+    leading: HashMap<(&'a str, u16), &'a ObjectName>,
     profiles: Profiles<'a>,
     service: Name,
 }
@@ -56,15 +56,19 @@ impl<'a> InForce<'a> {
             }
             size.fits()
         });
-        let mut calls = HashSet::new();
-        for (name, route) in routes.iter().filter(|(name, _route)| name.kind == Kind::GrpcRoute) {
+        let mut leading: HashMap<(&str, u16), &ObjectName> = HashMap::new();
+        for (name, route) in routes.iter().filter(|(name, _route)| !name.kind.is_profile()) {
             let parents = route.parents.iter().filter(|parent| parent.service == *service);
             let ports = parents.flat_map(|parent| ports_for(index, parent));
-            let held = ports.filter(|(_port, protocol)| speaks(name.kind, *protocol));
-            calls.extend(held.map(|(port, _protocol)| (&*name.name.namespace, port)));
+            for (port, _protocol) in ports.filter(|(_port, protocol)| speaks(name.kind, *protocol)) {
+                let held = leading.entry((&*name.name.namespace, port)).or_insert(name);
+                if rank(name.kind) < rank(held.kind) {
+                    *held = name;
+                }
+            }
         }
         let (names, profiles) = (routes.iter().copied().collect(), Profiles::of(&routes));
-        InForce { names, routes, calls, profiles, service: service.clone() }
+        InForce { names, routes, leading, profiles, service: service.clone() }
     }
 
     fn is_told(&self, route: &ObjectName) -> bool {
@@ -72,15 +76,30 @@ impl<'a> InForce<'a> {
     }
 
     /// Why others stand instead of a route on a port. A profile does so for all routes of its namespace, and that of the Service's own for
-    /// everybody's. A GRPCRoute of the same namespace does so for HTTPRoutes: routes of the more specific kind go before the others (Gateway
-    /// API's GEP-1294), for those clients for whom they hold.
+    /// everybody's. A route of a more specific kind of the same namespace does so for the others (Gateway API's GEP-1294), for those clients for
+    /// whom they hold; and of TCPRoutes the oldest (Linkerd).
     fn aside(&self, name: &ObjectName, route: &HttpRoute, port: u16) -> Option<String> {
-        let has_calls = || {
-            let is_other = !matches!(name.kind, Kind::GrpcRoute) && !name.kind.is_profile();
-            let has = is_other && self.calls.contains(&(&*name.name.namespace, port));
-            has.then(|| format!("a GRPCRoute of this namespace has port {port} of Service {}", self.service))
+        let behind = || {
+            let leading = *self.leading.get(&(&*name.name.namespace, port)).filter(|_| !name.kind.is_profile())?;
+            let (has, service) = (format!("port {port} of Service"), &self.service);
+            if rank(leading.kind) < rank(name.kind) {
+                let article = if leading.kind.as_str().starts_with('H') { "an" } else { "a" };
+                return Some(format!("{article} {} of this namespace has {has} {service}", leading.kind.as_str()));
+            }
+            let is_second = name.kind == Kind::TcpRoute && leading != name;
+            is_second.then(|| format!("{leading}, which is older, has {has} {service}"))
         };
-        self.profiles.aside(name, route, &self.service).or_else(has_calls)
+        self.profiles.aside(name, route, &self.service).or_else(behind)
+    }
+}
+
+/// Of two kinds the smaller one stands instead of the other (Gateway API, `parentRefs` of routes).
+fn rank(kind: Kind) -> u8 {
+    match kind {
+        Kind::GrpcRoute => 0,
+        Kind::TlsRoute => 2,
+        Kind::TcpRoute => 3,
+        _requests => 1,
     }
 }
 
@@ -100,11 +119,15 @@ impl InForce<'_> {
         protocol: v1::Protocol,
     ) -> Result<(), Refusal> {
         if !self.is_told(route) {
-            let message = "older routes of this namespace, HTTPRoutes and GRPCRoutes together, have as many matches, regular expressions, backends or mirrors as nodes take for one Service";
+            let message = "older routes of this namespace, those of all kinds together, have as many matches, regular expressions, backends or mirrors as nodes take for one Service";
             return Err(("TooManyMatches", message.to_owned()));
         }
         if !speaks(route.kind, protocol) {
-            let spoken = if protocol == v1::Protocol::Opaque { "opaque" } else { "HTTP/1" };
+            let spoken = match protocol {
+                v1::Protocol::Opaque => "opaque",
+                v1::Protocol::Http2 => "HTTP/2",
+                _other => "HTTP/1",
+            };
             let message = format!(
                 "port {port} of Service {service} is {spoken}: by its appProtocol, by annotation {OPAQUE_PORTS} of the Service or its namespace, or as a well-known port"
             );
@@ -134,12 +157,13 @@ pub(crate) fn ports_for<'a>(
     ports.map(|(service, port)| (port.port, protocol(index, &parent.service, service, port)))
 }
 
-/// Whether a route of this kind can hold where that is spoken: no request is seen on an opaque port, and calls are HTTP/2 (Linkerd, too,
-/// asks HTTPRoutes alone on a port of HTTP/1).
+/// Whether a route of this kind can hold where that is spoken: neither requests nor names are seen on an opaque port, calls are HTTP/2 (Linkerd,
+/// too, asks HTTPRoutes alone on a port of HTTP/1), and where HTTP is declared requests are decided about.
 fn speaks(kind: Kind, protocol: v1::Protocol) -> bool {
     match protocol {
-        v1::Protocol::Opaque => false,
-        v1::Protocol::Http1 => kind != Kind::GrpcRoute,
+        v1::Protocol::Opaque => kind == Kind::TcpRoute,
+        v1::Protocol::Http1 => !matches!(kind, Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute),
+        v1::Protocol::Http2 => !matches!(kind, Kind::TlsRoute | Kind::TcpRoute),
         _ => true,
     }
 }
@@ -183,7 +207,8 @@ fn http_route(
     let rules = rules.collect();
     let (object, first_wins) = (Some(own.to_api()), route.profile.is_some());
     let is_consumer = own.name.namespace != service.namespace;
-    v1::HttpRoute { object, is_consumer, hostnames: route.hostnames.clone(), rules, first_wins }
+    let (hostnames, level) = (route.hostnames.clone(), route.level.into());
+    v1::HttpRoute { object, is_consumer, hostnames, rules, first_wins, level }
 }
 
 impl Told<'_> {
@@ -214,6 +239,9 @@ impl Told<'_> {
             None => http_rule::Destination::Itself(v1::Itself {}),
             Some(backends) => http_rule::Destination::Backends(v1::HttpBackends { backends }),
         };
+        if route.level != v1::RouteLevel::Requests {
+            return v1::HttpRule { destination: Some(destination), ..v1::HttpRule::default() };
+        }
         let service = self.index.service(service);
         let (retry, _who) = retry_in_force(service.map(|service| &**service), route, rule);
         v1::HttpRule {

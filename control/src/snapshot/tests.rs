@@ -155,22 +155,79 @@ fn routes_come_with_the_port_that_they_are_attached_to() {
     }
 }
 
-/// A port of HTTP/1 has no calls, and an opaque one no requests.
+/// A port of HTTP/1 has no calls, and an opaque one no requests; where HTTP is declared requests are decided about, and nowhere both.
 #[test]
 fn routes_hold_where_what_they_are_about_is_spoken() {
     let http = route("same", "demo", "");
     let grpc = route("calls", "demo", "").replace("HTTPRoute", "GRPCRoute");
+    let [tls, tcp] =
+        ["TLSRoute", "TCPRoute"].map(|kind| route("some", "demo", "  rules: [{}]").replace("HTTPRoute", kind));
     for (declared, expected) in [
-        ("appProtocol: http", &["HTTPRoute"][..]),
-        ("appProtocol: kubernetes.io/h2c", &["GRPCRoute"]),
-        ("appProtocol: grpc", &[]),
-        ("protocol: TCP", &["GRPCRoute"]),
+        ("appProtocol: http", ["HTTPRoute", "HTTPRoute", ""]),
+        ("appProtocol: kubernetes.io/h2c", ["GRPCRoute", "HTTPRoute", ""]),
+        ("appProtocol: grpc", ["TCPRoute", "TCPRoute", "TCPRoute"]),
+        ("protocol: TCP", ["GRPCRoute", "HTTPRoute", "TLSRoute"]),
     ] {
-        let index = index(&[&SERVICE.replace("port: 80,", &format!("port: 80, {declared},")), &http, &grpc]);
-        let found = service(destination(&index, "10.96.0.1:80".parse().unwrap()).0).http_routes;
-        let kinds: Vec<&str> = found.iter().filter_map(|route| Some(&*route.object.as_ref()?.kind)).collect();
-        assert_eq!(kinds, expected, "{declared}");
+        let service_on = SERVICE.replace("port: 80,", &format!("port: 80, {declared},"));
+        for (routes, expected) in
+            [&[&grpc, &http, &tls, &tcp][..], &[&http, &tls, &tcp], &[&tls, &tcp]].iter().zip(expected)
+        {
+            let mut all = vec![&*service_on];
+            all.extend(routes.iter().map(|route| &***route));
+            let index = index(&all);
+            let found = service(destination(&index, "10.96.0.1:80".parse().unwrap()).0).http_routes;
+            let kinds: Vec<&str> = found.iter().filter_map(|route| Some(&*route.object.as_ref()?.kind)).collect();
+            assert_eq!(kinds.join(" "), expected, "{declared}");
+            assert!(weir_core::route::routes(&found).is_ok(), "{declared}");
+        }
     }
+}
+
+/// A node's zone is what some endpoint there says, also of its pods that no Service has; its workloads are told anew then.
+#[test]
+fn hints_and_the_zone_of_a_node_are_told() {
+    let mut index =
+        index(&[NAMESPACE, SERVICE, &pod("web", "node-1", "10.0.0.1", ""), &pod("other", "node-1", "10.0.0.2", "")]);
+    let zone = |index: &Index| workload(index, "uid-other", "node-1").unwrap().pod.unwrap().zone;
+    assert_eq!(zone(&index), "");
+    let hinted = slice(&[("10.0.0.1", true)]).replace(
+        "- {addresses",
+        "- {nodeName: node-1, zone: a, hints: {forZones: [{name: a}, {name: b}], forNodes: [{name: node-1}]}, addresses",
+    );
+    let changed = upsert(&mut index, &hinted);
+    assert!(changed.workloads.contains(&("node-1".into(), "uid-other".into())), "{changed:?}");
+    assert_eq!(zone(&index), "a");
+    let told = endpoints(&index, &Name::new("demo", "web-1")).unwrap();
+    assert_eq!(
+        (&*told.endpoints[0].zone_hints, &*told.endpoints[0].node_hints),
+        (&["a".to_owned(), "b".to_owned()][..], &["node-1".to_owned()][..])
+    );
+    assert!(upsert(&mut index, &hinted.replace("ready: true", "ready: false")).workloads.is_empty(), "the same zone");
+}
+
+/// Of TCPRoutes the oldest is asked, of each namespace by itself; their shares are those of backends as they are.
+#[test]
+fn of_tcp_routes_the_oldest_counts() {
+    let tcp = |name: &str, namespace: &str, created: &str| {
+        let rules = "  rules: [{backendRefs: [{name: web, port: 80, weight: 3}, {name: gone, port: 1}]}]";
+        let named = format!("name: {name}, creationTimestamp: '{created}'");
+        let text = route(name, namespace, rules).replace("HTTPRoute", "TCPRoute");
+        text.replace(&format!("name: {name}"), &named).replace("namespace: elsewhere}]}]", "namespace: demo}]}]")
+    };
+    let [younger, older] = [tcp("a", "demo", "2026-02-01T00:00:00Z"), tcp("b", "demo", "2026-01-01T00:00:00Z")];
+    let index = index(&[SERVICE, &younger, &older, &tcp("c", "elsewhere", "2026-03-01T00:00:00Z")]);
+    let found = service(destination(&index, "10.96.0.1:80".parse().unwrap()).0).http_routes;
+    let names: Vec<&str> = found.iter().filter_map(|route| Some(&*route.object.as_ref()?.name)).collect();
+    assert_eq!(names, ["b", "c"]);
+    assert!(found.iter().all(|route| route.level() == v1::RouteLevel::Tcp && route.rules[0].matches.is_empty()));
+    let Some(v1::http_rule::Destination::Backends(backends)) = &found[0].rules[0].destination else { panic!() };
+    let told: Vec<_> = backends.backends.iter().map(|one| (one.weight, one.target.clone().unwrap())).collect();
+    assert!(matches!(
+        &told[..],
+        [(3, v1::http_backend::Target::Service(_)), (1, v1::http_backend::Target::Invalid(_))]
+    ));
+    let routes = weir_core::route::routes(&found).unwrap().unwrap();
+    assert!(routes.of_client("demo").is_none() && routes.of_connections("demo").is_some());
 }
 
 /// Of each namespace by itself, and port by port.

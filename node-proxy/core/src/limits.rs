@@ -84,3 +84,5 @@ pub const SLOW_START_MOST: Duration = Duration::from_secs(3600);
 pub const SLOW_START_PERMILLE: u32 = 100;
 /// How old the answer to "are too many endpoints out?" may be: for ten thousand of them it takes some ten microseconds.
 pub const PANIC_LOOK: Duration = Duration::from_millis(10);
+/// Name of a header or cookie that requests are hashed by: told once for each rule that names the Service.
+pub const HASH_NAME_BYTES: usize = 256;

@@ -67,6 +67,7 @@ impl RequestPolicy {
             request: replace(&mut limits.request, self.request),
             response: replace(&mut limits.response, self.response),
             retry: self.retry.timeout.is_some(),
+            ..OwnLimits::default()
         }
     }
 }

@@ -1,9 +1,11 @@
-//! Which rule a request falls under: Gateway API's HTTPRoutes and GRPCRoutes, compiled so that the cost of a request does not grow with their number.
+//! Which rule a request falls under, and which route a connection: Gateway API's HTTPRoutes, GRPCRoutes, TLSRoutes and TCPRoutes, compiled so
+//! that the cost does not grow with their number.
 //!
 //! Must never choose by anything but the request and the precedence that Gateway API lays down: two nodes agree.
 
 mod calls;
 mod condition;
+mod connections;
 mod convert;
 mod cors;
 mod explain;
@@ -23,6 +25,7 @@ use http::{HeaderMap, Method};
 
 pub use self::{
     calls::CallMatch,
+    connections::{ConnectionDecision, Connections, Greeting, RoutedConnection},
     convert::{Size, routes},
     cors::Cors,
     explain::{Precedence, Standing, Way, standings, ways},

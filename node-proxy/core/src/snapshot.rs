@@ -4,6 +4,8 @@
 
 mod apply;
 mod convert;
+mod reach;
+mod same;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -19,6 +21,7 @@ use ipnet::IpNet;
 use weir_api::v1;
 
 pub use self::apply::{Applied, apply};
+use self::reach::Reach;
 use crate::{
     balance::Balancer,
     breaker::{Admission, Breaker, Health},
@@ -162,12 +165,16 @@ pub struct ServiceTarget {
     pub routes: Option<Arc<Routes>>,
     /// Services that the routes send requests to, by their number there; without routes of their own.
     pub backends: Vec<Arc<ServiceTarget>>,
+    /// Each of them once: rules may name the same few thousands of times.
+    distinct_backends: Vec<Arc<ServiceTarget>>,
     /// Of requests that no route decides about.
     pub timeouts: Timeouts,
     /// The same.
     pub retry: Option<Box<Retry>>,
     /// What may be sent again to its endpoints; survives all changes but those of its own settings.
     pub retry_budget: Arc<Budget>,
+    /// The same of what clients' own routes ask for, by their namespace: one must not use up what is others'.
+    pub(crate) client_budgets: Vec<(Arc<str>, Arc<Budget>)>,
     /// What takes its endpoints out; survives like the budget.
     pub breaker: Option<Arc<Breaker>>,
     /// How its ready endpoints are chosen between; whose turn it is survives like the budget.
@@ -176,6 +183,8 @@ pub struct ServiceTarget {
     pub load_bias: Option<LoadBias>,
     /// Requests may say how they are sent again and what limits they have.
     pub allows_request_policy: bool,
+    /// Which endpoints were taken.
+    reach: Reach,
     ready: usize,
 }
 
@@ -185,6 +194,11 @@ impl ServiceTarget {
         &self.endpoints[..self.ready]
     }
 
+    /// What may be sent again for clients of a namespace that has routes of its own here.
+    pub fn budget_of_clients(&self, namespace: &str) -> Option<&Arc<Budget>> {
+        self.client_budgets.iter().find(|(own, _budget)| **own == *namespace).map(|(_own, budget)| budget)
+    }
+
     fn endpoint(&self, address: SocketAddr, uid: &str) -> Option<&Arc<Endpoint>> {
         // Sorted by readiness, then by address.
         let (ready, others) = self.endpoints.split_at(self.ready);
@@ -192,6 +206,11 @@ impl ServiceTarget {
             let first = part.partition_point(|endpoint| endpoint.address < address);
             part[first..].iter().take_while(|endpoint| endpoint.address == address).find(|one| *one.uid == *uid)
         })
+    }
+
+    /// Services that the routes send requests to, each once.
+    pub fn distinct_backends(&self) -> impl Iterator<Item = &ServiceTarget> {
+        self.distinct_backends.iter().map(|backend| &**backend)
     }
 
     /// Whether a request can be sent to one of them now.
@@ -267,6 +286,8 @@ struct Versioned<T> {
 pub struct Snapshot {
     /// Which node this is: some Services are served by its own endpoints alone.
     node_name: Arc<str>,
+    /// Its zone, as its workloads say; empty when that is not known.
+    zone: Arc<str>,
     workloads: Map<Arc<str>, Versioned<Arc<Workload>>>,
     by_address: Map<IpAddr, Arc<Workload>>,
     destinations: Map<SocketAddr, Arc<Destination>>,

@@ -52,20 +52,29 @@ pub struct Stage {
 pub struct OwnLimits {
     /// [`Timeouts::request`]
     pub request: bool,
+    /// [`Timeouts::backend_request`]
+    pub backend_request: bool,
     /// [`Timeouts::response`]
     pub response: bool,
+    /// [`Timeouts::idle`]
+    pub idle: bool,
     /// [`Timeouts::retry`]
     pub retry: bool,
 }
 
 impl OwnLimits {
+    /// All of them, where others set them than those whose endpoints are judged.
+    pub const ALL: OwnLimits =
+        OwnLimits { request: true, backend_request: true, response: true, idle: true, retry: true };
+
     /// Whether this one is.
     pub fn has(self, limit: Limit) -> bool {
         match limit {
             Limit::Request => self.request,
             Limit::Response => self.response,
             Limit::Retry => self.retry,
-            Limit::BackendRequest | Limit::Idle => false,
+            Limit::BackendRequest => self.backend_request,
+            Limit::Idle => self.idle,
         }
     }
 }

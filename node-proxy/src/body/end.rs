@@ -77,14 +77,18 @@ impl ResponseEnd {
         if let Some(status) = trailers.and_then(weir_core::grpc::status) {
             self.grpc_status = Some(status);
         }
-        let classification = classify::of_response(self.classes.as_deref(), self.status, self.grpc, self.grpc_status);
-        self.count(classification);
+        self.count(self.classification());
         if let Some(mut accrual) = self.accrual.take() {
             accrual.classified(self.status, self.grpc_status.filter(|_| self.grpc), None);
         }
         if let Held::Http1(worker, key, sender) = std::mem::replace(&mut self.held, Held::Nothing) {
             worker.pool.put_http1(&key, sender);
         }
+    }
+
+    /// By what is known of it so far.
+    pub(super) fn classification(&self) -> Classification {
+        classify::of_response(self.classes.as_deref(), self.status, self.grpc, self.grpc_status)
     }
 
     pub(super) fn fail(&mut self) {
@@ -108,7 +112,7 @@ impl ResponseEnd {
             let now = Instant::now();
             for (series, began) in [&self.attempt, &self.request].into_iter().flatten() {
                 let answered = Answered { http: self.status, grpc: self.grpc_status };
-                series.ended(Some(answered), self.error, now.duration_since(*began));
+                series.ended(Some(answered), self.error, Some(classification), now.duration_since(*began));
             }
         }
         if let Some(access) = self.access.take() {

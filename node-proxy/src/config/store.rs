@@ -352,6 +352,26 @@ mod tests {
         assert!(matches!(told.try_recv(), Ok(Wanted::Status(_))));
     }
 
+    #[test]
+    fn what_is_out_is_told_when_it_changes_and_to_a_stream_that_begins() {
+        let (store, mut told) = Store::new(Instant::now(), "node");
+        let out = |uids: &[&str]| {
+            let one = |uid: &&str| v1::OutEndpoint { service: "shop/web".to_owned(), port: 80, uid: (*uid).to_owned() };
+            v1::OutEndpoints { endpoints: uids.iter().map(one).collect() }
+        };
+        let mut tell = |uids: &[&str]| {
+            store.report_out(out(uids));
+            match told.try_recv() {
+                Ok(Wanted::Out(out)) => Some(out.endpoints.len()),
+                _nothing => None,
+            }
+        };
+        assert_eq!((tell(&[]), tell(&["a"]), tell(&["a"])), (None, Some(1), None));
+        assert_eq!((tell(&["a", "b"]), tell(&[])), (Some(2), Some(0)), "back, too");
+        tell(&["b"]);
+        assert_eq!(store.out(), out(&["b"]));
+    }
+
     // Seen to fail with all that is held in the vault: the next worker takes a part for the whole.
     #[test]
     fn what_is_not_whole_is_not_remembered() {

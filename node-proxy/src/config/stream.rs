@@ -70,10 +70,8 @@ impl Stream {
         for status in self.store.statuses() {
             self.say(&send, node_message::Message::WorkloadStatus(status)).await?;
         }
-        let out = self.store.out();
-        if !out.endpoints.is_empty() {
-            self.say(&send, node_message::Message::OutEndpoints(out)).await?;
-        }
+        // Also that there are none: until then control does not take them for being back.
+        self.say(&send, node_message::Message::OutEndpoints(self.store.out())).await?;
         let mut idle = tokio::time::interval(limits::DESTINATION_SWEEP);
         loop {
             let message = tokio::select! {
@@ -130,7 +128,7 @@ impl Stream {
                 Some(node_message::Message::Acknowledge(acknowledge))
             }
             control_message::Message::Query(query) => {
-                let report = (self.report)(query.window_seconds, query.endpoints.as_ref());
+                let report = (self.report)(&query);
                 Some(node_message::Message::Report(v1::Report { query_id: query.id, ..report }))
             }
         }

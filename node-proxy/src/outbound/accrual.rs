@@ -54,7 +54,7 @@ impl Accrual {
             return None;
         }
         let (worker, endpoint) = (Arc::clone(worker), Arc::clone(endpoint));
-        let classes = goal.classes.clone();
+        let classes = goal.classes.clone().filter(|_| goal.is_of_judged());
         Some(Box::new(Accrual { worker, endpoint, breaker, bias, admission, classes, own, is_over: false }))
     }
 

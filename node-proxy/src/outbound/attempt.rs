@@ -30,19 +30,19 @@ impl Asked {
 
     /// There is no response but the proxy's own.
     pub(super) fn failed(mut self, error: &'static str) {
-        self.end(error);
+        self.end(error, Some(Classification::Failure));
     }
 
-    fn end(&mut self, error: &'static str) {
+    fn end(&mut self, error: &'static str, class: Option<Classification>) {
         if let Some(series) = self.series.take() {
-            series.ended(None, Some(error), self.arrived.elapsed());
+            series.ended(None, Some(error), class, self.arrived.elapsed());
         }
     }
 }
 
 impl Drop for Asked {
     fn drop(&mut self) {
-        self.end("cancelled");
+        self.end("cancelled", None);
     }
 }
 
@@ -111,7 +111,7 @@ impl<'a> Attempt<'a> {
     fn count(&self, status: u16, error: &'static str, latency: Duration) {
         self.route.series.response(status, Classification::Failure, None, Some(error), latency);
         if let Some(attempts) = &self.route.attempts {
-            attempts.ended(None, Some(error), self.took());
+            attempts.ended(None, Some(error), Some(Classification::Failure), self.took());
         }
     }
 
@@ -133,7 +133,7 @@ impl Drop for Attempt<'_> {
             let took = self.took();
             self.end(took);
             if let Some(attempts) = &self.route.attempts {
-                attempts.ended(None, Some("cancelled"), took);
+                attempts.ended(None, Some("cancelled"), None, took);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! What one request is given: time, and attempts. Must never read a request's own word where the Service does not allow it.
 
 use ::http::{Request, Version};
-use weir_core::{request_policy::RequestPolicy, retry::Retry, route::Forward};
+use weir_core::{request_policy::RequestPolicy, retry::Retry, route::Forward, timeouts::OwnLimits};
 
 use super::{choose::Goal, http::Arrival};
 use crate::{
@@ -24,6 +24,8 @@ pub(super) fn deadline(bounds: Bounds<'_>, request: &Request<Body>, arrival: Arr
     let mut limits = forward.map_or_else(of_service, Forward::timeouts);
     limits.retry = retry.and_then(|retry| retry.timeout);
     let own = policy.map(|policy| policy.limit(&mut limits)).unwrap_or_default();
+    // Those of another namespace must not have the Service's endpoints taken out for what they think is late.
+    let own = if goal.is_of_judged() { own } else { OwnLimits::ALL };
     let Arrival { started, grpc, .. } = arrival;
     let told = if grpc { Told::Grpc } else { Told::Http };
     let deadline = told.read(request.headers());

@@ -51,8 +51,19 @@ pub(super) struct Goal {
 }
 
 impl Goal {
-    /// Whose budget its retries are taken from, if it is a service's.
+    /// Whether what was decided is the word of those whose endpoints are judged: breakers and loads are everybody's on this node, and clients
+    /// of another namespace may say for themselves alone what is a failure and what is late.
+    pub(super) fn is_of_judged(&self) -> bool {
+        let (Some(route), Some(service)) = (&self.route, self.service()) else { return true };
+        route.namespace == service.namespace
+    }
+
+    /// Whose budget its retries are taken from, if it is a service's. Clients that brought their own route have one of their own.
     pub(super) fn budget(&self) -> Option<&Arc<Budget>> {
+        let of_clients = self.route.as_ref().zip(self.destination.service());
+        if let Some(budget) = of_clients.and_then(|(route, dialled)| dialled.budget_of_clients(&route.namespace)) {
+            return Some(budget);
+        }
         let of_profile = self.route.as_ref().is_some_and(|route| route.is_of_profile());
         let service = if of_profile { self.destination.service() } else { self.service() };
         service.map(|service| &service.retry_budget)

@@ -51,24 +51,39 @@ impl Drop for Counted {
     }
 }
 
-/// Copies until both sides are done.
-pub(super) async fn serve(client: Arc<Client>, destination: Arc<Destination>, mut io: Io) {
+/// Copies until both sides are done. Says how it ended.
+pub(super) fn serve(
+    client: Arc<Client>,
+    destination: &Arc<Destination>,
+    io: Io,
+) -> impl Future<Output = Result<(), ProxyError>> + use<> {
+    let goal = Box::new(client.goal_itself(destination));
+    serve_goal(client, goal, io)
+}
+
+/// The same where somebody decided about it. The goal is boxed for what this holds as long as the connection.
+pub(super) async fn serve_goal(client: Arc<Client>, goal: Box<Goal>, mut io: Io) -> Result<(), ProxyError> {
     // Boxed: what a dial needs must not be kept for as long as the connection.
-    match Box::pin(client.begin(&destination, &io)).await {
+    match Box::pin(client.begin(goal, &io)).await {
         Ok((mut upstream, _counted, meter)) => join(&mut io, &mut upstream, meter).await,
-        Err(error) => client.abandon(&io, &error),
+        Err(error) => {
+            client.abandon(&io, &error);
+            Err(error)
+        }
     }
 }
 
-async fn join(io: &mut Io, upstream: &mut Io, mut meter: copy::Both) {
+async fn join(io: &mut Io, upstream: &mut Io, mut meter: copy::Both) -> Result<(), ProxyError> {
     let copied = copy::copy(io, upstream, &mut meter).await;
+    let ended = copied.as_ref().map(|_done| ()).map_err(|_broken| ProxyError::UpstreamBroken);
     end(copied, io, upstream);
+    ended
 }
 
 /// TLS of the application's own: passed through, its server name counted.
 pub(super) async fn serve_tls(client: Arc<Client>, destination: Arc<Destination>, mut io: Io) {
     client.count_tls(&mut io).await;
-    serve(client, destination, io).await;
+    let _ended = serve(client, &destination, io).await;
 }
 
 /// The client is silent: dial, and let whoever speaks first decide. `None` when the connection was served to its end.
@@ -77,7 +92,8 @@ pub(super) async fn serve_silent(
     destination: &Arc<Destination>,
     io: &mut Io,
 ) -> io::Result<Option<Detected>> {
-    let mut upstream = match Box::pin(client.open(destination, io)).await {
+    let goal = client.goal_itself(destination);
+    let mut upstream = match Box::pin(client.open(&goal, io)).await {
         Ok(upstream) => upstream,
         Err(error) => {
             client.abandon(io, &error);
@@ -100,8 +116,8 @@ pub(super) async fn serve_silent(
             if detected == Detected::Tls {
                 client.count_tls(io).await;
             }
-            let meter = client.meter(destination, &upstream);
-            join(io, &mut upstream.io, meter).await;
+            let meter = client.meter(&goal, &upstream);
+            let _ended = join(io, &mut upstream.io, meter).await;
             Ok(None)
         }
     }
@@ -115,21 +131,17 @@ impl Client {
     }
 
     /// An upstream, and what counts both connections.
-    async fn begin(
-        &self,
-        destination: &Arc<Destination>,
-        io: &Io,
-    ) -> Result<(Io, Option<Counted>, copy::Both), ProxyError> {
-        let upstream = self.open(destination, io).await?;
-        let meter = self.meter(destination, &upstream);
+    async fn begin(&self, goal: Box<Goal>, io: &Io) -> Result<(Io, Option<Counted>, copy::Both), ProxyError> {
+        let upstream = self.open(&goal, io).await?;
+        let meter = self.meter(&goal, &upstream);
         Ok((upstream.io, upstream.counted, meter))
     }
 
-    fn meter(&self, destination: &Destination, upstream: &Upstream) -> copy::Both {
+    fn meter(&self, goal: &Goal, upstream: &Upstream) -> copy::Both {
         let telemetry = &self.worker.shared.telemetry;
         let mut meter = copy::Both::new(
-            telemetry.tcp(&self.source_labels(destination)).open(),
-            telemetry.tcp(&self.tcp_labels(&upstream.path, destination.service())).open(),
+            telemetry.tcp(&self.source_labels(&goal.destination)).open(),
+            telemetry.tcp(&self.tcp_labels(&upstream.path, goal.service())).open(),
         );
         if let Some(local) = &upstream.local {
             let (source, destination) = local.guards();
@@ -138,13 +150,18 @@ impl Client {
         meter
     }
 
-    async fn open(&self, destination: &Arc<Destination>, io: &Io) -> Result<Upstream, ProxyError> {
-        let mut failed = None;
+    /// What was dialled.
+    fn goal_itself(&self, destination: &Arc<Destination>) -> Goal {
         let balancer = destination.service().map(|service| &service.balancer);
         let key = balancer.and_then(|balancer| balancer.key_of_connection(self.peer.ip()));
-        let goal = Goal { destination: Arc::clone(destination), backend: None, route: None, classes: None, key };
+        Goal { destination: Arc::clone(destination), backend: None, route: None, classes: None, key }
+    }
+
+    async fn open(&self, goal: &Goal, io: &Io) -> Result<Upstream, ProxyError> {
+        let mut failed = None;
+        let balancer = goal.service().map(|service| &service.balancer);
         for _ in 0..limits::POOL_RETRIES {
-            let endpoint = self.choose_opaque(&goal, failed.as_deref()).await?;
+            let endpoint = self.choose_opaque(goal, failed.as_deref()).await?;
             let path = self.path(endpoint.as_ref());
             let began = self.worker.shared.now();
             if let Some(endpoint) = &endpoint {
@@ -205,6 +222,6 @@ mod tests {
 
     #[test]
     fn what_a_connection_holds_is_small() {
-        assert!(of_three(serve) <= limits::CONNECTION_FUTURE_BYTES, "{} bytes", of_three(serve));
+        assert!(of_three(serve_goal) <= limits::CONNECTION_FUTURE_BYTES, "{} bytes", of_three(serve_goal));
     }
 }

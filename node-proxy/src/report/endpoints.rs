@@ -89,7 +89,7 @@ fn seen<'a>(snapshot: &'a Snapshot, asked: &v1::EndpointsQuery) -> HashMap<Key<'
 /// Those that are dialled, and those that their routes lead to.
 fn services(snapshot: &Snapshot) -> impl Iterator<Item = &ServiceTarget> {
     let dialled = snapshot.destinations().filter_map(|destination| destination.service());
-    dialled.flat_map(|one| std::iter::once(one).chain(one.backends.iter().map(|backend| &**backend)))
+    dialled.flat_map(|one| std::iter::once(one).chain(one.distinct_backends()))
 }
 
 /// Endpoints that breakers have taken out; of too many the first by name.

@@ -6,10 +6,10 @@ use std::{
     time::Duration,
 };
 
-use super::traffic::Key;
+use super::{routes, traffic::Key};
 use crate::{
     limits,
-    telemetry::{BUCKETS, HttpCounts, TcpCounts},
+    telemetry::{BUCKETS, DURATION_BUCKETS, HttpCounts, RouteCounts, TcpCounts},
 };
 
 /// Growth of one key during one sample; most have a few latency buckets only.
@@ -22,15 +22,26 @@ struct Growth {
     written: u64,
 }
 
+/// The same of one line about a route.
+#[derive(Debug, Default)]
+struct RouteGrowth {
+    success: u64,
+    failure: u64,
+    timeouts: u64,
+    retries: u64,
+    durations: Vec<(u8, u64)>,
+}
+
 struct Sample {
     began: Duration,
     ended: Duration,
     traffic: HashMap<Arc<Key>, Growth>,
+    routes: HashMap<routes::Key, RouteGrowth>,
 }
 
 impl Sample {
     fn new(now: Duration) -> Sample {
-        Sample { began: now, ended: now, traffic: HashMap::new() }
+        Sample { began: now, ended: now, traffic: HashMap::new(), routes: HashMap::new() }
     }
 }
 
@@ -72,12 +83,20 @@ impl Window {
         let growth = self.growth(key);
         growth.success += grew.success;
         growth.failure += grew.failure;
-        for (bucket, count) in (0_u8..).zip(grew.latency).filter(|(_, count)| *count > 0) {
-            match growth.latency.iter_mut().find(|(known, _)| *known == bucket) {
-                Some((_, sum)) => *sum += count,
-                None => growth.latency.push((bucket, count)),
-            }
+        add_buckets(&mut growth.latency, &grew.latency);
+    }
+
+    pub(super) fn add_route(&mut self, mut key: routes::Key, grew: &RouteCounts) {
+        let routes = &mut self.filling.routes;
+        if routes.len() >= limits::SAMPLE_ROUTES && !routes.contains_key(&key) {
+            key = key.other();
         }
+        let growth = routes.entry(key).or_default();
+        growth.success += grew.success;
+        growth.failure += grew.failure;
+        growth.timeouts += grew.timeouts;
+        growth.retries += grew.retries;
+        add_buckets(&mut growth.durations, &grew.durations);
     }
 
     pub(super) fn add_tcp(&mut self, key: Key, grew: &TcpCounts) {
@@ -88,11 +107,9 @@ impl Window {
 
     /// Sums of the samples that reach into the last `wanted`, and how much time they cover.
     pub(super) fn sum(&self, now: Duration, wanted: Duration) -> (Duration, HashMap<Arc<Key>, Sum>) {
-        let since = now.saturating_sub(wanted);
-        let recent = self.closed.iter().rev().take_while(|sample| sample.ended > since);
         let mut sums: HashMap<Arc<Key>, Sum> = HashMap::new();
         let mut began = self.filling.began;
-        for sample in std::iter::once(&self.filling).chain(recent) {
+        for sample in self.recent(now, wanted) {
             began = sample.began;
             for (key, growth) in &sample.traffic {
                 let sum = sums.entry(Arc::clone(key)).or_default();
@@ -108,6 +125,38 @@ impl Window {
             }
         }
         (now.saturating_sub(began), sums)
+    }
+
+    /// The same of the routes that are `wanted`.
+    pub(super) fn sum_routes(
+        &self,
+        now: Duration,
+        time: Duration,
+        is_wanted: impl Fn(&routes::Key) -> bool,
+    ) -> HashMap<&routes::Key, RouteCounts> {
+        let mut sums: HashMap<&routes::Key, RouteCounts> = HashMap::new();
+        let growths = self.recent(now, time).flat_map(|sample| &sample.routes);
+        for (key, growth) in growths.filter(|(key, _)| is_wanted(key)) {
+            let sum = sums.entry(key).or_default();
+            sum.success += growth.success;
+            sum.failure += growth.failure;
+            sum.timeouts += growth.timeouts;
+            sum.retries += growth.retries;
+            let sum: &mut [u64; DURATION_BUCKETS] = &mut sum.durations;
+            for (bucket, count) in &growth.durations {
+                if let Some(total) = sum.get_mut(usize::from(*bucket)) {
+                    *total += count;
+                }
+            }
+        }
+        sums
+    }
+
+    /// Samples that reach into the last `wanted`, the youngest first.
+    fn recent(&self, now: Duration, wanted: Duration) -> impl Iterator<Item = &Sample> {
+        let since = now.saturating_sub(wanted);
+        let closed = self.closed.iter().rev().take_while(move |sample| sample.ended > since);
+        std::iter::once(&self.filling).chain(closed)
     }
 
     /// Samples that were closed.
@@ -129,5 +178,14 @@ impl Window {
             }
         };
         self.filling.traffic.entry(key).or_default()
+    }
+}
+
+fn add_buckets(held: &mut Vec<(u8, u64)>, grew: &[u64]) {
+    for (bucket, count) in (0_u8..).zip(grew).filter(|(_, count)| **count > 0) {
+        match held.iter_mut().find(|(known, _)| *known == bucket) {
+            Some((_, sum)) => *sum += count,
+            None => held.push((bucket, *count)),
+        }
     }
 }

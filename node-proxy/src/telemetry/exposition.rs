@@ -5,12 +5,13 @@
 use std::sync::Arc;
 
 use super::{
-    HttpSeries, LATENCY_BOUNDS_MS, MirrorSeries, RetryEvent, RouteSeries, TcpSeries, Telemetry,
+    ConnectionSeries, HttpSeries, LATENCY_BOUNDS_MS, MirrorSeries, RetryEvent, RouteSeries, TcpSeries, Telemetry,
     decisions::Decisions,
+    durations::ROUTE_BOUNDS,
     families::{self, Family},
     gauges,
     labels::{Direction, LabelText, Labels, write_pod},
-    routes::{Ending, ROUTE_BOUNDS},
+    routes::Ending,
     series::{ResponseKind, Series as _, Subject},
     state::NodeState,
     text::{Format, Text},
@@ -105,6 +106,24 @@ static MIRRORS: [(&Family, Write<MirrorSeries>); 1] = [(&families::MIRRORED, |te
     }
 })];
 
+static TLS_CONNECTIONS: [(&Family, Write<ConnectionSeries>); 2] =
+    of_connections([&families::TLS_ROUTE_OPEN, &families::TLS_ROUTE_CLOSE]);
+
+static TCP_CONNECTIONS: [(&Family, Write<ConnectionSeries>); 2] =
+    of_connections([&families::TCP_ROUTE_OPEN, &families::TCP_ROUTE_CLOSE]);
+
+const fn of_connections(families: [&'static Family; 2]) -> [(&'static Family, Write<ConnectionSeries>); 2] {
+    let [open, close] = families;
+    [
+        (open, |text, family, labels, series| text.sample(family, labels, &[], series.opened())),
+        (close, |text, family, labels, series| {
+            for (how, count) in series.ends().filter(|(_, count)| *count > 0) {
+                text.sample(family, labels, &[("error", how.label())], count);
+            }
+        }),
+    ]
+}
+
 /// An iterator over the pieces of one scrape.
 pub struct Exposition {
     http: Vec<Arc<HttpSeries>>,
@@ -115,6 +134,8 @@ pub struct Exposition {
     call_routes: Vec<Arc<RouteSeries>>,
     call_backends: Vec<Arc<RouteSeries>>,
     mirrors: Vec<Arc<MirrorSeries>>,
+    tls_connections: Vec<Arc<ConnectionSeries>>,
+    tcp_connections: Vec<Arc<ConnectionSeries>>,
     text: Text,
     // Families written whole and series written of the next one.
     family: usize,
@@ -127,12 +148,12 @@ impl Exposition {
     pub(super) fn new(telemetry: &Telemetry, state: &dyn NodeState, format: Format) -> Exposition {
         let (http, tcp) = (telemetry.http.all(), telemetry.tcp.all());
         let (routes, backends) = (telemetry.routes.all(), telemetry.backends.all());
-        let mirrors = telemetry.mirrors.all();
+        let (mirrors, connections) = (telemetry.mirrors.all(), telemetry.connections.all());
         let mut rest = Text::new(format);
         telemetry.counters.write(&mut rest);
         gauges::write(
             telemetry,
-            [http.len(), tcp.len(), routes.len(), backends.len(), mirrors.len()],
+            [http.len(), tcp.len(), routes.len(), backends.len(), mirrors.len(), connections.len()],
             state,
             &mut rest,
         );
@@ -140,6 +161,7 @@ impl Exposition {
         let of_calls = |series: &Arc<RouteSeries>| series.is_of_calls();
         let (call_routes, routes) = routes.into_iter().partition(of_calls);
         let (call_backends, backends) = backends.into_iter().partition(of_calls);
+        let (tls_connections, tcp_connections) = connections.into_iter().partition(|series| series.is_of_tls());
         Exposition {
             http,
             tcp,
@@ -148,6 +170,8 @@ impl Exposition {
             call_routes,
             call_backends,
             mirrors,
+            tls_connections,
+            tcp_connections,
             text: Text::new(format),
             family: 0,
             series: 0,
@@ -177,6 +201,10 @@ impl Iterator for Exposition {
                 write_one(text, family, *write, &self.call_backends, next)
             } else if let Some((family, write)) = MIRRORS.get(past(&mut at, CALL_BACKENDS.len())) {
                 write_one(text, family, *write, &self.mirrors, next)
+            } else if let Some((family, write)) = TLS_CONNECTIONS.get(past(&mut at, MIRRORS.len())) {
+                write_one(text, family, *write, &self.tls_connections, next)
+            } else if let Some((family, write)) = TCP_CONNECTIONS.get(past(&mut at, TLS_CONNECTIONS.len())) {
+                write_one(text, family, *write, &self.tcp_connections, next)
             } else {
                 break;
             };
@@ -221,6 +249,12 @@ trait HasSubject {
 impl HasSubject for HttpSeries {
     fn write_labels(&self, text: &mut LabelText) {
         write_subject(&self.subject, text);
+    }
+}
+
+impl HasSubject for ConnectionSeries {
+    fn write_labels(&self, text: &mut LabelText) {
+        write_subject(self.subject(), text);
     }
 }
 
@@ -291,7 +325,7 @@ fn write_endings(text: &mut Text, family: &'static Family, labels: &str, series:
 }
 
 fn write_durations(text: &mut Text, family: &'static Family, labels: &str, series: &RouteSeries) {
-    let (counts, sum) = series.durations();
+    let (counts, sum) = series.durations().scraped();
     text.histogram(family, labels, &ROUTE_BOUNDS, &counts, sum);
 }
 

@@ -127,7 +127,7 @@ pub(crate) fn service() -> Vec<v1::Resource> {
         pod: Some(v1_pod("web-1")),
         identity: identity("default").as_str().to_owned(),
         uid: address.to_owned(),
-        ports: Vec::new(),
+        ..v1::Endpoint::default()
     };
     let endpoints = v1::Endpoints {
         namespace: "shop".to_owned(),

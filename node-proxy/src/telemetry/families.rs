@@ -2,7 +2,7 @@
 //!
 //! Must never differ from what is exported; a family that is not here cannot be written.
 
-use super::{histogram::LATENCY_BOUNDS_MS, routes::ROUTE_BOUNDS};
+use super::{durations::ROUTE_BOUNDS, histogram::LATENCY_BOUNDS_MS};
 use crate::limits;
 
 /// Type of a family.
@@ -89,6 +89,10 @@ families! {
     CALL_BACKEND_STATUSES = Counter "outbound_grpc_route_backend_response_statuses_total", Linkerd, ["route, backend, `grpc_status`, `error`"], "Attempts of calls that ended.";
     CALL_BACKEND_DURATION = Histogram "outbound_grpc_route_backend_response_duration_seconds", Linkerd, ["route, backend"], "Time from the begin of an attempt to the end of its response.";
     MIRRORED = Counter "weir_mirrored_requests_total", Weir, ["route, backend, `result`"], "Copies of requests for a mirror (the backend), by what became of them: `sent` (there was an answer), `failed`, `late` (no answer in time), `behind` (the mirror did not take the body fast enough), `cancelled` (the request itself broke off), `dropped` (not made: too many under way).";
+    TLS_ROUTE_OPEN = Counter "outbound_tls_route_open_total", Linkerd, ["route"], "Connections that a TLSRoute took.";
+    TLS_ROUTE_CLOSE = Counter "outbound_tls_route_close_total", Linkerd, ["route, `error`"], "Those of them that ended: empty, `invalid_backend` or `unexpected`.";
+    TCP_ROUTE_OPEN = Counter "outbound_tcp_route_open_total", Linkerd, ["route"], "Connections that a TCPRoute took.";
+    TCP_ROUTE_CLOSE = Counter "outbound_tcp_route_close_total", Linkerd, ["route, `error`"], "Those of them that ended: empty, `invalid_backend` or `unexpected`.";
     INBOUND_HTTP_ERRORS = Counter "inbound_http_errors_total", Linkerd, ["`error`"], "Requests to local workloads that the proxy itself answered with an error.";
     OUTBOUND_HTTP_ERRORS = Counter "outbound_http_errors_total", Linkerd, ["`error`"], "Requests of local workloads that the proxy itself answered with an error.";
     INBOUND_TCP_ERRORS = Counter "inbound_tcp_errors_total", Linkerd, ["`error`"], "Connections to local workloads that the proxy itself ended.";
@@ -145,7 +149,7 @@ pub fn metrics_reference() -> String {
 fn bounds_section() -> String {
     format!(
         "\n## Bounds\n\nConstants of `node-proxy/src/limits.rs`.\n\n| what | bound | over it |\n|---|---|---|\n\
-         | series of one workload, per kind (HTTP, TCP, routes, their backends, their mirrors) | {} | one series per direction with the workload's labels and `overflow=\"true\"`; calls of GRPCRoutes among the requests of HTTPRoutes |\n\
+         | series of one workload, per kind (HTTP, TCP, routes, their backends, their mirrors, their connections) | {} | one series per direction with the workload's labels and `overflow=\"true\"`; calls of GRPCRoutes among the requests of HTTPRoutes, connections of TLSRoutes among those of TCPRoutes |\n\
          | series of the node, per kind | {} | one series per direction with `overflow=\"true\"` |\n\
          | kinds of response of one series | {} | `status_code=\"overflow\"`, classification kept |\n\
          | close reasons of one series | {} | `errno=\"overflow\"` |\n\

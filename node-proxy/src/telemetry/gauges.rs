@@ -7,7 +7,7 @@ use weir_core::snapshot::{Endpoint, ServiceTarget, Snapshot};
 use super::{Telemetry, families, labels::LabelText, process, state::NodeState, text::Text};
 
 /// Writes all of them.
-pub(super) fn write(telemetry: &Telemetry, series: [usize; 5], state: &dyn NodeState, text: &mut Text) {
+pub(super) fn write(telemetry: &Telemetry, series: [usize; 6], state: &dyn NodeState, text: &mut Text) {
     write_certificates(state, text);
     write_balancers(state, text);
     let captures = state.captures();
@@ -24,7 +24,7 @@ pub(super) fn write(telemetry: &Telemetry, series: [usize; 5], state: &dyn NodeS
     }
     let family = &families::SERIES;
     text.family(family);
-    let kinds = ["http", "tcp", "route", "backend", "mirror"];
+    let kinds = ["http", "tcp", "route", "backend", "mirror", "connection"];
     for (kind, count) in kinds.iter().zip(series) {
         text.sample(family, "", &[("kind", kind)], count);
     }
@@ -36,6 +36,7 @@ pub(super) fn write(telemetry: &Telemetry, series: [usize; 5], state: &dyn NodeS
         telemetry.routes.overflowed(),
         telemetry.backends.overflowed(),
         telemetry.mirrors.overflowed(),
+        telemetry.connections.overflowed(),
     ];
     for (kind, count) in kinds.iter().zip(overflowed) {
         text.sample(family, "", &[("kind", kind)], count);

@@ -14,6 +14,7 @@ use std::{
 
 use parking_lot::Mutex;
 use weir_core::{
+    classify::Classification,
     grpc,
     inbound::DefaultPolicy,
     route::ObjectRef,
@@ -21,16 +22,12 @@ use weir_core::{
 };
 
 use super::{
+    durations::{DURATION_BUCKETS, Durations},
     labels::{Direction, LabelText, Labels, write_pod, written},
     series::{Series, Subject},
     slots::Slots,
 };
 use crate::limits;
-
-/// Upper bounds in seconds: Linkerd's of backends, among which those of its routes are.
-pub(super) const ROUTE_BOUNDS: [f64; 7] = [0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 10.0];
-/// The same in microseconds.
-const ROUTE_BOUNDS_US: [u64; 7] = [25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 10_000_000];
 
 /// One port of a Service.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -168,17 +165,49 @@ pub enum RetryEvent {
     Overflow,
 }
 
+/// What a series counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RouteKind {
+    /// Requests, each with all its attempts.
+    Requests,
+    /// Attempts at one backend.
+    Attempts,
+}
+
 /// Requests that share their route, or attempts that share their route and backend.
 #[derive(Debug)]
 pub struct RouteSeries {
-    subject: Subject<RouteLabels>,
+    pub(crate) subject: Subject<RouteLabels>,
     requests: AtomicU64,
     endings: Slots<Ending>,
     other: AtomicU64,
-    durations: [AtomicU64; ROUTE_BOUNDS.len() + 1],
-    sum_us: AtomicU64,
+    // By classification: failures, successes.
+    classified: [AtomicU64; 2],
+    durations: Durations,
     retries: [AtomicU64; 4],
-    seen: Mutex<u64>,
+    seen: Mutex<Seen>,
+}
+
+/// Counts of a series, or their growth, for reports.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RouteCounts {
+    /// Ended well.
+    pub(crate) success: u64,
+    /// Ended badly. What its client gave up before there was an answer is neither.
+    pub(crate) failure: u64,
+    /// Met one of their time limits.
+    pub(crate) timeouts: u64,
+    /// Sent again.
+    pub(crate) retries: u64,
+    /// Per bucket of `DURATION_BOUNDS_MS`, not cumulative.
+    pub(crate) durations: [u64; DURATION_BUCKETS],
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    // Of everything that is counted: whether a series is idle.
+    all: u64,
+    counts: RouteCounts,
 }
 
 impl RouteSeries {
@@ -187,8 +216,14 @@ impl RouteSeries {
         self.requests.fetch_add(1, Relaxed);
     }
 
-    /// It ended after so long. `error` as the label of `response_total` has it.
-    pub fn ended(&self, answered: Option<Answered>, error: Option<&'static str>, took: Duration) {
+    /// It ended after so long. `error` as the label of `response_total` has it; `class` is none where nobody knows how it would have ended.
+    pub fn ended(
+        &self,
+        answered: Option<Answered>,
+        error: Option<&'static str>,
+        class: Option<Classification>,
+        took: Duration,
+    ) {
         let status = match answered {
             Some(Answered { http, .. }) if !self.is_of_calls() => Some(http),
             // By the word that is written, as errors are: of two with one word there must be one sample.
@@ -199,12 +234,10 @@ impl RouteSeries {
         if !self.endings.add(Ending { status, error: error.map(error_name) }) {
             self.other.fetch_add(1, Relaxed);
         }
-        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        let bucket = ROUTE_BOUNDS_US.iter().position(|bound| us <= *bound).unwrap_or(ROUTE_BOUNDS.len());
-        if let Some(count) = self.durations.get(bucket) {
-            count.fetch_add(1, Relaxed);
+        if let Some(class) = class {
+            self.classified[usize::from(class == Classification::Success)].fetch_add(1, Relaxed);
         }
-        self.sum_us.fetch_add(us, Relaxed);
+        self.durations.observe(took);
     }
 
     /// A request was sent again, or not.
@@ -232,20 +265,50 @@ impl RouteSeries {
         self.endings.iter().map(|(ending, count)| (Some(ending), count)).chain(other)
     }
 
-    /// Counts per bucket, not cumulative, and the sum in seconds.
-    pub(super) fn durations(&self) -> (Vec<u64>, f64) {
-        let counts = self.durations.iter().map(|count| count.load(Relaxed)).collect();
-        (counts, self.sum_us.load(Relaxed) as f64 / 1e6)
+    pub(super) fn durations(&self) -> &Durations {
+        &self.durations
     }
 
     pub(super) fn retries(&self, event: RetryEvent) -> u64 {
         self.retries.get(event as usize).map_or(0, |count| count.load(Relaxed))
     }
+
+    fn counts(&self) -> RouteCounts {
+        let [failure, success] = self.classified.each_ref().map(|count| count.load(Relaxed));
+        let is_timeout = |ending: &Option<Ending>| {
+            ending.and_then(|ending| ending.error).is_some_and(|error| error.ends_with("_TIMEOUT"))
+        };
+        RouteCounts {
+            success,
+            failure,
+            timeouts: self.endings().filter(|(ending, _)| is_timeout(ending)).map(|(_, count)| count).sum(),
+            retries: self.retries(RetryEvent::Request),
+            durations: self.durations.counts(),
+        }
+    }
+}
+
+impl RouteCounts {
+    /// What came since. Relaxed counters never run backwards for one reader, so that no difference is negative.
+    fn since(&self, seen: &RouteCounts) -> RouteCounts {
+        let RouteCounts { success, failure, timeouts, retries, durations } = seen;
+        let mut grown = self.durations;
+        for (count, seen) in grown.iter_mut().zip(durations) {
+            *count = count.saturating_sub(*seen);
+        }
+        RouteCounts {
+            success: self.success.saturating_sub(*success),
+            failure: self.failure.saturating_sub(*failure),
+            timeouts: self.timeouts.saturating_sub(*timeouts),
+            retries: self.retries.saturating_sub(*retries),
+            durations: grown,
+        }
+    }
 }
 
 impl Series for RouteSeries {
     type Labels = RouteLabels;
-    type Growth = ();
+    type Growth = RouteCounts;
 
     fn create(subject: Subject<RouteLabels>) -> RouteSeries {
         RouteSeries {
@@ -253,8 +316,8 @@ impl Series for RouteSeries {
             requests: AtomicU64::new(0),
             endings: Slots::new(limits::RESPONSE_KINDS),
             other: AtomicU64::new(0),
-            durations: Default::default(),
-            sum_us: AtomicU64::new(0),
+            classified: Default::default(),
+            durations: Durations::default(),
             retries: Default::default(),
             seen: Mutex::default(),
         }
@@ -264,12 +327,18 @@ impl Series for RouteSeries {
         &self.subject
     }
 
-    fn advance(&self) -> Option<()> {
+    fn advance(&self) -> Option<RouteCounts> {
         let retries: u64 = self.retries.iter().map(|count| count.load(Relaxed)).sum();
         let endings: u64 = self.endings().map(|(_, count)| count).sum();
-        let now = self.requests() + endings + retries;
+        let all = self.requests() + endings + retries;
         let mut seen = self.seen.lock();
-        (std::mem::replace(&mut *seen, now) != now).then_some(())
+        let counts = self.counts();
+        if seen.all == all && seen.counts == counts {
+            return None;
+        }
+        let growth = counts.since(&seen.counts);
+        *seen = Seen { all, counts };
+        Some(growth)
     }
 
     fn busy(&self) -> bool {

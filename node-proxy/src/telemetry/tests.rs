@@ -39,9 +39,9 @@ fn calls(telemetry: &Telemetry) {
     let series = telemetry.route(&labels);
     for grpc in [Some(0), Some(2), Some(17), Some(u32::MAX), None] {
         series.request();
-        series.ended(Some(Answered { http: 200, grpc }), None, Duration::from_millis(1));
+        series.ended(Some(Answered { http: 200, grpc }), None, None, Duration::from_millis(1));
     }
-    series.ended(None, Some("failfast"), Duration::from_millis(1));
+    series.ended(None, Some("failfast"), Some(Classification::Failure), Duration::from_millis(1));
 }
 
 fn busy() -> Telemetry {
@@ -196,7 +196,7 @@ fn server_names_are_bounded() {
 }
 
 fn series_after(telemetry: &Telemetry, seconds: u64, live: bool) -> usize {
-    telemetry.advance(Duration::from_secs(seconds), |_| live, |_, _| {}, |_, _| {});
+    telemetry.advance(Duration::from_secs(seconds), |_| live, |_, _| {}, |_, _| {}, |_, _, _| {});
     telemetry.http.all().len() + telemetry.tcp.all().len()
 }
 

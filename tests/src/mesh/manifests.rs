@@ -30,6 +30,8 @@ pub struct ServiceOptions {
     pub annotations: Vec<(String, String)>,
     /// `internalTrafficPolicy: Local`
     pub local_only: bool,
+    /// Zone of each node, which its endpoints have, and as their hint (`hints.forZones`).
+    pub zones: Vec<&'static str>,
 }
 
 impl ServiceOptions {
@@ -41,6 +43,7 @@ impl ServiceOptions {
             ports: vec![ServicePort { name: "main", port, target, protocol: None }],
             annotations: Vec::new(),
             local_only: false,
+            zones: Vec::new(),
         }
     }
 
@@ -100,7 +103,7 @@ pub(super) fn pod(pod: &Pod) -> String {
 }
 
 pub(super) fn service(options: &ServiceOptions, address: &str, pods: &[&Pod]) -> String {
-    let ServiceOptions { name, namespace, ports, annotations: given, local_only } = options;
+    let ServiceOptions { name, namespace, ports, annotations: given, local_only, zones } = options;
     let policy = if *local_only { "Local" } else { "Cluster" };
     let mut text = format!(
         "apiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\n  namespace: {namespace}\n  annotations: {}\nspec:\n  internalTrafficPolicy: {policy}\n  clusterIP: {address}\n  clusterIPs: [{address}]\n  ports:\n",
@@ -125,8 +128,11 @@ pub(super) fn service(options: &ServiceOptions, address: &str, pods: &[&Pod]) ->
     }
     add("endpoints:".to_owned());
     for pod in pods {
+        let zone =
+            zones.get(pod.place.node).map(|zone| format!("zone: {zone}, hints: {{forZones: [{{name: {zone}}}]}}, "));
+        let zone = zone.unwrap_or_default();
         add(format!(
-            "- {{addresses: [{}], conditions: {{ready: {}}}, nodeName: {}, targetRef: {{kind: Pod, name: {}, namespace: {}}}}}",
+            "- {{{zone}addresses: [{}], conditions: {{ready: {}}}, nodeName: {}, targetRef: {{kind: Pod, name: {}, namespace: {}}}}}",
             pod.place.v4,
             pod.ready,
             super::Mesh::node_name(pod.place.node),

@@ -75,9 +75,9 @@ fn what_is_in_the_way_is_named_with_what_to_do() {
             "√ Cilium leaves the connections",
         ],
     );
-    stage.apply(&(definition("HTTPRoute", &["v1", "v1beta1"]) + &definition("GRPCRoute", &["v1alpha2"])));
+    stage.apply(&(definition("HTTPRoute", &["v1", "v1beta1"]) + &definition("GRPCRoute", &["v1alpha1"])));
     stage.apply(IN_THE_WAY);
-    let routes = ["get", "--raw", "/apis/gateway.networking.k8s.io/v1alpha2"];
+    let routes = ["get", "--raw", "/apis/gateway.networking.k8s.io/v1alpha1"];
     stage.until("the definitions are served", &routes, |text| text.contains("grpcroutes"));
     let text = by_kubeconfig(&stage, &check);
     has(
@@ -85,7 +85,7 @@ fn what_is_in_the_way_is_named_with_what_to_do() {
         &[
             "√ Gateway API CRDs are installed (bundle v1.0.0, standard channel)",
             "√ HTTPRoute is served as v1",
-            "‼ GRPCRoute is served as v1\n    served as v1alpha2 only (bundle v1.0.0",
+            "‼ GRPCRoute is served as v1\n    served as v1alpha1 only (bundle v1.0.0",
             "‼ Cilium leaves the connections of pods as they are\n    its socket load balancing",
             "× Cilium leaves other CNI plugins in place\n    it takes away the CNI plugin",
             "‼ no other mesh has agents on the nodes\n    DaemonSet istio-system/istio-cni-node (Istio's CNI plugin)",

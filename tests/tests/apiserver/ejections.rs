@@ -2,7 +2,7 @@
 
 use weir_api::v1;
 
-use crate::{connect, ha::weir, populated};
+use crate::{SERVICE, connect, ha::weir, populated};
 
 fn seen(state: v1::EndpointState) -> v1::Report {
     let pod = v1::PodRef { namespace: "shop".into(), name: "web".into(), ..v1::PodRef::default() };
@@ -19,11 +19,15 @@ fn seen(state: v1::EndpointState) -> v1::Report {
     v1::Report { endpoints: vec![endpoint], ..v1::Report::default() }
 }
 
-/// Each node speaks to another replica, and one of these leads. Seen to fail for the event with shares that do not say what is out, for
-/// the table with a question that is not passed on.
+/// Each node speaks to another replica, and one of these leads. Seen to fail, for the table, with a question that is not passed on to other
+/// replicas.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_that_is_out_is_told_of_on_its_pod() {
     let stage = populated();
+    stage.apply(&SERVICE.replace(
+        "ports: [{name: http, port: 80,",
+        "ports: [{name: other, port: 81, targetPort: 8080}, {name: http, port: 80,",
+    ));
     let replicas = ["control-0", "control-1"].map(|name| stage.replica(name).until_ready());
     let near = connect(&replicas[0], &stage, "node-a").await;
     let far = connect(&replicas[1], &stage, "node-b").await;

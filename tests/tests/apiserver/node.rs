@@ -119,7 +119,7 @@ impl<'a> Mesh<'a> {
     }
 
     pub(crate) async fn observe(&mut self) -> v1::ObserveResponse {
-        let request = v1::ObserveRequest { window_seconds: 1, endpoints: None };
+        let request = v1::ObserveRequest { window_seconds: 1, ..Default::default() };
         self.client.observe(with_token(request, self.token)).await.unwrap().into_inner()
     }
 

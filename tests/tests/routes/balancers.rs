@@ -345,3 +345,32 @@ fn a_local_service_is_served_by_the_clients_node() {
         });
     }
 }
+
+/// `hints.forZones`, as Kubernetes writes them for `trafficDistribution`: clients stay in their zone while somebody there is ready. Seen to fail
+/// before they were read.
+#[test]
+fn clients_stay_in_their_zone_while_somebody_there_is_ready() {
+    let mut crowd = Crowd::start();
+    let mut options = ServiceOptions::new("zoned", HTTP1, HTTP1);
+    options.zones = vec!["a", "b"];
+    let pods: Vec<&Pod> = crowd.servers.iter().collect();
+    let address = crowd.mesh.service(&options, &pods);
+    let url = format!("http://{address}:{HTTP1}/?[1-100]");
+    let answer = |crowd: &Crowd, client: usize, expected: &[&str]| {
+        wait::until("all of the zone's servers answer, and nobody else", PATIENCE, || {
+            let mut who = crowd.ask(client, &url, &[]);
+            who.sort();
+            who.dedup();
+            (who == expected).then_some(())
+        });
+    };
+    answer(&crowd, 0, &["s0", "s2", "s4"]);
+    answer(&crowd, 1, &["s1", "s3"]);
+    for server in [1, 3] {
+        crowd.servers[server].ready = false;
+    }
+    let pods: Vec<&Pod> = crowd.servers.iter().collect();
+    crowd.mesh.endpoints(&options, &address, &pods);
+    answer(&crowd, 1, &["s0", "s2", "s4"]);
+    answer(&crowd, 0, &["s0", "s2", "s4"]);
+}

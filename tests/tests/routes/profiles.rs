@@ -169,3 +169,46 @@ fn a_profile_that_cannot_be_followed_changes_nothing() {
         (requests() == before && who.starts_with('v')).then_some(())
     });
 }
+
+/// What clients of another namespace say is a failure, or late, is said for themselves alone: the endpoints are everybody's. Seen to fail with the
+/// classes and limits of any route.
+#[test]
+fn what_others_call_a_failure_takes_nobodys_endpoints_out() {
+    let mut stage = Stage::start();
+    let annotations = [
+        // Else who answered late is not asked for a while.
+        ("weir.mesh/balancer", "round-robin"),
+        ("balancer.linkerd.io/failure-accrual", "consecutive"),
+        ("balancer.linkerd.io/failure-accrual-consecutive-max-failures", "2"),
+        ("balancer.linkerd.io/failure-accrual-consecutive-min-penalty", "60s"),
+        ("balancer.linkerd.io/failure-accrual-consecutive-max-penalty", "60s"),
+    ];
+    let judged = service(&mut stage, "judged", &annotations);
+    let mut options = PodOptions::new("guest", 0);
+    (options.namespace, options.enabled) = ("other".to_owned(), Some(true));
+    stage.mesh.manifest("namespace-other", "apiVersion: v1\nkind: Namespace\nmetadata: {name: other}\n");
+    let guest = stage.mesh.pod(&options);
+    stage.mesh.wait_ready(&[&guest]);
+    let url = |path: &str| format!("http://{judged}:{HTTP1}{path}");
+    write(
+        &stage,
+        "judged",
+        "other",
+        "  routes:\n  - {name: late, condition: {pathRegex: /late}, timeout: 100ms}\n  - {name: bad, condition: {method: GET}, responseClasses: [{condition: {status: {min: 200, max: 299}}, isFailure: true}]}",
+    );
+    wait::until("the guest's profile is in force", PATIENCE, || {
+        (ask(&guest, &url("/late"), &[]).status == 504).then_some(())
+    });
+    for path in ["/late", "/"] {
+        for _ in 0..8 {
+            ask(&guest, &url(path), &[]);
+        }
+    }
+    // Both endpoints answer: neither is out.
+    let servers: std::collections::BTreeSet<String> =
+        (0..40).map(|_| ask(&stage.client, &url("/"), &[]).who()).collect();
+    assert_eq!(servers.into_iter().collect::<Vec<_>>(), ["v1", "v2"]);
+    let stat = stage.mesh.weir_json(&["stat", "endpoints", "svc/judged", "--namespace", NAMESPACE]);
+    let lines = stat.as_array().or_else(|| stat["endpoints"].as_array()).expect("endpoints");
+    assert!(lines.len() == 2 && lines.iter().all(|line| line["nodes_out"] == 0), "{stat}");
+}

@@ -386,7 +386,7 @@ pub struct ObjectRef {
     #[prost(string, tag = "4")]
     pub name: ::prost::alloc::string::String,
 }
-/// An HTTPRoute with a port of a Service as its parent.
+/// A route of any kind with a port of a Service as its parent.
 #[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct HttpRoute {
@@ -403,11 +403,14 @@ pub struct HttpRoute {
     /// The first rule counts whose condition holds, and there are no matches (ServiceProfile); never beside another route for the same clients.
     #[prost(bool, tag = "5")]
     pub first_wins: bool,
+    /// All routes for the same clients have the same.
+    #[prost(enumeration = "RouteLevel", tag = "6")]
+    pub level: i32,
 }
 #[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct HttpRule {
-    /// Any of them; never empty but where the first rule counts.
+    /// Any of them; never empty but where the first rule counts, or a connection is decided about.
     #[prost(message, repeated, tag = "1")]
     pub matches: ::prost::alloc::vec::Vec<HttpMatch>,
     /// In this order.
@@ -840,6 +843,11 @@ pub struct Endpoint {
     /// Ports that the pod declares opaque or otherwise.
     #[prost(message, repeated, tag = "6")]
     pub ports: ::prost::alloc::vec::Vec<PortProtocol>,
+    /// Names of the zones, and of the nodes, whose clients it is for, as far as Kubernetes says (`hints.forZones`, `hints.forNodes`).
+    #[prost(string, repeated, tag = "7")]
+    pub zone_hints: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "8")]
+    pub node_hints: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1087,6 +1095,40 @@ impl BalancerKind {
         }
     }
 }
+/// What a route decides about.
+#[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum RouteLevel {
+    /// HTTP requests (HTTPRoute, GRPCRoute).
+    Requests = 0,
+    /// Connections that begin with TLS, by the name that the client asks for (TLSRoute). One rule, of which backends alone count.
+    Tls = 1,
+    /// Connections (TCPRoute). The same; of several routes the first.
+    Tcp = 2,
+}
+impl RouteLevel {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Requests => "ROUTE_LEVEL_REQUESTS",
+            Self::Tls => "ROUTE_LEVEL_TLS",
+            Self::Tcp => "ROUTE_LEVEL_TCP",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "ROUTE_LEVEL_REQUESTS" => Some(Self::Requests),
+            "ROUTE_LEVEL_TLS" => Some(Self::Tls),
+            "ROUTE_LEVEL_TCP" => Some(Self::Tcp),
+            _ => None,
+        }
+    }
+}
 #[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Report {
@@ -1113,6 +1155,68 @@ pub struct Report {
     /// Endpoints that were asked about and are not among `endpoints`: there are too many.
     #[prost(uint64, tag = "9")]
     pub endpoints_left_out: u64,
+    /// Those that the query asks about, the busiest first.
+    #[prost(message, repeated, tag = "10")]
+    pub routes: ::prost::alloc::vec::Vec<RouteReport>,
+    /// Lines about routes that were asked about and are not among `routes`: there are too many.
+    #[prost(uint64, tag = "11")]
+    pub routes_left_out: u64,
+    /// Upper bounds of the durations of `routes`, milliseconds, rising.
+    #[prost(double, repeated, tag = "12")]
+    pub route_bounds_ms: ::prost::alloc::vec::Vec<f64>,
+}
+/// Routes of which clients and Services.
+#[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RoutesQuery {
+    /// Of the clients; empty: all namespaces.
+    #[prost(string, tag = "1")]
+    pub client_namespace: ::prost::alloc::string::String,
+    /// Of the Services that were dialled; empty: all namespaces.
+    #[prost(string, tag = "2")]
+    pub service_namespace: ::prost::alloc::string::String,
+}
+/// Requests of one local workload to one port of a Service by the route that decided, or attempts of them at one backend. Counts over the
+/// window.
+#[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RouteReport {
+    /// Its namespace, name and owner alone.
+    #[prost(message, optional, tag = "1")]
+    pub workload: ::core::option::Option<PodRef>,
+    /// What was dialled, `namespace/name`. Empty: one of those that are more than the node tells apart; nothing else is known of it.
+    #[prost(string, tag = "2")]
+    pub service: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "3")]
+    pub port: u32,
+    /// Not set: the Service has no routes for this workload.
+    #[prost(message, optional, tag = "4")]
+    pub route: ::core::option::Option<ObjectRef>,
+    /// Name of the rule that decided, where they have names (ServiceProfile).
+    #[prost(string, tag = "5")]
+    pub rule: ::prost::alloc::string::String,
+    /// Attempts at one backend; else requests, each with all its attempts.
+    #[prost(bool, tag = "6")]
+    pub is_attempts: bool,
+    /// Of attempts, `namespace/name`.
+    #[prost(string, tag = "7")]
+    pub backend: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "8")]
+    pub backend_port: u32,
+    #[prost(uint64, tag = "9")]
+    pub success_total: u64,
+    /// What a client gave up before there was an answer is neither.
+    #[prost(uint64, tag = "10")]
+    pub failure_total: u64,
+    /// Those that met one of their time limits.
+    #[prost(uint64, tag = "11")]
+    pub timeouts_total: u64,
+    /// How often one of them was sent again; 0 of attempts.
+    #[prost(uint64, tag = "12")]
+    pub retries_total: u64,
+    /// Counts per bucket of `route_bounds_ms`, one more than bounds; not cumulative. From arrival to the end of the response.
+    #[prost(uint64, repeated, tag = "13")]
+    pub duration_counts: ::prost::alloc::vec::Vec<u64>,
 }
 /// Endpoints of which Services.
 #[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
@@ -1426,7 +1530,7 @@ pub struct WorkloadStatus {
     #[prost(int64, tag = "4")]
     pub certificate_not_after: i64,
 }
-/// All endpoints that circuit breakers of this node have taken out, up to a bound; sent when they change, at most once a second.
+/// All endpoints that circuit breakers of this node have taken out, up to a bound; sent when the stream begins, and when they change, at most once a second.
 #[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct OutEndpoints {
@@ -1491,6 +1595,9 @@ pub struct Query {
     /// Not set: no endpoints are reported.
     #[prost(message, optional, tag = "3")]
     pub endpoints: ::core::option::Option<EndpointsQuery>,
+    /// Not set: no routes are reported.
+    #[prost(message, optional, tag = "4")]
+    pub routes: ::core::option::Option<RoutesQuery>,
 }
 #[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1889,6 +1996,9 @@ pub struct ShareRequest {
     /// Not set: no endpoints are reported.
     #[prost(message, optional, tag = "2")]
     pub endpoints: ::core::option::Option<EndpointsQuery>,
+    /// Not set: no routes are reported.
+    #[prost(message, optional, tag = "3")]
+    pub routes: ::core::option::Option<RoutesQuery>,
 }
 #[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1930,6 +2040,9 @@ pub struct ConnectedNode {
     /// What it said last.
     #[prost(message, repeated, tag = "7")]
     pub out: ::prost::alloc::vec::Vec<OutEndpoint>,
+    /// That it said so since its stream opened.
+    #[prost(bool, tag = "8")]
+    pub has_said_out: bool,
 }
 /// A replica of control, as the one that was asked sees it.
 #[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
@@ -2798,6 +2911,9 @@ pub struct ObserveRequest {
     /// Not set: no endpoints are reported.
     #[prost(message, optional, tag = "2")]
     pub endpoints: ::core::option::Option<EndpointsQuery>,
+    /// Not set: no routes are reported.
+    #[prost(message, optional, tag = "3")]
+    pub routes: ::core::option::Option<RoutesQuery>,
 }
 #[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -14,8 +14,13 @@ use crate::{cluster::Cluster, error::CliError};
 const CATEGORY: &str = "gateway-api-crd";
 const INSTALLED: &str = "Gateway API CRDs are installed";
 const GROUP: &str = "gateway.networking.k8s.io";
-/// Kinds that a mesh is configured with, and the version that is read of each.
-const WANTED: [(&str, &str); 2] = [("HTTPRoute", "v1"), ("GRPCRoute", "v1")];
+/// Kinds that a mesh is configured with, the versions that control reads of each, and whether most people want it.
+const READ: [(&str, &[&str], bool); 4] = [
+    ("HTTPRoute", &["v1", "v1beta1"], true),
+    ("GRPCRoute", &["v1", "v1alpha2"], true),
+    ("TLSRoute", &["v1", "v1alpha3", "v1alpha2"], false),
+    ("TCPRoute", &["v1", "v1alpha2"], false),
+];
 const INSTALL: &str = "kubectl apply --server-side -f https://github.com/kubernetes-sigs/gateway-api/releases/latest/download/standard-install.yaml";
 const BUNDLE: &str = "gateway.networking.k8s.io/bundle-version";
 const CHANNEL: &str = "gateway.networking.k8s.io/channel";
@@ -67,20 +72,18 @@ fn judge(served: &Served, bundle: &str) -> Vec<(String, Finding)> {
         return vec![found(CATEGORY, INSTALLED, Some((Verdict::Warning, hint)))];
     }
     let mut all = vec![found(CATEGORY, &format!("{INSTALLED}{bundle}"), None)];
-    for (kind, version) in WANTED {
+    for (kind, read, is_wanted) in READ {
         let problem = match served.get(kind) {
-            Some(versions) if versions.iter().any(|found| found == version) => None,
-            Some(versions) => Some(format!(
-                "served as {} only{bundle}: those objects are not read. Upgrade to bundle v1.1.0 or later: `{INSTALL}`",
-                versions.join(", ")
-            )),
-            None => Some(format!("not installed{bundle}: `{INSTALL}`")),
+            None if !is_wanted => continue,
+            None => Err(format!("not installed{bundle}: `{INSTALL}`")),
+            Some(versions) => read.iter().find(|one| versions.iter().any(|found| found == *one)).ok_or_else(|| {
+                let only = versions.join(", ");
+                format!("served as {only} only{bundle}: those objects are not read. Upgrade to bundle v1.1.0 or later: `{INSTALL}`")
+            }),
         };
-        all.push(found(
-            CATEGORY,
-            &format!("{kind} is served as {version}"),
-            problem.map(|hint| (Verdict::Warning, hint)),
-        ));
+        let version = problem.as_ref().map_or_else(|_none| read.first(), |one| Some(one)).copied().unwrap_or_default();
+        let hint = problem.err().map(|hint| (Verdict::Warning, hint));
+        all.push(found(CATEGORY, &format!("{kind} is served as {version}"), hint));
     }
     all
 }
@@ -107,15 +110,21 @@ mod tests {
 
     #[test]
     fn versions_that_are_not_read_are_named() {
-        let old = lines(&[("HTTPRoute", &["v1", "v1beta1"]), ("GRPCRoute", &["v1alpha2"]), ("Gateway", &["v1"])]);
+        let old = [("HTTPRoute", &["v1", "v1beta1"][..]), ("GRPCRoute", &["v1alpha1"]), ("TCPRoute", &["v1alpha2"])];
+        let old = lines(&[&old[..], &[("Gateway", &["v1"])]].concat());
         assert_eq!(
             old[0],
             ("Gateway API CRDs are installed (bundle v1.0.0)".to_owned(), Verdict::Success, String::new())
         );
         assert_eq!((old[1].0.as_str(), old[1].1), ("HTTPRoute is served as v1", Verdict::Success));
         assert_eq!((old[2].0.as_str(), old[2].1), ("GRPCRoute is served as v1", Verdict::Warning));
-        assert!(old[2].2.contains("served as v1alpha2 only (bundle v1.0.0)") && old[2].2.contains("v1.1.0"), "{old:?}");
-        let half = lines(&[("HTTPRoute", &["v1"])]);
+        assert!(old[2].2.contains("served as v1alpha1 only (bundle v1.0.0)") && old[2].2.contains("v1.1.0"), "{old:?}");
+        assert_eq!((old[3].0.as_str(), old[3].1, old.len()), ("TCPRoute is served as v1alpha2", Verdict::Success, 4));
+        let half = lines(&[("HTTPRoute", &["v1beta1"])]);
+        assert_eq!(
+            (half[1].0.as_str(), half[1].1, half.len()),
+            ("HTTPRoute is served as v1beta1", Verdict::Success, 3)
+        );
         assert!(half[2].1 == Verdict::Warning && half[2].2.starts_with("not installed"), "{half:?}");
     }
 }

@@ -81,6 +81,8 @@ struct Key {
     service: String,
     port: u32,
     address: String,
+    /// Namespace and name: one that has the address after another is not that one, and nodes may know both for a while.
+    pod: (String, String),
 }
 
 /// What all nodes say of one endpoint, by their names.
@@ -106,10 +108,17 @@ impl<'a> Row<'a> {
         self.by_node.values().any(|report| report.state() != EndpointState::Unspecified)
     }
 
+    /// A node may tell of two pods of one name and address, as when one takes the other's place: that which is out counts.
+    fn add(&mut self, node: &'a str, report: &'a EndpointReport) {
+        let known = self.by_node.entry(node).or_insert(report);
+        if is_out(report) {
+            *known = report;
+        }
+    }
+
     /// Nodes that have taken it out.
     fn out(&self) -> usize {
-        let is_out = |report: &&&EndpointReport| matches!(report.state(), EndpointState::Out | EndpointState::Trial);
-        self.by_node.values().filter(is_out).count()
+        self.by_node.values().filter(|report| is_out(report)).count()
     }
 
     /// Times that nodes have taken it out.
@@ -129,29 +138,36 @@ fn rows(reports: &[Report]) -> Rows<'_> {
             service: service.to_owned(),
             port: report.port,
             address: report.address.clone(),
+            pod: known(&report.pod).map(|pod| (pod.namespace.clone(), pod.name.clone())).unwrap_or_default(),
         };
-        rows.entry(key).or_default().by_node.insert(&node.node_name, report);
+        rows.entry(key).or_default().add(&node.node_name, report);
     }
     rows
+}
+
+fn is_out(report: &EndpointReport) -> bool {
+    matches!(report.state(), EndpointState::Out | EndpointState::Trial)
 }
 
 /// The whole answer as text, and whether there is anything in it.
 pub(super) async fn ask(client: &Client, query: &Query, session: &Session) -> Result<(String, bool), CliError> {
     let answer = client.observe_endpoints(query.question()).await?;
     note_missing(&answer, "endpoints are");
-    note_left_out(&answer);
+    left_out(&answer).iter().for_each(|text| note(text));
     let rows = rows(&answer.reports);
     Ok((table::render(&rows, query, session)?, !rows.is_empty()))
 }
 
-fn note_left_out(answer: &ObserveResponse) {
+/// What reports do not hold. They have those that are out first: with one that is not, all others are in.
+fn left_out(answer: &ObserveResponse) -> Option<String> {
     let full: Vec<&Report> = answer.reports.iter().filter(|report| report.endpoints_left_out > 0).collect();
+    let first = full.first()?;
     let count = full.iter().fold(0_u64, |sum, report| sum.saturating_add(report.endpoints_left_out));
-    if let Some(first) = full.first() {
-        note(&format!(
-            "{} nodes (as {}) have more endpoints in use than a report holds; {count} that are in are not shown: ask for a namespace, or svc/NAME",
-            full.len(),
-            first.node_name
-        ));
-    }
+    let are_in = full.iter().all(|report| report.endpoints.iter().any(|one| !is_out(one)));
+    let what = if are_in { "that are in are not shown" } else { "are not shown, and some of them may be out" };
+    Some(format!(
+        "{} nodes (as {}) have more endpoints in use than a report holds; {count} {what}: ask for a namespace, or svc/NAME",
+        full.len(),
+        first.node_name
+    ))
 }

@@ -99,17 +99,21 @@ pub(super) fn render(rows: &BTreeMap<Subject, Row>, query: &Query, session: &Ses
     Ok(if lines.is_empty() { String::new() } else { table.text(session.color) })
 }
 
-fn numbers_of(row: &JsonRow, wide: bool) -> Vec<(String, Tone)> {
-    let count = |value: Option<u64>| value.map_or_else(|| units::NONE.to_owned(), |value| value.to_string());
-    let tone = match row.success {
+/// Of a share that ended well.
+pub(crate) fn tone(success: Option<f64>) -> Tone {
+    match success {
         Some(share) if share < 0.99 => Tone::Bad,
         Some(share) if share < 1.0 => Tone::Warn,
         _ => Tone::Plain,
-    };
+    }
+}
+
+fn numbers_of(row: &JsonRow, wide: bool) -> Vec<(String, Tone)> {
+    let count = |value: Option<u64>| value.map_or_else(|| units::NONE.to_owned(), |value| value.to_string());
     let plain = |text: String| (text, Tone::Plain);
     let mut cells = vec![
         plain(row.meshed.clone()),
-        (units::percent(row.success), tone),
+        (units::percent(row.success), tone(row.success)),
         plain(units::rate(row.rps)),
         plain(units::latency(row.latency_ms_p50)),
         plain(units::latency(row.latency_ms_p95)),

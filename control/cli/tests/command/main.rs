@@ -51,6 +51,26 @@ async fn stat_and_edges() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn routes_and_stat_outbound() {
+    let control = Control::start(IDENTITY).await;
+    let words = |output: &Output, line: usize| -> Vec<String> {
+        out(output).lines().nth(line).unwrap().split_whitespace().map(str::to_owned).collect()
+    };
+    let routes = weir(&control, "routes svc/web -n shop -o wide").await;
+    assert!(routes.status.success(), "{routes:?}");
+    assert_eq!(words(&routes, 1)[..6], ["[DEFAULT]", "web:80", "100.00%", "1.0rps", "90.90%", "1.1rps"]);
+    for note in ["node late did not answer", "1 lines more", "60 requests fell under more routes"] {
+        assert!(err(&routes).contains(note), "{note}: {routes:?}");
+    }
+    let sent = weir(&control, "stat-outbound deploy/web -n shop").await;
+    assert_eq!(words(&sent, 1)[..4], ["web", "web:80", "[DEFAULT]", "100.00%"]);
+    assert_eq!(words(&sent, 2)[1..4], ["────────►", "web:80", "90.90%"]);
+    let nothing = weir(&control, "routes svc/none -n shop").await;
+    assert!(nothing.status.success() && out(&nothing).is_empty() && err(&nothing).contains("try -A"), "{nothing:?}");
+    assert_eq!(weir(&control, "routes deploy/web -n shop").await.status.code(), Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn identity_and_endpoints() {
     let control = Control::start(IDENTITY).await;
     let identity = weir(&control, "identity pod/web-1 -n shop").await;

@@ -15,8 +15,8 @@ use tonic::{
 };
 use weir_api::v1::{
     self, CheckOutcome, CheckRequest, CheckResponse, CheckResult, Direction, EndpointsRequest, EndpointsResponse,
-    NodeVersion, ObserveRequest, ObserveResponse, PodRef, PodStatus, Replica, Report, ServiceEndpoint, TrafficReport,
-    VersionRequest, VersionResponse, WorkloadReport, WorkloadsRequest, WorkloadsResponse,
+    NodeVersion, ObserveRequest, ObserveResponse, PodRef, PodStatus, Replica, Report, RouteReport, ServiceEndpoint,
+    TrafficReport, VersionRequest, VersionResponse, WorkloadReport, WorkloadsRequest, WorkloadsResponse,
     mesh_server::{Mesh, MeshServer},
 };
 
@@ -85,6 +85,29 @@ fn pod() -> Option<PodRef> {
     })
 }
 
+/// All that fails is sent again once, and then ends well.
+fn routes(requests: u64, failures: u64) -> [RouteReport; 3] {
+    let route = RouteReport {
+        workload: pod(),
+        service: "shop/web".into(),
+        port: 80,
+        success_total: requests,
+        retries_total: failures,
+        duration_counts: vec![0, requests, 0],
+        ..RouteReport::default()
+    };
+    let attempts = RouteReport {
+        is_attempts: true,
+        backend: "shop/web".into(),
+        backend_port: 80,
+        failure_total: failures,
+        retries_total: 0,
+        ..route.clone()
+    };
+    let others = RouteReport { service: String::new(), ..route.clone() };
+    [route, attempts, others]
+}
+
 #[tonic::async_trait]
 impl Mesh for Answers {
     async fn version(&self, request: Request<VersionRequest>) -> Result<Response<VersionResponse>, Status> {
@@ -95,7 +118,8 @@ impl Mesh for Answers {
 
     async fn observe(&self, request: Request<ObserveRequest>) -> Result<Response<ObserveResponse>, Status> {
         self.authorize(&request)?;
-        let window_seconds = f64::from(request.into_inner().window_seconds);
+        let asked = request.into_inner();
+        let window_seconds = f64::from(asked.window_seconds);
         let requests = window_seconds as u64;
         let failures = requests / 10;
         let traffic = TrafficReport {
@@ -115,7 +139,15 @@ impl Mesh for Answers {
             certificate_chain: vec![self.leaf.clone()],
             ..WorkloadReport::default()
         };
-        let report = Report { window_seconds, traffic: vec![traffic], workloads: vec![workload], ..Report::default() };
+        let report = Report {
+            window_seconds,
+            traffic: vec![traffic],
+            workloads: vec![workload],
+            routes: asked.routes.iter().flat_map(|_asked| routes(requests, failures)).collect(),
+            routes_left_out: u64::from(asked.routes.is_some()),
+            route_bounds_ms: vec![10.0, 20.0],
+            ..Report::default()
+        };
         Ok(Response::new(ObserveResponse {
             reports: vec![report],
             missing_nodes: vec!["late".into()],

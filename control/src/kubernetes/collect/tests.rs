@@ -42,11 +42,9 @@ fn complete(pods: Vec<Item>) -> Collector {
     list(&mut collector, Kind::Namespace, vec![seen(NAMESPACE)]);
     list(&mut collector, Kind::Service, Vec::new());
     list(&mut collector, Kind::EndpointSlice, Vec::new());
-    list(&mut collector, Kind::HttpRoute, Vec::new());
-    list(&mut collector, Kind::GrpcRoute, Vec::new());
-    list(&mut collector, Kind::PolicyHttpRoute, Vec::new());
-    list(&mut collector, Kind::ServiceProfile, Vec::new());
-    list(&mut collector, Kind::TrafficSplit, Vec::new());
+    for kind in KINDS.into_iter().filter(|kind| kind.is_route()) {
+        list(&mut collector, kind, Vec::new());
+    }
     collector
 }
 
@@ -64,11 +62,9 @@ fn nothing_is_told_before_every_kind_was_listed_once() {
     list(&mut collector, Kind::Pod, vec![seen(&web())]);
     list(&mut collector, Kind::Namespace, vec![seen(NAMESPACE)]);
     list(&mut collector, Kind::Service, Vec::new());
-    list(&mut collector, Kind::HttpRoute, Vec::new());
-    list(&mut collector, Kind::GrpcRoute, Vec::new());
-    list(&mut collector, Kind::PolicyHttpRoute, Vec::new());
-    list(&mut collector, Kind::ServiceProfile, Vec::new());
-    list(&mut collector, Kind::TrafficSplit, Vec::new());
+    for kind in KINDS.into_iter().filter(|kind| kind.is_route()) {
+        list(&mut collector, kind, Vec::new());
+    }
     collector.take(item(Kind::EndpointSlice, News::Began));
     assert!(collector.scan().is_none());
     collector.take(item(Kind::EndpointSlice, News::Listed));
@@ -151,4 +147,25 @@ fn a_refused_object_that_is_gone_is_no_finding_any_more() {
     list(&mut collector, Kind::Pod, Vec::new());
     let scan = collector.scan().unwrap();
     assert!(scan.findings.is_empty() && scan.events.is_empty());
+}
+
+/// Seen to fail in the order of objects.
+#[test]
+fn an_object_with_many_findings_hides_no_other() {
+    let finding = |field: usize| Finding {
+        file: String::new(),
+        line: 0,
+        object: Some("Pod demo/web".to_owned()),
+        field: field.to_string(),
+        reason: "r".to_owned(),
+    };
+    let many: Vec<Finding> = (0..limits::FINDINGS_IN_CLUSTER).map(finding).collect();
+    let Item { news: News::Seen { name, .. }, .. } = seen(&web()) else { panic!() };
+    let mut collector = complete(vec![
+        item(Kind::Pod, News::Seen { name, read: Read::Refused(many) }),
+        refused(&pod("zoo", "node-1", "10.0.0.2", "")),
+    ]);
+    let findings = collector.scan().unwrap().findings;
+    assert_eq!(findings.len(), limits::FINDINGS_IN_CLUSTER);
+    assert!(findings.iter().any(|one| one.object.as_deref() == Some("Pod demo/zoo")));
 }

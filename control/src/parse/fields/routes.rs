@@ -107,6 +107,30 @@ pub(in crate::parse) struct GrpcMethodMatch {
     pub(in crate::parse) method: Option<String>,
 }
 
+/// `gateway.networking.k8s.io/v1/TLSRoute` and `TCPRoute`. As above.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(in crate::parse) struct ConnectionRoute {
+    pub(in crate::parse) metadata: Metadata,
+    pub(in crate::parse) spec: ConnectionRouteSpec,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(in crate::parse) struct ConnectionRouteSpec {
+    pub(in crate::parse) parent_refs: Option<Vec<ParentRef>>,
+    pub(in crate::parse) hostnames: Option<Vec<String>>,
+    pub(in crate::parse) rules: Option<Vec<ConnectionRouteRule>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+pub(in crate::parse) struct ConnectionRouteRule {
+    /// For people.
+    pub(in crate::parse) name: Option<IgnoredAny>,
+    pub(in crate::parse) backend_refs: Option<Vec<BackendRef>>,
+}
+
 /// GEP-1731, experimental channel.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]

@@ -122,6 +122,8 @@ fn what_cannot_be_followed_is_refused_by_field() {
         ("  retryBudget: {retryRatio: -1}".to_owned(), "spec.retryBudget.retryRatio"),
         ("  retryBudget: {ttl: 1ms}".to_owned(), "spec.retryBudget.ttl"),
         ("  opaquePorts: ['70000']".to_owned(), "spec.opaquePorts[0]"),
+        (format!("  opaquePorts: [{}]", vec!["'80'"; 129].join(", ")), "spec.opaquePorts"),
+        (format!("  dstOverrides: [{}]", vec!["{authority: a.b.svc, weight: 1}"; 129].join(", ")), "spec.dstOverrides"),
         ("  port: 80".to_owned(), "spec.port"),
     ] {
         let found = findings(&text(&spec));

@@ -9,11 +9,12 @@ use weir_api::v1::{self, grpc_method, http_backend, http_filter, http_match, htt
 use super::{
     CallMatch, Cors, Hostname, HttpMatch, Invalid, PathMatch, Pattern, QueryMatch, Selected, Table, ValueMatch,
     condition::{self, Condition},
+    connections::{ConnectionRoute, Connections},
     filter::{self, Filter, HeaderModifier, PathModifier, Redirect, Rewrite},
     matches::HeaderMatch,
     mirror::{self, Mirror},
     ordered::Ordered,
-    rule::{Backend, Backends, ObjectRef, Route, Routes, Rule},
+    rule::{Backend, Backends, Deciding, ObjectRef, Route, Routes, Rule},
 };
 use crate::{classify::Classes, limits, retry::Retry, timeouts::Timeouts};
 
@@ -30,18 +31,26 @@ pub fn routes(given: &[v1::HttpRoute]) -> Result<Option<Routes>, Invalid> {
     let mut producer = SameClients::default();
     let mut consumers: BTreeMap<Arc<str>, SameClients> = BTreeMap::new();
     for given in given {
-        let (converted, ordered) = route(given, &mut next)?;
-        let held = if given.is_consumer {
-            consumers.entry(Arc::clone(&converted.object.namespace)).or_default()
-        } else {
-            &mut producer
-        };
-        held.routes.push(converted);
-        held.ordered = held.ordered.take().or(ordered);
+        let object = object(given)?;
+        let held =
+            if given.is_consumer { consumers.entry(Arc::clone(&object.namespace)).or_default() } else { &mut producer };
+        held.add(object, given, &mut next)?;
     }
-    let consumers = consumers.into_iter().filter_map(|(namespace, held)| Some((namespace, held.table().transpose()?)));
-    let consumers = consumers.map(|(namespace, table)| table.map(|table| (namespace, table)));
-    Ok(Some(Routes { producer: producer.table()?, consumers: consumers.collect::<Result<_, Invalid>>()? }))
+    let consumers =
+        consumers.into_iter().filter_map(|(namespace, held)| Some((namespace, held.deciding().transpose()?)));
+    let consumers = consumers.map(|(namespace, deciding)| deciding.map(|deciding| (namespace, deciding)));
+    Ok(Some(Routes { producer: producer.deciding()?, consumers: consumers.collect::<Result<_, Invalid>>()? }))
+}
+
+fn object(given: &v1::HttpRoute) -> Result<Arc<ObjectRef>, Invalid> {
+    let object = given.object.as_ref().ok_or_else(|| Invalid::new("http_routes.object", "missing"))?;
+    Ok(Arc::new(ObjectRef {
+        group: Arc::from(object.group.as_str()),
+        kind: Arc::from(object.kind.as_str()),
+        namespace: Arc::from(object.namespace.as_str()),
+        name: Arc::from(object.name.as_str()),
+        rule: Arc::default(),
+    }))
 }
 
 /// Routes that hold for the same clients.
@@ -50,9 +59,35 @@ struct SameClients {
     routes: Vec<Route>,
     /// Of the only one, where its first rule that holds counts.
     ordered: Option<Ordered>,
+    /// By the name that clients ask for.
+    by_name: Vec<ConnectionRoute>,
+    of_all: Vec<ConnectionRoute>,
 }
 
 impl SameClients {
+    fn add(&mut self, object: Arc<ObjectRef>, given: &v1::HttpRoute, next: &mut usize) -> Result<(), Invalid> {
+        match v1::RouteLevel::try_from(given.level) {
+            Ok(v1::RouteLevel::Requests) => {
+                let (route, ordered) = route(object, given, next)?;
+                self.routes.push(route);
+                self.ordered = self.ordered.take().or(ordered);
+            }
+            Ok(v1::RouteLevel::Tls) => self.by_name.push(connections(object, given, next)?),
+            Ok(v1::RouteLevel::Tcp) => self.of_all.push(connections(object, given, next)?),
+            Err(_unknown) => return Err(unknown("http_routes.level")),
+        }
+        Ok(())
+    }
+
+    fn deciding(self) -> Result<Option<Deciding>, Invalid> {
+        match (self.routes.is_empty(), self.by_name.is_empty(), self.of_all.is_empty()) {
+            (_requests, true, true) => Ok(self.table()?.map(Deciding::Requests)),
+            (true, false, true) => Ok(Some(Deciding::Connections(Box::new(Connections::by_name(self.by_name))))),
+            (true, true, false) => Ok(Some(Deciding::Connections(Box::new(Connections::all(self.of_all)?)))),
+            _several => Err(Invalid::new("http_routes.level", "of several kinds for the same clients")),
+        }
+    }
+
     fn table(mut self) -> Result<Option<Table>, Invalid> {
         match (self.ordered, self.routes.len()) {
             (_none, 0) => Ok(None),
@@ -96,6 +131,11 @@ impl Size {
         })
     }
 
+    /// Of a route of connections.
+    pub fn of_connections(hostnames: usize, targets: usize) -> Size {
+        Size { matches: hostnames.max(1), patterns: 0, targets }
+    }
+
     /// Of the condition of a ServiceProfile's route.
     pub fn of_condition(given: &v1::Condition) -> Size {
         let (matches, patterns) = condition::terms(given);
@@ -127,7 +167,11 @@ fn within_limits(given: &[v1::HttpRoute]) -> Result<(), Invalid> {
         let own = route.object.as_ref().map(|object| object.namespace.as_str()).filter(|_| route.is_consumer);
         let size = sizes.entry(own).or_default();
         let (hostnames, targets) = (route.hostnames.len(), super::services(std::slice::from_ref(route)).count());
-        *size = size.and(Size::of(hostnames, targets, route.rules.iter().flat_map(|rule| &rule.matches)));
+        *size = size.and(if route.level() == v1::RouteLevel::Requests {
+            Size::of(hostnames, targets, route.rules.iter().flat_map(|rule| &rule.matches))
+        } else {
+            Size::of_connections(hostnames, targets)
+        });
         let conditions = route.rules.iter().filter_map(|rule| rule.condition.as_ref());
         *size = conditions.map(Size::of_condition).fold(*size, Size::and);
         if !size.fits() {
@@ -144,15 +188,20 @@ fn within_limits(given: &[v1::HttpRoute]) -> Result<(), Invalid> {
     Ok(())
 }
 
-fn route(given: &v1::HttpRoute, next: &mut usize) -> Result<(Route, Option<Ordered>), Invalid> {
-    let object = given.object.as_ref().ok_or_else(|| Invalid::new("http_routes.object", "missing"))?;
-    let object = Arc::new(ObjectRef {
-        group: Arc::from(object.group.as_str()),
-        kind: Arc::from(object.kind.as_str()),
-        namespace: Arc::from(object.namespace.as_str()),
-        name: Arc::from(object.name.as_str()),
-        rule: Arc::default(),
-    });
+/// A route of connections has one rule, of which backends alone count.
+fn connections(object: Arc<ObjectRef>, given: &v1::HttpRoute, next: &mut usize) -> Result<ConnectionRoute, Invalid> {
+    let hostnames = given.hostnames.iter().map(|name| Hostname::new(name)).collect::<Result<_, _>>()?;
+    let [rule] = &*given.rules else {
+        return Err(Invalid::new(
+            "rules",
+            format!("{} of them, and a route of connections has one", given.rules.len()),
+        ));
+    };
+    let backends = converted_rule(rule, next)?.backends;
+    Ok(ConnectionRoute { object, hostnames, backends })
+}
+
+fn route(object: Arc<ObjectRef>, given: &v1::HttpRoute, next: &mut usize) -> Result<(Route, Option<Ordered>), Invalid> {
     let hostnames = given.hostnames.iter().map(|name| Hostname::new(name)).collect::<Result<_, _>>()?;
     if given.first_wins {
         return in_order(object, hostnames, &given.rules, next).map(|(route, ordered)| (route, Some(ordered)));

@@ -40,7 +40,19 @@ impl Ordered {
         let holds = |at: &usize| self.rules.get(*at).is_some_and(|(_at, rule)| rule.holds(facts, &is_matched));
         let first = |candidates: &[usize]| candidates.iter().copied().find(|at| holds(at));
         let numbers = matched.iter().flat_map(regex::bytes::SetMatches::iter);
-        let by_pattern = numbers.filter_map(|number| first(self.by_pattern.get(&number)?)).min();
+        let mut candidates = numbers.filter_map(|number| self.by_pattern.get(&number));
+        let by_pattern = match (candidates.next(), candidates.next()) {
+            (None, _none) => None,
+            (Some(only), None) => first(only),
+            (Some(one), Some(other)) => {
+                // Each rule once, however many of its patterns match: else one request would cost patterns times terms.
+                let mut all = [&one[..], other].concat();
+                all.extend(candidates.flatten());
+                all.sort_unstable();
+                all.dedup();
+                first(&all)
+            }
+        };
         let always = first(&self.always);
         let best = by_pattern.into_iter().chain(always).min()?;
         self.rules.get(best).map(|(selected, _condition)| *selected)

@@ -7,7 +7,7 @@ use foldhash::fast::RandomState;
 use http::{HeaderValue, StatusCode};
 
 use super::{
-    Facts, Filter, Hostname, HttpMatch, Mirror, PathMatch, Table,
+    Connections, Facts, Filter, Hostname, HttpMatch, Mirror, PathMatch, Table,
     cors::{self, Cors},
 };
 use crate::{classify::Classes, proxy_error::ProxyError, retry::Retry, timeouts::Timeouts};
@@ -96,9 +96,16 @@ pub struct Backend {
 #[derive(Clone, Debug, Default)]
 pub struct Routes {
     /// Of the Service's own namespace.
-    pub(super) producer: Option<Table>,
+    pub(super) producer: Option<Deciding>,
     /// By namespace of their clients.
-    pub(super) consumers: HashMap<Arc<str>, Table, RandomState>,
+    pub(super) consumers: HashMap<Arc<str>, Deciding, RandomState>,
+}
+
+/// What decides for the same clients: about each of their requests, or about their connections.
+#[derive(Clone, Debug)]
+pub(super) enum Deciding {
+    Requests(Table),
+    Connections(Box<Connections>),
 }
 
 /// What decided about a request, and what it said.
@@ -137,15 +144,35 @@ pub struct Forward {
 }
 
 impl Routes {
-    /// The routes that hold for clients of a namespace; none when there are none for them.
-    pub fn of_client(&self, namespace: &str) -> Option<&Table> {
+    fn of(&self, namespace: &str) -> Option<&Deciding> {
         self.consumers.get(namespace).or(self.producer.as_ref())
+    }
+
+    /// The routes that hold for requests of clients of a namespace; none when there are none for them.
+    pub fn of_client(&self, namespace: &str) -> Option<&Table> {
+        match self.of(namespace)? {
+            Deciding::Requests(table) => Some(table),
+            Deciding::Connections(_) => None,
+        }
+    }
+
+    /// Those that hold for their connections instead; none when there are none for them.
+    pub fn of_connections(&self, namespace: &str) -> Option<&Connections> {
+        match self.of(namespace)? {
+            Deciding::Connections(connections) => Some(connections),
+            Deciding::Requests(_) => None,
+        }
     }
 
     /// Where they come from.
     pub fn objects(&self) -> impl Iterator<Item = &ObjectRef> {
-        let tables = self.producer.iter().chain(self.consumers.values());
-        tables.flat_map(Table::routes).map(|route| &*route.object)
+        self.producer.iter().chain(self.consumers.values()).flat_map(|deciding| {
+            let (requests, connections) = match deciding {
+                Deciding::Requests(table) => (table.routes(), None),
+                Deciding::Connections(connections) => (&[][..], Some(connections.objects())),
+            };
+            requests.iter().map(|route| &*route.object).chain(connections.into_iter().flatten())
+        })
     }
 }
 
@@ -180,7 +207,11 @@ fn followed(
 
 /// Where backends are named and none of them has a weight.
 pub(super) fn unweighted() -> Routed {
-    Routed::Broken(Arc::from("no backend of the rule has a weight"))
+    Routed::Broken(unweighted_reason())
+}
+
+pub(super) fn unweighted_reason() -> Arc<str> {
+    Arc::from("no backend of the rule has a weight")
 }
 
 /// To a backend of the rule; to the dialled Service itself where it has none.
@@ -302,7 +333,7 @@ impl Backends {
     }
 
     /// By weight. A service that has no ready endpoint leaves its share to those that have one; an invalid backend keeps its own.
-    fn pick(&self, random: u64, is_ready: impl Fn(usize) -> bool) -> Option<usize> {
+    pub(super) fn pick(&self, random: u64, is_ready: impl Fn(usize) -> bool) -> Option<usize> {
         let first = self.at(below(random, self.total), |_backend| true)?;
         let serves = |backend: &Backend| backend.target.as_ref().is_ok_and(|service| is_ready(*service));
         let chosen = self.all.get(first)?;

@@ -1,7 +1,7 @@
 //! Applies an update of control's to a snapshot. Must never rebuild what the update does not concern.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashSet},
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -12,6 +12,8 @@ use weir_api::v1::{self, resource::Body};
 use super::{
     Destination, Endpoint, Map, ServiceTarget, Snapshot, Target, Versioned, Workload,
     convert::{self, Reason},
+    reach::Reach,
+    same::is_same,
 };
 use crate::{
     balance::{self, Balancer},
@@ -61,6 +63,12 @@ pub fn apply(
     }
     if workloads {
         next.by_address = by_address(&next, previous);
+        // All of a node are in one zone; Kubernetes may not say it of each.
+        let zones = next.workloads().map(|workload| &workload.pod.zone).filter(|zone| !zone.is_empty());
+        next.zone = zones.min().map(Arc::clone).unwrap_or_default();
+        if next.zone != previous.zone {
+            stale.extend(next.destination_resources.keys().copied());
+        }
     }
     let affected: Vec<SocketAddr> = next
         .destination_resources
@@ -230,32 +238,6 @@ fn rebuild(
     }
 }
 
-fn is_same(before: &Destination, after: &Destination) -> bool {
-    match (&before.target, &after.target) {
-        (Target::Unknown, Target::Unknown) => true,
-        (Target::Pod(before), Target::Pod(after)) => Arc::ptr_eq(before, after),
-        (Target::Service(before), Target::Service(after)) => is_same_service(before, after),
-        _ => false,
-    }
-}
-
-fn is_same_service(before: &ServiceTarget, after: &ServiceTarget) -> bool {
-    before.is_named_like(after)
-        && before.protocol == after.protocol
-        && before.timeouts == after.timeouts
-        && before.retry == after.retry
-        && Arc::ptr_eq(&before.retry_budget, &after.retry_budget)
-        && before.breaker.as_ref().map(Arc::as_ptr) == after.breaker.as_ref().map(Arc::as_ptr)
-        && before.balancer.settings() == after.balancer.settings()
-        && before.load_bias == after.load_bias
-        && before.allows_request_policy == after.allows_request_policy
-        && before.endpoints.len() == after.endpoints.len()
-        && before.endpoints.iter().zip(&after.endpoints).all(|(one, other)| Arc::ptr_eq(one, other))
-        && before.routes.as_ref().map(Arc::as_ptr) == after.routes.as_ref().map(Arc::as_ptr)
-        && before.backends.len() == after.backends.len()
-        && before.backends.iter().zip(&after.backends).all(|(one, other)| is_same_service(one, other))
-}
-
 /// What a destination had, its own and that of backends: what is known of loads and budgets stays.
 #[derive(Default)]
 struct Held<'a> {
@@ -274,14 +256,14 @@ impl<'a> Held<'a> {
             Some(Target::Pod(pod)) => return Held { now, pod: Some(pod), ..Held::default() },
             Some(Target::Unknown) | None => return Held { now, ..Held::default() },
         };
-        let services: Vec<_> = std::iter::once(&**before).chain(before.backends.iter().map(|one| &**one)).collect();
+        let services: Vec<_> = std::iter::once(&**before).chain(before.distinct_backends()).collect();
         let endpoints = services.iter().flat_map(|service| &service.endpoints);
         let endpoints = endpoints.map(|held| ((held.address, Arc::clone(&held.uid)), held)).collect();
         Held { now, pod: None, endpoints, services }
     }
 
     /// An endpoint of `service`, with what is known of it. Each service's own breaker judges it.
-    fn keep(&self, service: Option<&ServiceTarget>, mut built: Endpoint) -> Arc<Endpoint> {
+    fn keep(&self, service: Option<&ServiceTarget>, reach: Reach, mut built: Endpoint) -> Arc<Endpoint> {
         let any = self.endpoints.get(&(built.address, Arc::clone(&built.uid))).copied();
         // Where no breaker judges, one is as good as another.
         let own = match &built.health {
@@ -291,8 +273,8 @@ impl<'a> Held<'a> {
         built.ready_since = match any {
             _ if !built.ready => None,
             Some(any) if any.ready => any.ready_since,
-            // Who is in a service that this node has not known may have been for long.
-            _new => service.map(|_known| self.now),
+            // Who is in a service that this node has not known may have been for long, and so may those of other nodes be.
+            _new => service.filter(|known| known.reach == reach).map(|_known| self.now),
         };
         let load = any.map(|any| Arc::clone(&any.load));
         keep(Endpoint { load: load.unwrap_or_else(|| Arc::clone(&built.load)), ..built }, own)
@@ -309,6 +291,20 @@ impl<'a> Held<'a> {
         let held = self.service(service).map(|held| &held.retry_budget);
         let same = held.filter(|budget| budget.settings() == settings);
         same.map_or_else(|| Arc::new(Budget::new(settings)), Arc::clone)
+    }
+
+    /// One for each namespace of clients that have routes of their own.
+    fn client_budgets(&self, service: &v1::ServiceTarget, settings: BudgetSettings) -> Vec<(Arc<str>, Arc<Budget>)> {
+        let own =
+            service.http_routes.iter().filter(|route| route.is_consumer).filter_map(|route| route.object.as_ref());
+        let namespaces: BTreeSet<&str> = own.map(|object| &*object.namespace).collect();
+        let held = self.service(service);
+        let budget = |namespace: &str| {
+            let held = held.and_then(|held| held.budget_of_clients(namespace));
+            let same = held.filter(|budget| budget.settings() == settings);
+            same.map_or_else(|| Arc::new(Budget::new(settings)), Arc::clone)
+        };
+        namespaces.into_iter().map(|namespace| (Arc::from(namespace), budget(namespace))).collect()
     }
 
     fn breaker(&self, service: &v1::ServiceTarget, settings: breaker::Settings) -> Arc<Breaker> {
@@ -329,7 +325,8 @@ fn build(
     let target = match &resource.target {
         Some(v1::destination::Target::Service(service)) => {
             let mut built = build_service(next, held, service)?;
-            built.backends = build_backends(next, held, service, &built)?;
+            let Backends { all, distinct } = build_backends(next, held, service, &built)?;
+            (built.backends, built.distinct_backends) = (all, distinct);
             built.routes = match routes {
                 Some(routes) => Some(routes),
                 None => route::routes(&service.http_routes).map_err(|error| format!("service.{error}"))?.map(Arc::new),
@@ -349,15 +346,23 @@ fn build(
     Ok(Destination { address, target })
 }
 
-/// In the order in which the routes number them; one that is named often is built once.
+/// Services that routes send requests to.
+#[derive(Default)]
+struct Backends {
+    /// In the order in which the routes number them.
+    all: Vec<Arc<ServiceTarget>>,
+    distinct: Vec<Arc<ServiceTarget>>,
+}
+
+/// One that is named often is built once.
 fn build_backends(
     next: &Snapshot,
     held: &Held<'_>,
     service: &v1::ServiceTarget,
     parent: &ServiceTarget,
-) -> Result<Vec<Arc<ServiceTarget>>, Reason> {
+) -> Result<Backends, Reason> {
     let mut built: Map<(&str, &str, u32), Arc<ServiceTarget>> = Map::default();
-    let mut backends = Vec::new();
+    let mut backends = Backends::default();
     for backend in route::services(&service.http_routes) {
         let name = (backend.namespace.as_str(), backend.name.as_str(), backend.port);
         let target = match built.get(&name) {
@@ -371,10 +376,11 @@ fn build_backends(
                 }
                 let target = Arc::new(target);
                 built.insert(name, Arc::clone(&target));
+                backends.distinct.push(Arc::clone(&target));
                 target
             }
         };
-        backends.push(target);
+        backends.all.push(target);
     }
     Ok(backends)
 }
@@ -389,20 +395,21 @@ fn build_service(next: &Snapshot, held: &Held<'_>, service: &v1::ServiceTarget) 
     let breaker = breaker.map(|settings| held.breaker(service, settings));
     let balancer =
         balance::Settings::of_api(service.balancer.as_ref()).map_err(|reason| format!("service.{reason}"))?;
+    let budget = BudgetSettings::of_api(service.retry_budget.as_ref());
     let before = held.service(service);
     let mut endpoints = Vec::new();
-    let slices = service.endpoints.iter().filter_map(|name| next.slices.get(name));
-    for slice in slices.map(|entry| &entry.value) {
-        // A slice without this port has nothing for this service port.
-        let Some(slice_port) = slice.ports.iter().find(|port| port.name == service.port_name) else { continue };
+    // A slice without this port has nothing for this service port.
+    let slices = service.endpoints.iter().filter_map(|name| {
+        let slice = &next.slices.get(name)?.value;
+        Some((slice, slice.ports.iter().find(|port| port.name == service.port_name)?))
+    });
+    let reach = Reach::of(next, service.local_only, slices.clone().flat_map(|(slice, _port)| &slice.endpoints));
+    for (slice, slice_port) in slices {
         let slice_port = convert::port("ports.port", slice_port.port)?;
-        let is_on_node = |given: &&v1::Endpoint| {
-            !service.local_only || given.pod.as_ref().is_some_and(|pod| *pod.node_name == *next.node_name)
-        };
-        for given in slice.endpoints.iter().filter(is_on_node) {
+        for given in slice.endpoints.iter().filter(|given| reach.has(next, given)) {
             let mut built = endpoint(given, slice_port, declared)?;
             built.health = breaker.as_ref().map(|_| Arc::default());
-            endpoints.push(held.keep(before, built));
+            endpoints.push(held.keep(before, reach, built));
         }
     }
     if endpoints.len() > limits::ENDPOINTS_PER_SERVICE {
@@ -422,13 +429,16 @@ fn build_service(next: &Snapshot, held: &Held<'_>, service: &v1::ServiceTarget) 
         endpoints,
         routes: None,
         backends: Vec::new(),
+        distinct_backends: Vec::new(),
         timeouts: Timeouts::of_api(service.timeouts.as_ref()),
         retry: Retry::of_api(service.retry.as_ref()).map_err(|reason| format!("service.{reason}"))?.map(Box::new),
-        retry_budget: held.retry_budget(service, BudgetSettings::of_api(service.retry_budget.as_ref())),
+        retry_budget: held.retry_budget(service, budget),
+        client_budgets: held.client_budgets(service, budget),
         breaker,
         balancer,
         load_bias: service.load_bias.map(LoadBias::of_api),
         allows_request_policy: service.allow_l5d_request_headers,
+        reach,
         ready,
     })
 }

@@ -319,6 +319,40 @@ fn each_services_breaker_keeps_its_own_account_of_an_endpoint() {
     }
 }
 
+/// What clients' own routes ask to be sent again is taken from a budget of their own, which lives as long as their routes do.
+#[test]
+fn clients_with_routes_of_their_own_have_their_own_budget() {
+    let with_routes = |namespaces: &[(&str, bool)], ratio_permille: u32| {
+        let mut resource = guarded();
+        let Some(Body::Destination(v1::Destination { target: Some(v1::destination::Target::Service(service)) })) =
+            &mut resource.body
+        else {
+            panic!()
+        };
+        service.retry_budget = Some(v1::RetryBudget { ratio_permille, min_per_second: 1, ttl_ms: 5_000 });
+        let one = service.http_routes.remove(0);
+        service.http_routes = namespaces
+            .iter()
+            .map(|(namespace, is_consumer)| {
+                let object = Some(v1::ObjectRef { namespace: (*namespace).to_owned(), ..v1::ObjectRef::default() });
+                v1::HttpRoute { object, is_consumer: *is_consumer, ..one.clone() }
+            })
+            .collect();
+        resource
+    };
+    let routes = [("a", false), ("b", true), ("b", true), ("c", true)];
+    let first = applied(&Snapshot::default(), vec![with_routes(&routes, 200), slice("a", &[("10.0.0.1", "u1", true)])]);
+    let of =
+        |snapshot: &Snapshot, namespace: &str| web(snapshot).service().unwrap().budget_of_clients(namespace).cloned();
+    assert!(of(&first, "a").is_none(), "the Service's own routes go by its own");
+    let [b, c] = ["b", "c"].map(|namespace| of(&first, namespace).unwrap());
+    assert!(!Arc::ptr_eq(&b, &c) && !Arc::ptr_eq(&b, &web(&first).service().unwrap().retry_budget));
+    let second = applied(&first, vec![with_routes(&routes[..3], 200), slice("a", &[("10.0.0.2", "u2", true)])]);
+    assert!(Arc::ptr_eq(&b, &of(&second, "b").unwrap()) && of(&second, "c").is_none());
+    let third = applied(&second, vec![with_routes(&routes[..3], 300)]);
+    assert!(!Arc::ptr_eq(&b, &of(&third, "b").unwrap()), "other settings");
+}
+
 /// Slow start goes by this. Seen to fail where any change of an endpoint makes it new, and where those of a new Service are.
 #[test]
 fn an_endpoint_is_new_from_when_it_became_ready() {
@@ -349,4 +383,31 @@ fn an_endpoint_is_new_from_when_it_became_ready() {
     let (snapshot, _since) = next(&snapshot, 5, vec![both(false)]);
     let (_snapshot, since) = next(&snapshot, 6, vec![both(true)]);
     assert_eq!(since, [None, Some(at(6))], "ready again");
+}
+
+/// Seen to fail where each endpoint that was not there before is new.
+#[test]
+fn endpoints_that_another_policy_lets_in_are_not_new() {
+    let with_policy = |local_only: bool| {
+        let mut resource = service(&["s"]);
+        let Some(Body::Destination(v1::Destination { target: Some(v1::destination::Target::Service(target)) })) =
+            &mut resource.body
+        else {
+            panic!()
+        };
+        target.local_only = local_only;
+        resource
+    };
+    let mut endpoints = slice("s", &[("10.1.0.1", "a", true), ("10.1.0.2", "b", true)]);
+    if let Some(Body::Endpoints(slice)) = &mut endpoints.body {
+        let pod = v1::PodRef { node_name: "here".to_owned(), ..v1::PodRef::default() };
+        slice.endpoints[0].pod = Some(pod);
+    }
+    let before = Snapshot::of_node("here");
+    let first = apply(&before, Duration::from_secs(1), vec![with_policy(true), endpoints], Vec::new()).snapshot;
+    let known = web(&first);
+    assert_eq!(known.service().unwrap().endpoints.len(), 1);
+    let second = apply(&first, Duration::from_secs(2), vec![with_policy(false)], Vec::new()).snapshot;
+    let since: Vec<_> = web(&second).service().unwrap().endpoints.iter().map(|one| one.ready_since).collect();
+    assert_eq!(since, [None, None]);
 }

@@ -137,3 +137,37 @@ fn services_by_name() {
         assert!(parsed(wrong).is_err(), "{wrong}");
     }
 }
+
+/// A pod's address is another one's after it.
+#[test]
+fn a_later_report_of_the_same_address_hides_none_that_is_out() {
+    let (out, is_in) = (EndpointState::Out, EndpointState::In);
+    let one = |pod: &str, state| endpoint("shop/web", "10.0.0.1:8080", pod, state);
+    let report = |endpoints| [Report { node_name: "n-1".into(), endpoints, ..Report::default() }];
+    let shown = |first, second| shown("ep -n shop", &report(vec![first, second]))[1..].to_vec();
+    let lines = ["web 80 10.0.0.1:8080 web-1 n-2 yes 1/1 4", "web 80 10.0.0.1:8080 web-2 n-2 yes 0/1 0"];
+    assert_eq!(shown(one("web-1", out), one("web-2", is_in)), lines);
+    // As a StatefulSet's, which keeps its name.
+    assert_eq!(shown(one("web-1", out), one("web-1", is_in)), lines[..1]);
+    assert_eq!(shown(one("web-1", is_in), one("web-1", out)), lines[..1]);
+}
+
+#[test]
+fn what_is_left_out_is_said_to_be_in_only_where_that_is_known() {
+    let full = |node: &str, states: &[EndpointState], endpoints_left_out| Report {
+        node_name: node.into(),
+        endpoints: states.iter().map(|state| endpoint("shop/web", "10.0.0.1:8080", "web-1", *state)).collect(),
+        endpoints_left_out,
+        ..Report::default()
+    };
+    let said = |reports: &[Report]| left_out(&ObserveResponse { reports: reports.to_vec(), ..Default::default() });
+    let (out, trial, is_in) = (EndpointState::Out, EndpointState::Trial, EndpointState::In);
+    let first = full("n-1", &[out, is_in], 3);
+    assert!(said(std::slice::from_ref(&first)).unwrap().contains("3 that are in are not shown"));
+    let text = said(&[first, full("n-2", &[out, trial], 4)]).unwrap();
+    assert!(
+        text.contains("2 nodes (as n-1)") && text.contains("7 are not shown, and some of them may be out"),
+        "{text}"
+    );
+    assert_eq!(said(&[full("n-1", &[out], 0)]), None);
+}
