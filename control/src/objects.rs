@@ -338,6 +338,8 @@ pub struct Service {
     pub ports: Vec<ServicePort>,
     /// `internalTrafficPolicy: Local`
     pub local_only: bool,
+    /// `sessionAffinity: ClientIP`
+    pub client_affinity: bool,
     /// Annotations; only the opaque ports apply.
     pub settings: Settings,
     /// Annotations; zero lifts a limit.

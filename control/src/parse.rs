@@ -18,6 +18,7 @@ mod probes;
 mod profiles;
 mod retry;
 mod routes;
+mod sessions;
 mod settings;
 mod splits;
 #[cfg(test)]

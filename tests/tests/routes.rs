@@ -36,6 +36,8 @@ mod recorder;
 mod retries;
 #[path = "routes/seen.rs"]
 mod seen;
+#[path = "routes/sessions.rs"]
+mod sessions;
 #[path = "routes/shifting.rs"]
 mod shifting;
 #[path = "routes/stage.rs"]

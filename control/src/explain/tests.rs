@@ -136,6 +136,36 @@ fn without_routes_it_goes_to_the_service_itself() {
     assert!(forward.is_itself && forward.is_opaque);
 }
 
+/// GEP-1619: where it goes to the Service itself, and where it goes to a backend; the other rules' backends are their own business.
+#[test]
+fn sessions_do_not_go_together_with_a_services_affinity() {
+    let affine = |text: &str| text.replace("  ports:\n", "  sessionAffinity: ClientIP\n  ports:\n");
+    let to_canary = "backendRefs: [{name: canary, port: 80}]";
+    let cases = [
+        (affine(SERVICE), canary(), "{sessionPersistence: {}}".to_owned(), Some("Service demo/web has")),
+        (
+            SERVICE.to_owned(),
+            affine(&canary()),
+            format!("{{{to_canary}, sessionPersistence: {{}}}}"),
+            Some("Service demo/canary has"),
+        ),
+        (affine(SERVICE), canary(), format!("{{{to_canary}, sessionPersistence: {{}}}}"), None),
+        (SERVICE.to_owned(), affine(&canary()), format!("{{{to_canary}}}, {{sessionPersistence: {{}}}}"), None),
+    ];
+    for (service, canary, rules, expected) in cases {
+        let route = route("main", "demo", &format!("  rules: [{rules}]"));
+        let answer = answer(&index(&[&service, &slice(&[]), &canary, &route]), asked("demo", "/", &[]));
+        let aside = answer.aside.first().map(|aside| aside.reason.as_str());
+        let is_as_expected = match expected {
+            Some(part) => aside.is_some_and(|said| said.contains("UnsupportedValue") && said.contains(part)),
+            None => aside.is_none(),
+        };
+        assert!(is_as_expected, "{rules}: {aside:?}");
+        let is_told = answer.routes_in_force() == v1::RoutesInForce::ProducerRoutes;
+        assert_eq!(is_told, expected.is_none(), "{rules}");
+    }
+}
+
 #[test]
 fn ties_say_whether_age_or_name_decided() {
     let created = |name: &str, day: u8| {

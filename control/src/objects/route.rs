@@ -56,6 +56,8 @@ pub struct RouteRule {
     pub timeouts: Timeouts,
     /// `retry`; no attempts where nothing is to be sent again.
     pub retry: Option<v1::Retry>,
+    /// `sessionPersistence`
+    pub sessions: Option<v1::SessionPersistence>,
     /// Of a profile's.
     pub of_profile: Option<ProfileRule>,
 }

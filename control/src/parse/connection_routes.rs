@@ -44,6 +44,7 @@ fn route(given: &fields::ConnectionRoute, level: RouteLevel) -> Outcome<FieldErr
             backends: backends(namespace, &field, given.backend_refs.as_deref(), &[], false, &mut errors),
             timeouts: Timeouts::default(),
             retry: None,
+            sessions: None,
             of_profile: None,
         }
     });

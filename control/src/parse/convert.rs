@@ -228,6 +228,7 @@ pub(super) fn service(service: &fields::Service, options: &Options) -> Outcome<F
         addresses,
         ports,
         local_only,
+        client_affinity: spec.session_affinity.as_deref() == Some("ClientIP"),
         settings,
         timeouts,
         retry,

@@ -17,7 +17,7 @@ pub(super) use self::profiles::{
 pub(super) use self::routes::{
     BackendRef, ConnectionRoute, Cors, Fraction, GrpcMethodMatch, GrpcRoute, GrpcRouteMatch, GrpcRouteRule, Header,
     HeaderModifier, HttpRoute, HttpRouteFilter, HttpRouteMatch, HttpRouteRetry, HttpRouteRule, HttpRouteTimeouts,
-    MirrorRef, ParentRef, PathModifier, RequestMirror, RouteParents, ValueMatch,
+    MirrorRef, ParentRef, PathModifier, RequestMirror, RouteParents, SessionPersistence, ValueMatch,
 };
 
 /// Metadata of any kind.
@@ -186,6 +186,7 @@ pub(super) struct ServiceSpec {
     pub(super) cluster_ips: Option<Vec<String>>,
     pub(super) ports: Option<Vec<ServicePort>>,
     pub(super) internal_traffic_policy: Option<String>,
+    pub(super) session_affinity: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -11,8 +11,8 @@ use super::{
     annotations::understood,
     convert::Outcome,
     fields, quoted, retry,
-    routes::{backends, checked, filters, not_persistent, service_parents, values},
-    timeouts,
+    routes::{Own, backends, checked, filters, service_parents, values},
+    sessions, timeouts,
 };
 use crate::objects::{HttpRoute, RouteRule, annotation};
 
@@ -21,14 +21,14 @@ const FILTERS: [&str; 3] = ["RequestHeaderModifier", "ResponseHeaderModifier", "
 
 /// Reads a route that is ours.
 pub(super) fn grpc_route(given: &fields::GrpcRoute) -> Outcome<FieldError> {
-    let namespace = given.metadata.namespace.as_deref().unwrap_or("default");
+    let own = Own::of("GRPCRoute", &given.metadata);
     let (spec, annotations) = (&given.spec, given.metadata.annotations.as_ref());
     let mut errors = Vec::new();
-    let parents = service_parents(namespace, spec.parent_refs.as_deref(), &mut errors);
+    let parents = service_parents(own.namespace, spec.parent_refs.as_deref(), &mut errors);
     let none = [fields::GrpcRouteRule::default()];
     // Without rules it is for every call.
     let rules = spec.rules.as_deref().filter(|rules| !rules.is_empty()).unwrap_or(&none).iter().enumerate();
-    let rules = rules.map(|(at, given)| rule(namespace, at, given, &mut errors)).collect();
+    let rules = rules.map(|(at, given)| rule(&own, at, given, &mut errors)).collect();
     let route = HttpRoute {
         created: Arc::from(given.metadata.creation_timestamp.as_deref().unwrap_or_default()),
         generation: given.metadata.generation.unwrap_or_default(),
@@ -44,9 +44,9 @@ pub(super) fn grpc_route(given: &fields::GrpcRoute) -> Outcome<FieldError> {
     checked(route, Vec::new(), errors)
 }
 
-fn rule(namespace: &str, at: usize, given: &fields::GrpcRouteRule, errors: &mut Vec<FieldError>) -> RouteRule {
+fn rule(own: &Own<'_>, at: usize, given: &fields::GrpcRouteRule, errors: &mut Vec<FieldError>) -> RouteRule {
+    let namespace = own.namespace;
     let field = format!("spec.rules[{at}]");
-    errors.extend(not_persistent(&field, given.session_persistence));
     let mut matches: Vec<v1::HttpMatch> = Vec::new();
     for (at, given) in given.matches.iter().flatten().enumerate() {
         matches.push(call(&format!("{field}.matches[{at}]"), given, errors));
@@ -56,7 +56,9 @@ fn rule(namespace: &str, at: usize, given: &fields::GrpcRouteRule, errors: &mut 
     }
     let filters = filters(&field, given.filters.as_deref(), &FILTERS, false, errors);
     let backends = backends(namespace, &field, given.backend_refs.as_deref(), &FILTERS, false, errors);
-    RouteRule { matches, filters, backends, timeouts: Timeouts::default(), retry: None, of_profile: None }
+    let named = sessions::Rule { route: &own.shown, name: given.name.as_deref(), at };
+    let sessions = sessions::of_rule(&named, given.session_persistence.as_ref(), errors);
+    RouteRule { matches, filters, backends, timeouts: Timeouts::default(), retry: None, sessions, of_profile: None }
 }
 
 /// Conditions on one call.

@@ -111,6 +111,7 @@ fn rule(name: &str, condition: v1::Condition, classes: Option<v1::ResponseClasse
         timeouts: Timeouts::default(),
         // No attempts: else the Service's would be in force.
         retry: Some(v1::Retry::default()),
+        sessions: None,
         of_profile: Some(ProfileRule { name: Arc::from(name), condition, classes }),
     }
 }

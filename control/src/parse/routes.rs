@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use serde::de::IgnoredAny;
 use weir_api::v1::{self, http_filter::Filter, http_match, path_modifier, value_match};
 
-use super::{FieldError, annotations, convert::Outcome, fields, mirrors, quoted, retry, timeouts};
+use super::{FieldError, annotations, convert::Outcome, fields, mirrors, quoted, retry, sessions, timeouts};
 use crate::objects::{HttpRoute, Invalid, Name, Object, ParentRef, RouteBackend, RouteFilter, RouteRule};
 
 /// What may be done to requests of an HTTPRoute.
@@ -14,6 +13,20 @@ const FILTERS: [&str; 6] =
 
 /// Seconds, where a CORS filter says nothing of it (Gateway API).
 const CORS_MAX_AGE: i32 = 5;
+
+/// Names of a route.
+pub(super) struct Own<'a> {
+    pub(super) namespace: &'a str,
+    /// With kind and name.
+    pub(super) shown: String,
+}
+
+impl<'a> Own<'a> {
+    pub(super) fn of(kind: &str, metadata: &'a fields::Metadata) -> Own<'a> {
+        let namespace = metadata.namespace.as_deref().unwrap_or("default");
+        Own { namespace, shown: format!("{kind} {namespace}/{}", metadata.name.as_deref().unwrap_or_default()) }
+    }
+}
 
 /// Whether a route has a Service as a parent: all others are somebody else's.
 pub(super) fn is_ours(route: &fields::RouteParents) -> bool {
@@ -27,14 +40,14 @@ fn is_service(parent: &fields::ParentRef) -> bool {
 
 /// Reads a route that is ours.
 pub(super) fn http_route(given: &fields::HttpRoute) -> Outcome<FieldError> {
-    let namespace = given.metadata.namespace.as_deref().unwrap_or("default");
+    let own = Own::of("HTTPRoute", &given.metadata);
     let spec = &given.spec;
     let mut errors = Vec::new();
-    let parents = service_parents(namespace, spec.parent_refs.as_deref(), &mut errors);
+    let parents = service_parents(own.namespace, spec.parent_refs.as_deref(), &mut errors);
     let rules = match spec.rules.as_ref().filter(|rules| !rules.is_empty()) {
-        Some(rules) => rules.iter().enumerate().map(|(at, given)| rule(namespace, at, given, &mut errors)).collect(),
+        Some(rules) => rules.iter().enumerate().map(|(at, given)| rule(&own, at, given, &mut errors)).collect(),
         // Gateway API's default: everything, to the parent itself.
-        None => vec![rule(namespace, 0, &fields::HttpRouteRule::default(), &mut errors)],
+        None => vec![rule(&own, 0, &fields::HttpRouteRule::default(), &mut errors)],
     };
     let route = HttpRoute {
         created: Arc::from(given.metadata.creation_timestamp.as_deref().unwrap_or_default()),
@@ -93,9 +106,9 @@ fn service_parent(
     Some(ParentRef { service: Name::new(given.namespace.as_deref().unwrap_or(namespace), &given.name), port, section })
 }
 
-fn rule(namespace: &str, at: usize, given: &fields::HttpRouteRule, errors: &mut Vec<FieldError>) -> RouteRule {
+fn rule(own: &Own<'_>, at: usize, given: &fields::HttpRouteRule, errors: &mut Vec<FieldError>) -> RouteRule {
+    let namespace = own.namespace;
     let field = format!("spec.rules[{at}]");
-    errors.extend(not_persistent(&field, given.session_persistence));
     let mut matches: Vec<v1::HttpMatch> = Vec::new();
     for (at, given) in given.matches.iter().flatten().enumerate() {
         matches.push(http_match(&format!("{field}.matches[{at}]"), given, errors));
@@ -108,7 +121,9 @@ fn rule(namespace: &str, at: usize, given: &fields::HttpRouteRule, errors: &mut 
     let backends = backends(namespace, &field, given.backend_refs.as_deref(), &FILTERS, is_one_prefix, errors);
     let timeouts = timeouts::of_rule(&field, given.timeouts.as_ref(), errors);
     let retry = retry::of_rule(&field, given.retry.as_ref(), errors);
-    RouteRule { matches, filters, backends, timeouts, retry, of_profile: None }
+    let named = sessions::Rule { route: &own.shown, name: given.name.as_deref(), at };
+    let sessions = sessions::of_rule(&named, given.session_persistence.as_ref(), errors);
+    RouteRule { matches, filters, backends, timeouts, retry, sessions, of_profile: None }
 }
 
 fn http_match(field: &str, given: &fields::HttpRouteMatch, errors: &mut Vec<FieldError>) -> v1::HttpMatch {
@@ -133,11 +148,6 @@ fn http_match(field: &str, given: &fields::HttpRouteMatch, errors: &mut Vec<Fiel
     let headers = values(&format!("{field}.headers"), given.headers.as_deref(), true, errors);
     let query_params = values(&format!("{field}.queryParams"), given.query_params.as_deref(), false, errors);
     v1::HttpMatch { path: Some(path), method: given.method.clone().unwrap_or_default(), headers, query_params }
-}
-
-/// Of a rule that asks for what is not there.
-pub(super) fn not_persistent(field: &str, given: Option<IgnoredAny>) -> Option<FieldError> {
-    given.map(|_any| FieldError::new(format!("{field}.sessionPersistence"), "is not supported yet; leave it out"))
 }
 
 /// Conditions on headers or query parameters.
@@ -350,6 +360,7 @@ pub(super) fn refused_by_nodes(route: &HttpRoute) -> Option<FieldError> {
             condition: rule.of_profile.as_ref().map(|own| own.condition.clone()),
             name: rule.of_profile.as_ref().map(|own| own.name.to_string()).unwrap_or_default(),
             classes: rule.of_profile.as_ref().and_then(|own| own.classes.clone()),
+            session_persistence: rule.sessions.clone(),
         }
     });
     let given = v1::HttpRoute {

@@ -217,7 +217,6 @@ fn a_route_that_cannot_be_followed_as_it_is_written_is_refused_whole() {
         ("retry: {codes: [500, 302]}", "spec.rules[0].retry.codes[1]", "302"),
         ("retry: {backoff: 1d}", "spec.rules[0].retry.backoff", "no duration"),
         ("retry: {atempts: 1}", "spec.rules[0].retry.atempts", "unknown field"),
-        ("sessionPersistence: {}", "spec.rules[0].sessionPersistence", "not supported"),
     ] {
         let parsed = parse(&route("web", "demo", &format!("  rules: [{{{rule}}}]")));
         assert_eq!((parsed.objects.len(), parsed.refused.len()), (0, 1), "{rule}");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use weir_api::v1;
+use weir_api::v1::{self, session_persistence::Carrier};
 use weir_core::{limits::RETRY_PAUSE, retry::BudgetSettings, timeouts::Timeouts, words};
 
 use crate::{
@@ -164,7 +164,24 @@ pub(crate) fn of_requests(name: &Name, service: &Service, place: Option<Place<'_
         None => (service.retry.as_ref(), Said::Service),
     };
     all.extend(retries(given, |key, field| from(who, key, field)));
+    all.extend(place.and_then(sessions));
     all
+}
+
+/// Of a rule that keeps them.
+fn sessions(place: Place<'_>) -> Option<v1::Setting> {
+    let given = place.rule.sessions.as_ref()?;
+    let mut said = match given.carrier.as_ref()? {
+        Carrier::Cookie(name) => format!("cookie:{name}"),
+        Carrier::Header(name) => format!("header:{name}"),
+    };
+    let limits = [("absolute", given.absolute_timeout_ms), ("idle", given.idle_timeout_ms)];
+    for (name, limit) in limits.into_iter().filter(|(_name, limit)| *limit > 0) {
+        said += &format!(",{name}={}", millis(limit));
+    }
+    said += if given.permanent { ",permanent" } else { "" };
+    let field = place.field("sessionPersistence").and_then(|field| Own::route(place).field(field));
+    Some(setting("sessionPersistence", said, field))
 }
 
 fn retries(given: Option<&v1::Retry>, from: impl Fn(&str, &str) -> Option<v1::Source>) -> Vec<v1::Setting> {

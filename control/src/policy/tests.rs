@@ -56,6 +56,18 @@ fn every_default_is_called_one() {
 }
 
 #[test]
+fn a_rules_sessions_are_said() {
+    let sessions =
+        "{sessionName: Cart, absoluteTimeout: 90m, idleTimeout: 1500ms, cookieConfig: {lifetimeType: Permanent}}";
+    let route = route("main", "demo", &format!("  rules: [{{}}, {{sessionPersistence: {sessions}}}]"));
+    let policy = policy(&index(&[NAMESPACE, SERVICE, &slice(&[]), &route]), &[], &asked()).unwrap();
+    let rules = &policy.ports[0].routes[0].rules;
+    assert_eq!(said(&rules[0].settings, "sessionPersistence"), "nothing");
+    let expected = "cookie:Cart,absolute=5400s,idle=1500ms,permanent HTTPRoute spec.rules[1].sessionPersistence";
+    assert_eq!(said(&rules[1].settings, "sessionPersistence"), expected);
+}
+
+#[test]
 fn every_value_names_its_object_and_field() {
     let service = annotated(
         SERVICE,

@@ -22,7 +22,9 @@ pub(super) fn attached(index: &Index, service: &Name, port: u16, own: Vec<Name>)
     let mut slices: BTreeSet<Name> = own.into_iter().collect();
     let in_force = InForce::of(index, service);
     let routes = in_force.routes.iter().filter(|(name, route)| {
-        is_attached(index, name.kind, route, service, port) && in_force.aside(name, route, port).is_none()
+        is_attached(index, name.kind, route, service, port)
+            && in_force.aside(name, route, port).is_none()
+            && affinity_of(index, service, route).is_none()
     });
     let dialled = (service, port);
     let routes = routes.map(|(name, route)| {
@@ -36,6 +38,7 @@ pub(super) fn attached(index: &Index, service: &Name, port: u16, own: Vec<Name>)
 /// Routes of a service that nodes are told: of each namespace the oldest, as many as are compiled for the clients that they hold for. One
 /// namespace must not be able to make nodes refuse what another one says.
 pub(crate) struct InForce<'a> {
+    index: &'a Index,
     routes: Vec<(&'a ObjectName, &'a Arc<HttpRoute>)>,
     names: HashMap<&'a ObjectName, &'a Arc<HttpRoute>>,
     /// Of each namespace and port the kind that stands instead of others, and the oldest of it.
@@ -68,7 +71,7 @@ impl<'a> InForce<'a> {
             }
         }
         let (names, profiles) = (routes.iter().copied().collect(), Profiles::of(&routes));
-        InForce { names, routes, leading, profiles, service: service.clone() }
+        InForce { index, names, routes, leading, profiles, service: service.clone() }
     }
 
     fn is_told(&self, route: &ObjectName) -> bool {
@@ -103,6 +106,20 @@ fn rank(kind: Kind) -> u8 {
     }
 }
 
+/// The Service with `sessionAffinity: ClientIP` that a rule with sessions of its own sends requests to: the two do not go together, and such a
+/// route is refused (GEP-1619).
+fn affinity_of(index: &Index, parent: &Name, route: &HttpRoute) -> Option<Name> {
+    let has = |name: &Name| index.service(name).is_some_and(|service| service.client_affinity);
+    let mut rules = route.rules.iter().filter(|rule| rule.sessions.is_some());
+    rules.find_map(|rule| match &rule.backends {
+        None => has(parent).then(|| parent.clone()),
+        Some(backends) => {
+            let mut names = backends.iter().filter_map(|backend| backend.target.as_ref().ok());
+            names.find(|(name, _port)| has(name)).map(|(name, _port)| name.clone())
+        }
+    })
+}
+
 /// Why nothing is made of a route on a port: the reason, as of condition `Accepted`, and words for people.
 pub(crate) type Refusal = (&'static str, String);
 
@@ -133,8 +150,17 @@ impl InForce<'_> {
             );
             return Err(("UnsupportedProtocol", message));
         }
-        match self.names.get(route).and_then(|held| self.aside(route, held, port)) {
-            Some(message) => Err(("RouteReasonConflicted", message)),
+        let Some(held) = self.names.get(route) else { return Ok(()) };
+        if let Some(message) = self.aside(route, held, port) {
+            return Err(("RouteReasonConflicted", message));
+        }
+        match affinity_of(self.index, service, held) {
+            Some(with) => Err((
+                "UnsupportedValue",
+                format!(
+                    "Service {with} has sessionAffinity ClientIP, and a rule that sends requests to it has sessionPersistence: leave one of them out"
+                ),
+            )),
             None => Ok(()),
         }
     }
@@ -253,6 +279,7 @@ impl Told<'_> {
             condition: rule.of_profile.as_ref().map(|own| own.condition.clone()),
             name: rule.of_profile.as_ref().map(|own| own.name.to_string()).unwrap_or_default(),
             classes: rule.of_profile.as_ref().and_then(|own| own.classes.clone()),
+            session_persistence: rule.sessions.clone(),
         }
     }
 

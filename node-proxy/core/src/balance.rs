@@ -13,6 +13,7 @@ mod turns;
 
 use std::{sync::Arc, time::Duration};
 
+pub(crate) use self::key::hash;
 pub use self::{
     key::Key,
     settings::{HashBy, Kind, Settings},

@@ -86,3 +86,7 @@ pub const SLOW_START_PERMILLE: u32 = 100;
 pub const PANIC_LOOK: Duration = Duration::from_millis(10);
 /// Name of a header or cookie that requests are hashed by: told once for each rule that names the Service.
 pub const HASH_NAME_BYTES: usize = 256;
+/// Name of the cookie or header of a session (Gateway API).
+pub const SESSION_NAME_BYTES: usize = 128;
+/// Tokens of one request that are looked at: browsers bring one for each path that a cookie was set for.
+pub const SESSION_TOKENS: usize = 16;

@@ -8,6 +8,7 @@ mod condition;
 mod connections;
 mod convert;
 mod cors;
+mod decision;
 mod explain;
 mod filter;
 mod hostname;
@@ -17,6 +18,7 @@ mod ordered;
 mod pattern;
 mod prefixes;
 mod rule;
+mod session;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -28,13 +30,15 @@ pub use self::{
     connections::{ConnectionDecision, Connections, Greeting, RoutedConnection},
     convert::{Size, routes},
     cors::Cors,
+    decision::{Asking, Decision, Forward, Routed, Services, decide},
     explain::{Precedence, Standing, Way, standings, ways},
     filter::{Filter, HeaderModifier, PathModifier, Redirect, Rewrite},
     hostname::Hostname,
     matches::{HeaderMatch, HttpMatch, PathMatch, QueryMatch, Unmet, ValueMatch},
     mirror::{Mirror, services},
     pattern::Pattern,
-    rule::{Asking, Backend, Decision, Forward, ObjectRef, Route, Routed, Routes, Rule, decide},
+    rule::{Backend, ObjectRef, Route, Routes, Rule},
+    session::{Session, SessionPersistence, default_name, number},
     table::{Selected, Table},
 };
 

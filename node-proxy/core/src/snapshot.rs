@@ -4,6 +4,7 @@
 
 mod apply;
 mod convert;
+mod numbered;
 mod reach;
 mod same;
 #[cfg(test)]
@@ -21,7 +22,7 @@ use ipnet::IpNet;
 use weir_api::v1;
 
 pub use self::apply::{Applied, apply};
-use self::reach::Reach;
+use self::{numbered::Numbered, reach::Reach};
 use crate::{
     balance::Balancer,
     breaker::{Admission, Breaker, Health},
@@ -185,6 +186,7 @@ pub struct ServiceTarget {
     pub allows_request_policy: bool,
     /// Which endpoints were taken.
     reach: Reach,
+    numbered: Numbered,
     ready: usize,
 }
 

@@ -2,7 +2,13 @@
 //!
 //! Must never wait without a bound, and never pick an endpoint that is not ready.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use ::http::Response;
 
 use tokio::time::{Instant, sleep_until};
 use weir_core::{
@@ -12,14 +18,15 @@ use weir_core::{
     outbound::{self, NoTlsReason, Plan},
     proxy_error::ProxyError,
     retry::Budget,
-    route::ObjectRef,
+    route::{Forward, ObjectRef},
     snapshot::{Destination, Endpoint, ServiceTarget},
 };
 
 use crate::{
+    body::Body,
     outbound::Client,
     pool::{PoolKey, Via},
-    queues,
+    queues, respond,
 };
 
 /// One way to one endpoint.
@@ -48,6 +55,8 @@ pub(super) struct Goal {
     pub(super) classes: Option<Arc<Classes>>,
     /// What the request is hashed by, where its service asks for that.
     pub(super) key: Option<balance::Key>,
+    /// Of a request whose rule keeps sessions: how it goes on, with the session that it brought.
+    pub(super) session: Option<Arc<Forward>>,
 }
 
 impl Goal {
@@ -99,8 +108,24 @@ impl Goal {
             route: self.route.clone(),
             classes: self.classes.clone(),
             key: self.key,
+            session: self.session.clone(),
         }
     }
+
+    /// Says on the response of an endpoint how to come back to it, where the rule keeps sessions.
+    pub(super) fn mark_session(&self, endpoint: Option<&Endpoint>, response: &mut Response<Body>) {
+        // Who could not answer is nobody to come back to.
+        if let (Some(forward), Some(endpoint)) = (&self.session, endpoint)
+            && !respond::is_unanswered(response)
+        {
+            forward.mark_session(endpoint.number(), wall_clock(), response.headers_mut());
+        }
+    }
+}
+
+/// Time since the Unix epoch; none before it.
+pub(super) fn wall_clock() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// An endpoint, and how a breaker lets the request through to it.
@@ -157,6 +182,11 @@ impl Client {
     fn pick(&self, goal: &Goal, exclude: Option<&Endpoint>) -> Option<Chosen> {
         let service = goal.service()?;
         let (balancer, choice) = (&service.balancer, self.choice(goal, service, exclude));
+        if goal.session.is_some()
+            && let Some(chosen) = of_session(goal, service, &choice)
+        {
+            return Some(chosen);
+        }
         let (index, admission) = match &service.breaker {
             None => (balancer.pick(&choice, || fastrand::u64(..))?, Admission::In),
             Some(breaker) => balancer.pick_admitted(&choice, breaker, || fastrand::u64(..))?,
@@ -230,6 +260,24 @@ impl Client {
             key: Arc::new(PoolKey { from, to: endpoint.address, via, is_copy: false }),
         }
     }
+}
+
+/// The endpoint of the session that a request brought, unless it failed just now or a breaker does not let the request through to it.
+fn of_session(goal: &Goal, service: &ServiceTarget, choice: &Choice<'_>) -> Option<Chosen> {
+    let number = goal.session.as_ref()?.session()?.endpoint;
+    let endpoint = service.numbered(number)?;
+    if choice.exclude.is_some_and(|excluded| std::ptr::eq(excluded, &raw const **endpoint)) {
+        return None;
+    }
+    let admission = match &service.breaker {
+        None => Admission::In,
+        Some(breaker) => match endpoint.admit(breaker, choice.now) {
+            Some(admission) => admission,
+            None if breaker.panics(choice.ready, choice.now) => Admission::In,
+            None => return None,
+        },
+    };
+    Some(Chosen { admission, ..Chosen::of(Some(Arc::clone(endpoint))) })
 }
 
 /// Namespace and name.

@@ -59,7 +59,7 @@ async fn begin(
             let own = backend.as_deref().unwrap_or(service);
             let key = own.balancer.key_of_connection(client.peer.ip());
             let destination = Arc::clone(destination);
-            Ok((Box::new(Goal { destination, backend, route: Some(route), classes: None, key }), open))
+            Ok((Box::new(Goal { destination, backend, route: Some(route), classes: None, key, session: None }), open))
         }
         Err(error) => {
             open.ended(Err(error));

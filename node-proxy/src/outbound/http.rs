@@ -132,7 +132,7 @@ impl Handle for Outbound {
         let destination = self.destination();
         let Decided { route, routing } = routed(&self.client, &destination, &request);
         let series = self.route_series(&destination, route.as_ref(), &routing);
-        let goal = Goal { destination, backend: None, route, classes: None, key: None };
+        let goal = Goal { destination, backend: None, route, classes: None, key: None, session: None };
         let arrival = Arrival { started, attempted: started, grpc };
         let asked = Asked { series, arrived: started };
         match self.forward(goal, routing, request, arrival, asked.series.as_deref()).await {
@@ -170,6 +170,7 @@ impl Outbound {
                 self.filter(&goal, &forward, &mut request);
                 goal.backend = backend;
                 goal.classes = forward.classes().map(Arc::clone);
+                goal.session = forward.keeps_sessions().then(|| Arc::new(forward.clone()));
                 Some(forward)
             }
             Routing::Answer(response) => return Ok(*response),
@@ -262,7 +263,10 @@ impl Outbound {
                     let unsent = Returned::take(&mut response)
                         .filter(|_| left > 0 && goal.has_other(route.path.endpoint.as_deref()));
                     attempt.answered(&mut response, arrival.grpc);
-                    let Some(unsent) = unsent else { return Ok(response) };
+                    let Some(unsent) = unsent else {
+                        goal.mark_session(route.path.endpoint.as_deref(), &mut response);
+                        return Ok(response);
+                    };
                     response.into_body().read_away();
                     request = *unsent;
                     if let Some(deadline) = &mut deadline {

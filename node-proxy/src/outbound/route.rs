@@ -1,15 +1,15 @@
 //! What a Service's routes say about one request. Must never let a request past them that they do not name.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use ::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use weir_core::{
     proxy_error::ProxyError,
-    route::{self, Asking, Facts, Forward, ObjectRef, Routed},
+    route::{self, Asking, Facts, Forward, ObjectRef, Routed, Services},
     snapshot::{Destination, ServiceTarget},
 };
 
-use super::{Client, http::authority};
+use super::{Client, choose::wall_clock, http::authority};
 use crate::body::Body;
 
 /// What decided about a request, and what becomes of it.
@@ -44,11 +44,34 @@ pub(super) fn routed(client: &Client, destination: &Destination, request: &Reque
         query: request.uri().query().unwrap_or_default(),
         headers: request.headers(),
     };
-    let now = client.worker.shared.now();
-    let is_ready = |backend: usize| service.backends.get(backend).is_some_and(|backend| backend.is_available(now));
-    let decision = route::decide(table, &facts, service.port, fastrand::u64(..), is_ready);
+    let services = Known { dialled: service, now: client.worker.shared.now() };
+    let decision = route::decide(table, &facts, service.port, fastrand::u64(..), services);
     let routing = followed(service, decision.route.as_deref(), decision.routed);
     Decided { route: decision.route, routing }
+}
+
+/// What this node knows of the services that a request may go to.
+struct Known<'a> {
+    dialled: &'a ServiceTarget,
+    now: Duration,
+}
+
+impl Services for Known<'_> {
+    fn is_ready(&self, service: usize) -> bool {
+        self.dialled.backends.get(service).is_some_and(|backend| backend.is_available(self.now))
+    }
+
+    fn has(&self, service: Option<usize>, endpoint: u64) -> bool {
+        let service = match service {
+            None => Some(self.dialled),
+            Some(backend) => self.dialled.backends.get(backend).map(|backend| &**backend),
+        };
+        service.is_some_and(|service| service.numbered(endpoint).is_some())
+    }
+
+    fn wall_clock(&self) -> Duration {
+        wall_clock()
+    }
 }
 
 fn followed(service: &ServiceTarget, route: Option<&ObjectRef>, routed: Routed) -> Result<Routing, ProxyError> {

@@ -154,7 +154,7 @@ impl Client {
     fn goal_itself(&self, destination: &Arc<Destination>) -> Goal {
         let balancer = destination.service().map(|service| &service.balancer);
         let key = balancer.and_then(|balancer| balancer.key_of_connection(self.peer.ip()));
-        Goal { destination: Arc::clone(destination), backend: None, route: None, classes: None, key }
+        Goal { destination: Arc::clone(destination), backend: None, route: None, classes: None, key, session: None }
     }
 
     async fn open(&self, goal: &Goal, io: &Io) -> Result<Upstream, ProxyError> {

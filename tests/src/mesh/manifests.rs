@@ -30,6 +30,8 @@ pub struct ServiceOptions {
     pub annotations: Vec<(String, String)>,
     /// `internalTrafficPolicy: Local`
     pub local_only: bool,
+    /// `sessionAffinity: ClientIP`
+    pub client_affinity: bool,
     /// Zone of each node, which its endpoints have, and as their hint (`hints.forZones`).
     pub zones: Vec<&'static str>,
 }
@@ -43,6 +45,7 @@ impl ServiceOptions {
             ports: vec![ServicePort { name: "main", port, target, protocol: None }],
             annotations: Vec::new(),
             local_only: false,
+            client_affinity: false,
             zones: Vec::new(),
         }
     }
@@ -103,10 +106,11 @@ pub(super) fn pod(pod: &Pod) -> String {
 }
 
 pub(super) fn service(options: &ServiceOptions, address: &str, pods: &[&Pod]) -> String {
-    let ServiceOptions { name, namespace, ports, annotations: given, local_only, zones } = options;
+    let ServiceOptions { name, namespace, ports, annotations: given, local_only, client_affinity, zones } = options;
     let policy = if *local_only { "Local" } else { "Cluster" };
+    let affinity = if *client_affinity { "ClientIP" } else { "None" };
     let mut text = format!(
-        "apiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\n  namespace: {namespace}\n  annotations: {}\nspec:\n  internalTrafficPolicy: {policy}\n  clusterIP: {address}\n  clusterIPs: [{address}]\n  ports:\n",
+        "apiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\n  namespace: {namespace}\n  annotations: {}\nspec:\n  internalTrafficPolicy: {policy}\n  sessionAffinity: {affinity}\n  clusterIP: {address}\n  clusterIPs: [{address}]\n  ports:\n",
         annotations(given)
     );
     let mut add = |line: String| {

@@ -430,6 +430,9 @@ pub struct HttpRule {
     /// Unset: HTTP statuses from 500 and gRPC's codes of failures are failures.
     #[prost(message, optional, tag = "9")]
     pub classes: ::core::option::Option<ResponseClasses>,
+    /// Unset: each of its requests is balanced by itself.
+    #[prost(message, optional, tag = "10")]
+    pub session_persistence: ::core::option::Option<SessionPersistence>,
     /// Where its requests go.
     #[prost(oneof = "http_rule::Destination", tags = "3, 4")]
     #[cfg_attr(feature = "json", serde(flatten))]
@@ -450,6 +453,44 @@ pub mod http_rule {
         Itself(super::Itself),
         #[prost(message, tag = "4")]
         Backends(super::HttpBackends),
+    }
+}
+/// Requests that bring the token of a response go to the endpoint that gave it (Gateway API, GEP-1619).
+#[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SessionPersistence {
+    /// Tells its sessions from those of other rules; stays where the rule stays.
+    #[prost(string, tag = "3")]
+    pub scope: ::prost::alloc::string::String,
+    /// 0: none.
+    #[prost(uint64, tag = "4")]
+    pub absolute_timeout_ms: u64,
+    /// 0: none.
+    #[prost(uint64, tag = "5")]
+    pub idle_timeout_ms: u64,
+    /// The cookie outlives the browser: until the absolute timeout.
+    #[prost(bool, tag = "6")]
+    pub permanent: bool,
+    /// Where the token stands. Never unset: a node that does not know must not say it keeps sessions.
+    #[prost(oneof = "session_persistence::Carrier", tags = "1, 2")]
+    pub carrier: ::core::option::Option<session_persistence::Carrier>,
+}
+/// Nested message and enum types in `SessionPersistence`.
+pub mod session_persistence {
+    /// Where the token stands. Never unset: a node that does not know must not say it keeps sessions.
+    #[cfg_attr(
+        feature = "json",
+        derive(serde::Serialize),
+        serde(rename_all = "camelCase")
+    )]
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Carrier {
+        /// Name of a cookie.
+        #[prost(string, tag = "1")]
+        Cookie(::prost::alloc::string::String),
+        /// Name of a header field.
+        #[prost(string, tag = "2")]
+        Header(::prost::alloc::string::String),
     }
 }
 /// On one request. Never unset: what a node does not know must not hold.

@@ -48,14 +48,14 @@ pub(in crate::parse) struct ParentRef {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 pub(in crate::parse) struct HttpRouteRule {
-    /// For people, and for policies that name a rule.
-    pub(in crate::parse) name: Option<IgnoredAny>,
+    /// For people, for policies that name a rule, and what its sessions are known by.
+    pub(in crate::parse) name: Option<String>,
     pub(in crate::parse) matches: Option<Vec<HttpRouteMatch>>,
     pub(in crate::parse) filters: Option<Vec<HttpRouteFilter>>,
     pub(in crate::parse) backend_refs: Option<Vec<BackendRef>>,
     pub(in crate::parse) timeouts: Option<HttpRouteTimeouts>,
     pub(in crate::parse) retry: Option<HttpRouteRetry>,
-    pub(in crate::parse) session_persistence: Option<IgnoredAny>,
+    pub(in crate::parse) session_persistence: Option<SessionPersistence>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -63,6 +63,24 @@ pub(in crate::parse) struct HttpRouteRule {
 pub(in crate::parse) struct HttpRouteTimeouts {
     pub(in crate::parse) request: Option<String>,
     pub(in crate::parse) backend_request: Option<String>,
+}
+
+/// GEP-1619, experimental channel.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+pub(in crate::parse) struct SessionPersistence {
+    pub(in crate::parse) session_name: Option<String>,
+    pub(in crate::parse) absolute_timeout: Option<String>,
+    pub(in crate::parse) idle_timeout: Option<String>,
+    #[serde(rename = "type")]
+    pub(in crate::parse) kind: Option<String>,
+    pub(in crate::parse) cookie_config: Option<CookieConfig>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+pub(in crate::parse) struct CookieConfig {
+    pub(in crate::parse) lifetime_type: Option<String>,
 }
 
 /// `gateway.networking.k8s.io/v1/GRPCRoute`. As above.
@@ -84,11 +102,11 @@ pub(in crate::parse) struct GrpcRouteSpec {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 pub(in crate::parse) struct GrpcRouteRule {
-    pub(in crate::parse) name: Option<IgnoredAny>,
+    pub(in crate::parse) name: Option<String>,
     pub(in crate::parse) matches: Option<Vec<GrpcRouteMatch>>,
     pub(in crate::parse) filters: Option<Vec<HttpRouteFilter>>,
     pub(in crate::parse) backend_refs: Option<Vec<BackendRef>>,
-    pub(in crate::parse) session_persistence: Option<IgnoredAny>,
+    pub(in crate::parse) session_persistence: Option<SessionPersistence>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -37,7 +37,7 @@ impl Key {
 }
 
 /// FNV-1a (Fowler, Noll, Vo), mixed: its own high bits hardly depend on the last bytes.
-pub(super) fn hash(bytes: &[u8]) -> u64 {
+pub(crate) fn hash(bytes: &[u8]) -> u64 {
     let fold = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
     mix(bytes.iter().fold(0xcbf2_9ce4_8422_2325, fold))
 }

@@ -39,6 +39,15 @@ impl CallMatch {
         (!holds(&self.method, method)).then_some(Unmet::CallMethod)
     }
 
+    /// What the paths of its calls begin with, as far as its names are exact.
+    pub(super) fn path(&self) -> String {
+        match (&self.service, &self.method) {
+            (Some(ValueMatch::Exact(service)), Some(ValueMatch::Exact(method))) => format!("/{service}/{method}"),
+            (Some(ValueMatch::Exact(service)), _) => format!("/{service}"),
+            _any => "/".to_owned(),
+        }
+    }
+
     /// Greater goes first. Gateway API counts the characters of the service, then those of the method: of exact names that hold for one call
     /// there is only one length. Patterns, which it leaves open, stand between those and none.
     pub(super) fn rank(&self) -> usize {

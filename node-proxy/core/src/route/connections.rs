@@ -3,11 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{
-    Hostname, Invalid, ObjectRef,
-    rule::{Backends, unweighted_reason},
-    table::Map,
-};
+use super::{Hostname, Invalid, ObjectRef, decision::unweighted_reason, rule::Backends, table::Map};
 
 /// What a connection's first bytes were, as far as routes ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

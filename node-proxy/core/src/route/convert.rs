@@ -7,7 +7,8 @@ use http::{HeaderName, Method, StatusCode, uri::Scheme};
 use weir_api::v1::{self, grpc_method, http_backend, http_filter, http_match, http_rule, path_modifier, value_match};
 
 use super::{
-    CallMatch, Cors, Hostname, HttpMatch, Invalid, PathMatch, Pattern, QueryMatch, Selected, Table, ValueMatch,
+    CallMatch, Cors, Hostname, HttpMatch, Invalid, PathMatch, Pattern, QueryMatch, Selected, SessionPersistence, Table,
+    ValueMatch,
     condition::{self, Condition},
     connections::{ConnectionRoute, Connections},
     filter::{self, Filter, HeaderModifier, PathModifier, Redirect, Rewrite},
@@ -257,6 +258,11 @@ fn converted_rule(given: &v1::HttpRule, next: &mut usize) -> Result<Rule, Invali
         classes: classes.map_err(|reason| Invalid::new("rules.classes", reason))?.map(Arc::new),
         timeouts: Timeouts::of_api(given.timeouts.as_ref()),
         retry: Retry::of_api(given.retry.as_ref()).map_err(|reason| Invalid::new("rules", reason))?,
+        sessions: given
+            .session_persistence
+            .as_ref()
+            .map(|own| SessionPersistence::of_api(own).map(Box::new))
+            .transpose()?,
         ..Rule::default()
     })
 }

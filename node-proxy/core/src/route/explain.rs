@@ -3,8 +3,9 @@
 
 use super::{
     Facts, Hostname, HttpMatch, PathMatch, Routed, Selected, Table, Unmet,
+    decision::{answered, onward, unweighted},
     hostname::of_authority,
-    rule::{Route, answered, onward, unweighted},
+    rule::Route,
 };
 
 /// What became of one match.

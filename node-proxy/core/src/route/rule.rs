@@ -1,15 +1,10 @@
-//! Routes of one port of a Service, and the decision for one request. Must never fall back to the Service itself where a rule
-//! names other backends.
+//! Routes of one port of a Service: their rules and backends. Must never leave a share to a backend that has no weight.
 
 use std::{collections::HashMap, sync::Arc};
 
 use foldhash::fast::RandomState;
-use http::{HeaderValue, StatusCode};
 
-use super::{
-    Connections, Facts, Filter, Hostname, HttpMatch, Mirror, PathMatch, Table,
-    cors::{self, Cors},
-};
+use super::{Connections, Filter, Hostname, HttpMatch, SessionPersistence, Table};
 use crate::{classify::Classes, proxy_error::ProxyError, retry::Retry, timeouts::Timeouts};
 
 /// The object that something came from.
@@ -72,6 +67,8 @@ pub struct Rule {
     pub(super) object: Option<Arc<ObjectRef>>,
     /// What its responses count as, where it says so.
     pub(super) classes: Option<Arc<Classes>>,
+    /// How its requests find their endpoint again, where they do.
+    pub(super) sessions: Option<Box<SessionPersistence>>,
 }
 
 /// Backends by weight.
@@ -108,41 +105,6 @@ pub(super) enum Deciding {
     Connections(Box<Connections>),
 }
 
-/// What decided about a request, and what it said.
-#[derive(Clone, Debug)]
-pub struct Decision {
-    /// None where none of the routes is for the request.
-    pub route: Option<Arc<ObjectRef>>,
-    /// What it said.
-    pub routed: Routed,
-}
-
-/// What to do with a request.
-#[derive(Clone, Debug)]
-pub enum Routed {
-    /// There are routes, and none is for it.
-    NoRoute,
-    /// Answered at once.
-    Redirect(StatusCode, HeaderValue),
-    /// A browser asks whether it may send another request: answered at once, with this header.
-    Preflight(http::HeaderMap),
-    /// It has a rule, which can be followed no further; for people.
-    Broken(Arc<str>),
-    /// To be sent on.
-    Forward(Forward),
-}
-
-/// How a request goes on.
-#[derive(Clone, Debug)]
-pub struct Forward {
-    /// What it falls under.
-    rule: Arc<Rule>,
-    /// Of the rule's matches the one that holds.
-    matched: usize,
-    /// Of the rule's backends; none for the dialled Service itself.
-    backend: Option<usize>,
-}
-
 impl Routes {
     fn of(&self, namespace: &str) -> Option<&Deciding> {
         self.consumers.get(namespace).or(self.producer.as_ref())
@@ -175,156 +137,6 @@ impl Routes {
         })
     }
 }
-
-/// Decides about a request to `port`. `random` picks the backend; `is_ready` says which services have an endpoint at this moment.
-pub fn decide(table: &Table, facts: &Facts<'_>, port: u16, random: u64, is_ready: impl Fn(usize) -> bool) -> Decision {
-    let none = Decision { route: None, routed: Routed::NoRoute };
-    let Some(selected) = table.select(facts) else { return none };
-    let Some(route) = table.routes().get(selected.route) else { return none };
-    let Some(rule) = route.rules.get(selected.rule) else { return none };
-    let routed = followed(rule, selected.matched, facts, port, random, is_ready);
-    Decision { route: Some(Arc::clone(rule.object.as_ref().unwrap_or(&route.object))), routed }
-}
-
-fn followed(
-    rule: &Arc<Rule>,
-    at: usize,
-    facts: &Facts<'_>,
-    port: u16,
-    random: u64,
-    is_ready: impl Fn(usize) -> bool,
-) -> Routed {
-    let Some(matched) = rule.matches.get(at) else { return Routed::NoRoute };
-    if let Some(answered) = answered(&rule.filters, facts, port, &matched.path) {
-        return answered;
-    }
-    let Some(backends) = &rule.backends else { return onward(rule, at, None, facts, port) };
-    match backends.pick(random, is_ready) {
-        None => unweighted(),
-        Some(index) => onward(rule, at, Some(index), facts, port),
-    }
-}
-
-/// Where backends are named and none of them has a weight.
-pub(super) fn unweighted() -> Routed {
-    Routed::Broken(unweighted_reason())
-}
-
-pub(super) fn unweighted_reason() -> Arc<str> {
-    Arc::from("no backend of the rule has a weight")
-}
-
-/// To a backend of the rule; to the dialled Service itself where it has none.
-pub(super) fn onward(rule: &Arc<Rule>, at: usize, backend: Option<usize>, facts: &Facts<'_>, port: u16) -> Routed {
-    let Some(matched) = rule.matches.get(at) else { return Routed::NoRoute };
-    if let Some(index) = backend {
-        let chosen = rule.backends.as_ref().and_then(|backends| backends.all.get(index));
-        match chosen.map(|backend| (&backend.target, &backend.filters)) {
-            Some((Err(reason), _)) => return Routed::Broken(Arc::clone(reason)),
-            Some((Ok(_), filters)) => {
-                if let Some(answered) = answered(filters, facts, port, &matched.path) {
-                    return answered;
-                }
-            }
-            None => return Routed::NoRoute,
-        }
-    }
-    Routed::Forward(Forward { rule: Arc::clone(rule), matched: at, backend })
-}
-
-/// By the first filter that does not let the request go on.
-pub(super) fn answered(filters: &[Filter], facts: &Facts<'_>, port: u16, matched: &PathMatch) -> Option<Routed> {
-    filters.iter().find_map(|filter| match filter {
-        Filter::Redirect(redirect) => Some(match redirect.location(facts, port, matched) {
-            Some(location) => Routed::Redirect(redirect.status, location),
-            None => Routed::Broken(Arc::from("the request names no host to redirect it to")),
-        }),
-        Filter::Cors(cors) => cors.preflight(facts).map(Routed::Preflight),
-        _other => None,
-    })
-}
-
-impl Forward {
-    /// Index of the service to balance over; none for the dialled one.
-    pub fn service(&self) -> Option<usize> {
-        self.of_backend().and_then(|backend| backend.target.as_ref().ok().copied())
-    }
-
-    /// Limits of its request.
-    pub fn timeouts(&self) -> Timeouts {
-        self.rule.timeouts
-    }
-
-    /// When it is sent again.
-    pub fn retry(&self) -> Option<&Retry> {
-        self.rule.retry.as_ref()
-    }
-
-    /// What its responses count as, where the rule says so.
-    pub fn classes(&self) -> Option<&Arc<Classes>> {
-        self.rule.classes.as_ref()
-    }
-
-    fn of_backend(&self) -> Option<&Backend> {
-        self.rule.backends.as_ref()?.all.get(self.backend?)
-    }
-
-    fn filters(&self) -> impl Iterator<Item = &Filter> {
-        let of_backend = self.of_backend().map(|backend| &*backend.filters).unwrap_or_default();
-        self.rule.filters.iter().chain(of_backend)
-    }
-
-    /// Does to the request what rule and backend say. `copy` gets it as it is at the place of each mirror.
-    pub fn filter_request<B>(
-        &self,
-        request: &mut http::Request<B>,
-        mut copy: impl FnMut(&Mirror, &mut http::Request<B>),
-    ) {
-        let Some(matched) = self.rule.matches.get(self.matched) else { return };
-        for filter in self.filters() {
-            match filter {
-                Filter::RequestHeaders(modifier) => modifier.apply_to_request(request),
-                Filter::Rewrite(rewrite) => rewrite.apply(request, &matched.path),
-                Filter::Mirror(mirror) => copy(mirror, request),
-                Filter::ResponseHeaders(_) | Filter::Redirect(_) | Filter::Cors(_) => {}
-            }
-        }
-    }
-
-    /// Of rule and backend the rule's counts: it answers for preflight requests too.
-    fn cors(&self) -> Option<&Cors> {
-        self.filters().find_map(|filter| match filter {
-            Filter::Cors(cors) => Some(&**cors),
-            _other => None,
-        })
-    }
-
-    /// What of the request its response is filtered by; nothing where no CORS filter asks. To be taken before the request is filtered.
-    pub fn asking(&self, headers: &http::HeaderMap) -> Option<Asking> {
-        self.cors().map(|_cors| Asking(cors::origin(headers)))
-    }
-
-    /// Does to the header of the response what rule and backend say; `asking` is the request's, as [`Forward::asking`] gave it.
-    pub fn filter_response(&self, asking: Option<&Asking>, headers: &mut http::HeaderMap) {
-        for filter in self.filters() {
-            if let Filter::ResponseHeaders(modifier) = filter {
-                modifier.apply(headers);
-            }
-        }
-        self.mark(asking, headers);
-    }
-
-    /// Says on a response, whoever made it, what other origins may read.
-    pub fn mark(&self, asking: Option<&Asking>, headers: &mut http::HeaderMap) {
-        if let (Some(cors), Some(Asking(origin))) = (self.cors(), asking) {
-            cors.mark(origin.as_ref(), headers);
-        }
-    }
-}
-
-/// The origin that a request says it comes from, or none, as CORS filters ask for it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Asking(Option<HeaderValue>);
 
 impl Backends {
     pub(super) fn new(all: Vec<Backend>) -> Backends {
@@ -389,8 +201,6 @@ pub(super) fn below(random: u64, bound: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderMap, Method};
-
     use super::*;
 
     fn backend(weight: u32, target: Result<usize, &str>) -> Backend {
@@ -431,46 +241,5 @@ mod tests {
         let hits = shares(vec![backend(1, Err("gone")), backend(1, Ok(1))], &[1]);
         assert!((49_000..51_000).contains(&hits[0]), "{hits:?}");
         assert_eq!(shares(vec![backend(1, Ok(0))], &[]), [100_000], "it waits there, as without routes");
-    }
-
-    #[test]
-    fn decisions() {
-        let rule = |path: &str, backends: Option<Vec<Backend>>, filters: Vec<Filter>| {
-            let matches = vec![HttpMatch { path: PathMatch::prefix(path), ..HttpMatch::default() }];
-            let backends = backends.map(Backends::new);
-            Arc::new(Rule { filters, matches, backends, ..Rule::default() })
-        };
-        let to = super::super::filter::Redirect {
-            scheme: None,
-            hostname: Some("x".into()),
-            path: None,
-            port: None,
-            status: StatusCode::FOUND,
-        };
-        let rules = vec![
-            rule("/self", None, Vec::new()),
-            rule("/two", Some(vec![backend(1, Ok(2))]), Vec::new()),
-            rule("/none", Some(Vec::new()), Vec::new()),
-            rule("/bad", Some(vec![backend(1, Err("gone"))]), Vec::new()),
-            rule("/to", None, vec![Filter::Redirect(to)]),
-        ];
-        let table = Table::new(vec![Route { object: Arc::default(), hostnames: Vec::new(), rules }]).unwrap();
-        let headers = HeaderMap::new();
-        let decided = |path: &str| {
-            let facts = Facts { authority: "web", method: &Method::GET, path, query: "", headers: &headers };
-            match decide(&table, &facts, 80, 7, |_| true).routed {
-                Routed::NoRoute => "none".to_owned(),
-                Routed::Redirect(status, location) => format!("{} {}", status.as_u16(), location.to_str().unwrap()),
-                Routed::Preflight(header) => format!("{header:?}"),
-                Routed::Broken(reason) => reason.to_string(),
-                Routed::Forward(forward) => format!("{:?}", forward.service()),
-            }
-        };
-        assert_eq!(decided("/self"), "None");
-        assert_eq!(decided("/two/x"), "Some(2)");
-        assert_eq!(decided("/none"), "no backend of the rule has a weight");
-        assert_eq!(decided("/bad"), "gone");
-        assert_eq!(decided("/to"), "302 http://x/to");
-        assert_eq!(decided("/"), "none");
     }
 }

@@ -12,6 +12,7 @@ use weir_api::v1::{self, resource::Body};
 use super::{
     Destination, Endpoint, Map, ServiceTarget, Snapshot, Target, Versioned, Workload,
     convert::{self, Reason},
+    numbered::Numbered,
     reach::Reach,
     same::is_same,
 };
@@ -439,6 +440,7 @@ fn build_service(next: &Snapshot, held: &Held<'_>, service: &v1::ServiceTarget) 
         load_bias: service.load_bias.map(LoadBias::of_api),
         allows_request_policy: service.allow_l5d_request_headers,
         reach,
+        numbered: Numbered::default(),
         ready,
     })
 }
