@@ -22,6 +22,8 @@ mod explained;
 mod filters;
 #[path = "routes/flaky.rs"]
 mod flaky;
+#[path = "routes/gateway.rs"]
+mod gateway;
 #[path = "routes/matching.rs"]
 mod matching;
 #[path = "routes/metrics.rs"]

@@ -83,10 +83,10 @@ fn what_changes_takes_effect_and_what_is_wrong_does_not() {
     });
     assert!(said.contains("regular expression"), "{said}");
     assert_eq!(stage.get("/", &[]).who(), "v2", "the last good version stays");
-    stage.write_route("main", "demo", "  rules: [{sessionPersistence: {}}]");
+    stage.write_route("main", "demo", "  rules: [{filters: [{type: ExtensionRef}]}]");
     wait::until("the other finding", PATIENCE, || {
         let output = stage.mesh.weir(&["check"]).output().ok()?;
-        String::from_utf8_lossy(&output.stdout).contains("rules[0].sessionPersistence").then_some(())
+        String::from_utf8_lossy(&output.stdout).contains("rules[0].filters[0].type").then_some(())
     });
     assert_eq!(stage.get("/", &[]).who(), "v2");
     stage.mesh.remove_manifest("service-demo-late");

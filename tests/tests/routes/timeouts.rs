@@ -18,6 +18,7 @@ fn a_request_that_takes_too_long_is_answered_with_504() {
   - {matches: [{path: {value: /late/request}}], timeouts: {request: 300ms}}
   - {matches: [{path: {value: /late/backend}}], timeouts: {request: 10s, backendRequest: 300ms}}
   - {matches: [{path: {value: /late/lifted}}], timeouts: {request: 0s}}
+  - {matches: [{path: {value: /late/lifted/backend}}], timeouts: {backendRequest: 0s}}
   - {matches: [{path: {value: /}}]}"#,
     );
     for (protocol, get) in PROTOCOLS {
@@ -25,6 +26,7 @@ fn a_request_that_takes_too_long_is_answered_with_504() {
             ("/late/request", 504, "request timeout"),
             ("/late/backend", 504, "backend request timeout"),
             ("/late/lifted", 401, ""),
+            ("/late/lifted/backend", 401, ""),
             ("/late/other", 401, ""),
             ("/", 200, ""),
         ] {
