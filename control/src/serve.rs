@@ -1,6 +1,7 @@
 //! The gRPC server: TLS with control's own identity, nodes' and people's services. Must never serve without TLS.
 
 mod clients;
+mod reflection;
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -43,6 +44,9 @@ pub enum ServeError {
     /// gRPC.
     #[error("gRPC server: {0}")]
     Server(#[from] tonic::transport::Error),
+    /// What the API says of itself.
+    #[error("descriptors of the API: {0}")]
+    Descriptors(#[from] tonic_reflection::server::Error),
 }
 
 /// Control's own certificate, replaced while serving.
@@ -118,6 +122,7 @@ pub async fn serve(
     let nodes = NodesServer::new(nodes::Service::new(Arc::clone(&plane), Arc::clone(&tokens)))
         .max_decoding_message_size(limits::NODE_MESSAGE_BYTES);
     let shares = ReplicasServer::new(replicas::Service(Arc::clone(&replicas)));
+    let (reflection, old_reflection) = (reflection::current(&tokens)?, reflection::old(&tokens)?);
     let mesh = MeshServer::new(mesh::Service::new(plane, tokens, replicas));
     Server::builder()
         .max_concurrent_streams(limits::STREAMS_PER_CONNECTION)
@@ -125,6 +130,8 @@ pub async fn serve(
         .http2_keepalive_timeout(Some(limits::KEEPALIVE))
         .add_service(nodes)
         .add_service(mesh)
+        .add_service(reflection)
+        .add_service(old_reflection)
         .add_service(shares)
         .serve_with_incoming_shutdown(ReceiverStream::new(connections), stop)
         .err_into()

@@ -196,7 +196,12 @@ impl Mesh {
     }
 
     fn control_url() -> String {
-        format!("https://{}:{CONTROL_PORT}", Fabric::node_address(0))
+        format!("https://{}", Mesh::control_address())
+    }
+
+    /// Where control listens, for programs on nodes.
+    pub fn control_address() -> String {
+        format!("{}:{CONTROL_PORT}", Fabric::node_address(0))
     }
 
     /// Replaces one file of manifests in one step.
@@ -297,6 +302,11 @@ impl Mesh {
         let url = format!("http://127.0.0.1:4191{path}");
         let output = self.fabric.node(node).command("curl").args(["--silent", "--max-time", "5", &url]).output();
         output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
+    }
+
+    /// A program on the first node.
+    pub fn program(&self, program: &str) -> Command {
+        self.fabric.node(0).command(program)
     }
 
     /// The `weir` command, connected to this mesh's control.

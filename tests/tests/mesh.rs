@@ -1,5 +1,8 @@
 //! The first slice whole: captured, encrypted, balanced, measured.
 
+#[path = "mesh/api.rs"]
+mod api;
+
 use weir_tests::{
     mesh::{Mesh, PATIENCE, PodOptions, ServiceOptions},
     nginx, wait,

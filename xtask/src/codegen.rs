@@ -2,6 +2,8 @@
 
 use std::{fs, path::Path};
 
+use prost::Message as _;
+
 use crate::child::{Failure, Outcome};
 
 const PROTO_ROOT: &str = "control/api/proto";
@@ -34,6 +36,9 @@ const JSON_FIELDS: [(&str, &str); 15] = [
     ("PortProtocol.protocol", "serialize_with = \"crate::json::protocol\""),
 ];
 
+/// What the API says of itself.
+const API: &str = "weir/mesh/v1/mesh.proto";
+
 /// Writes the generated code, or with `check` compares it with what is committed.
 ///
 /// # Errors
@@ -56,19 +61,21 @@ pub(crate) fn run(check: bool) -> Outcome {
         .client_mod_attribute(".", "#[cfg(feature = \"client\")]")
         .build_transport(false)
         .compile_fds(descriptors)?;
-    let produced = fs::read_to_string(scratch.path().join("weir.mesh.v1.rs"))?;
-    let target = Path::new(GENERATED).join("weir.mesh.v1.rs");
-    if check {
-        let committed = fs::read_to_string(&target).unwrap_or_default();
-        if committed != produced {
-            return Err(Failure::new(format!(
-                "{} is not what the proto files say: run `cargo xtask codegen`",
-                target.display()
-            )));
-        }
-        return Ok(());
-    }
     fs::create_dir_all(GENERATED)?;
-    fs::write(target, produced)?;
+    // With the comments: who asks the API what it offers reads them.
+    let described = protox::compile([API], [PROTO_ROOT])?.encode_to_vec();
+    put(check, "weir.mesh.v1.rs", &fs::read(scratch.path().join("weir.mesh.v1.rs"))?)?;
+    put(check, "mesh.descriptors", &described)
+}
+
+fn put(check: bool, name: &str, produced: &[u8]) -> Outcome {
+    let target = Path::new(GENERATED).join(name);
+    if check && fs::read(&target).unwrap_or_default() != produced {
+        let reason = format!("{} is not what the proto files say: run `cargo xtask codegen`", target.display());
+        return Err(Failure::new(reason));
+    }
+    if !check {
+        fs::write(target, produced)?;
+    }
     Ok(())
 }

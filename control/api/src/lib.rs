@@ -7,6 +7,10 @@ mod json;
 #[cfg(feature = "status")]
 pub mod status;
 
+/// Service `Mesh` with all that it needs, as an encoded `google.protobuf.FileDescriptorSet`: for server reflection.
+#[cfg(feature = "server")]
+pub const MESH_DESCRIPTORS: &[u8] = include_bytes!("gen/mesh.descriptors");
+
 /// Package `weir.mesh.v1`.
 #[allow(
     clippy::all,

