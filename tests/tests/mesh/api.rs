@@ -41,7 +41,12 @@ fn a_client_that_knows_nothing_of_it_finds_the_whole_api() {
         let mut command = mesh.program(python::interpreter().to_str().expect("a path in UTF-8"));
         let anchors = mesh.path("control/ca.crt");
         let token = mesh.path("api-token");
-        command.arg(PROGRAM).arg(Mesh::control_address()).arg(IDENTITY).args([anchors, token]).arg(requests.to_string());
+        command
+            .arg(PROGRAM)
+            .arg(Mesh::control_address())
+            .arg(IDENTITY)
+            .args([anchors, token])
+            .arg(requests.to_string());
         let output = command.output().expect("Python");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let answers: Value = serde_json::from_slice(&output.stdout).expect("JSON");

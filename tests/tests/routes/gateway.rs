@@ -39,7 +39,7 @@ fn hosts_and_paths_are_rewritten() {
     ];
     stage.route(&format!("  hostnames: [rewrite.example]\n  rules:\n{}", rules.concat()));
     let own = "rewrite.example";
-    let sent = ["Host: rewrite.example", "X-Removed: remove-val", "X-Added: append-val-1", "X-Set: set-val"];
+    let sent = ["Host: rewrite.example", "X-Removed: remove-val", "X-Set: set-val"];
     let sent: Vec<&str> = sent.iter().flat_map(|header| ["-H", *header]).collect();
     for get in PROTOCOLS {
         for (path, uri, host, server, is_modified) in [
@@ -61,8 +61,8 @@ fn hosts_and_paths_are_rewritten() {
             );
             let headers = [said(&answer, "set"), said(&answer, "added"), said(&answer, "removed")];
             let expected = match is_modified {
-                true => ["set-overwrites-values", "append-val-1, header-val-2", ""],
-                false => ["set-val", "append-val-1", "remove-val"],
+                true => ["set-overwrites-values", "header-val-2", ""],
+                false => ["set-val", "", "remove-val"],
             };
             assert_eq!(headers, expected, "{path}");
         }
@@ -120,7 +120,7 @@ fn other_origins_may_do_what_rules_say() {
             both,
             ["https://other.foo.com", "true", "PUT", both],
         ),
-        ("/cors-wildcard-methods-headers-unauth", "https://other.foo.com", "PUT", both, ["*", "", "*", "*"]),
+        ("/cors-wildcard-methods-headers-unauth", "https://other.foo.com", "PUT", both, ["*", "", "*", both]),
     ];
     let requests = [
         ("/cors-1", "https://www.foo.com", "GET", ["https://www.foo.com", "true"]),
