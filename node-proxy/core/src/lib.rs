@@ -26,5 +26,6 @@ pub mod timeouts;
 pub mod words;
 
 pub mod classify;
+mod cookie;
 pub mod grpc;
 pub mod proxy_error;

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use http::{Request, header};
 
 use super::{Balancer, HashBy, Kind, mix};
+use crate::cookie;
 
 /// The hash of what a request is known by: the same one goes to the same endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -77,7 +78,7 @@ impl HashBy {
                     Some(_second) => return Some(Key::of(&list(request, name))),
                 }
             }
-            HashBy::Cookie(name) => cookie(request, name)?,
+            HashBy::Cookie(name) => cookie::named(request.headers(), name).next()?,
         };
         // Who says nothing is not all the same.
         (!text.is_empty()).then(|| Key::of(text))
@@ -87,13 +88,6 @@ impl HashBy {
 fn list<B>(request: &Request<B>, name: &http::HeaderName) -> Vec<u8> {
     let values: Vec<&[u8]> = request.headers().get_all(name).iter().map(http::HeaderValue::as_bytes).collect();
     values.join(&b", "[..])
-}
-
-/// The first cookie of this name (RFC 6265 4.2), in whichever of the fields (RFC 9113 8.2.3).
-fn cookie<'a, B>(request: &'a Request<B>, name: &str) -> Option<&'a [u8]> {
-    let fields = request.headers().get_all(header::COOKIE).iter();
-    let pairs = fields.flat_map(|field| field.as_bytes().split(|byte| *byte == b';'));
-    pairs.map(<[u8]>::trim_ascii).find_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use weir_api::v1::{self, session_persistence::Carrier as Given};
 
 use super::{Invalid, PathMatch, filter};
-use crate::{balance::hash, limits};
+use crate::{balance::hash, cookie, limits};
 
 /// How a rule's requests find their endpoint again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,7 +98,7 @@ impl SessionPersistence {
                 values.map(HeaderValue::as_bytes).find_map(&mut found)
             }
             // A browser has one for each path, and sends those of longer ones first (RFC 6265 5.4).
-            Carrier::Cookie(name) => cookies(headers, name).take(limits::SESSION_TOKENS).find_map(&mut found),
+            Carrier::Cookie(name) => cookie::named(headers, name).take(limits::SESSION_TOKENS).find_map(&mut found),
         }
     }
 
@@ -181,13 +181,6 @@ impl SessionPersistence {
 fn hex(text: &str) -> Option<u64> {
     let is_hex = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     u64::from_str_radix(text, 16).ok().filter(|_| is_hex)
-}
-
-/// Cookies of this name, in all fields (RFC 6265 4.2, RFC 9113 8.2.3).
-fn cookies<'a>(headers: &'a HeaderMap, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-    let fields = headers.get_all(header::COOKIE).iter();
-    let pairs = fields.flat_map(|field| field.as_bytes().split(|byte| *byte == b';'));
-    pairs.map(<[u8]>::trim_ascii).filter_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
 }
 
 /// For which paths a browser sends a cookie again: those that come by the same match, as near as that can be said.
