@@ -203,6 +203,11 @@ impl Index {
         self.services.get(name)
     }
 
+    /// All services, in no order.
+    pub fn services(&self) -> impl Iterator<Item = (&Name, &Arc<Service>)> {
+        self.services.iter()
+    }
+
     /// The service that has a ClusterIP.
     pub fn service_by_address(&self, address: &IpAddr) -> Option<(&Name, &Arc<Service>)> {
         let name = self.services_by_address.get(address)?.last()?;

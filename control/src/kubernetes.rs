@@ -10,13 +10,15 @@ mod pods;
 mod routes;
 mod status;
 mod watch;
+pub mod writer;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use kube::{Client, Config, client::ClientBuilder};
+use kube::{Config, client::ClientBuilder};
 use tokio::sync::{mpsc, oneshot};
 use weir_core::identity::Identity;
 
+use self::writer::Writer;
 use crate::{
     admin::Health,
     limits,
@@ -118,6 +120,8 @@ pub struct Running {
     pub tokens: Arc<Tokens>,
     /// This replica among the others.
     pub replicas: Arc<Replicas>,
+    /// For those who write with rights of their own.
+    pub writer: Arc<Writer>,
     release: oneshot::Sender<()>,
     election: tokio::task::JoinHandle<()>,
 }
@@ -137,13 +141,9 @@ impl Running {
     }
 }
 
-/// A client by the environment: a kubeconfig, else the pod's own service account.
-///
-/// # Errors
-/// Neither is there, or it cannot be used.
-pub async fn client() -> Result<Client, Failure> {
-    let config = Config::infer().await.map_err(|error| Failure::Other(chain(&error)))?;
-    Ok(ClientBuilder::try_from(bounded(config))?.build())
+/// How the API server is reached, by the environment: a kubeconfig, else the pod's own service account.
+async fn config() -> Result<Config, Failure> {
+    Config::infer().await.map_err(|error| Failure::Other(chain(&error)))
 }
 
 /// Lists and the beginning of a watch have no bound of their own: a server that took the question and then lost its power would
@@ -162,7 +162,9 @@ fn bounded(mut config: Config) -> Config {
 /// There is no way to reach an API server at all; everything else is waited for.
 pub async fn start(options: Options, life: Duration, identity: &Identity, health: &Health) -> Result<Running, Failure> {
     health.wait_for("the API server was not asked for the authority yet".to_owned());
-    let client = client().await?;
+    let config = config().await?;
+    let writer = Arc::new(Writer::new(&config));
+    let client = ClientBuilder::try_from(bounded(config))?.build();
     let (authority, known) = identity::first(&client, &options.trust_domain, life, health).await;
     let plane = Arc::new(Plane::new(options.trust_domain.clone(), authority, None));
     let (items, collected) = mpsc::channel(limits::WATCHED_QUEUE);
@@ -181,7 +183,7 @@ pub async fn start(options: Options, life: Duration, identity: &Identity, health
     tokio::spawn(routes::follow(client.clone(), served.clone(), Arc::clone(&plane), leadership.clone()));
     tokio::spawn(status::follow(client.clone(), Arc::clone(&plane), Arc::clone(&replicas), leadership));
     let tokens = Arc::new(Tokens::Reviews(Box::new(Reviews::new(client))));
-    Ok(Running { plane, tokens, replicas, release, election })
+    Ok(Running { plane, tokens, replicas, writer, release, election })
 }
 
 /// Distinguishes this replica: a pod that restarts is the same one, and leads on at once.

@@ -4,6 +4,7 @@
 
 pub mod admin;
 pub mod allowance;
+mod applying;
 pub mod audit;
 pub mod ca;
 pub mod checks;
@@ -11,6 +12,7 @@ mod directory;
 mod ejected;
 pub mod explain;
 pub mod index;
+pub mod items;
 pub mod kubernetes;
 pub mod leaving;
 pub mod limits;
@@ -24,11 +26,15 @@ pub mod parse;
 pub mod plane;
 pub mod policy;
 pub mod replicas;
+mod route_status;
 pub mod serve;
 mod service_port;
 pub mod session;
 pub mod snapshot;
 pub mod tokens;
+mod turns;
+mod watching;
+pub mod writes;
 
 #[cfg(test)]
 mod fixtures;
@@ -42,7 +48,7 @@ use tokio::{
 };
 use weir_core::{identity::Identity, inbound::DefaultPolicy};
 
-use crate::{admin::Health, ca::CaArgs, parse::Options, replicas::Replicas};
+use crate::{admin::Health, ca::CaArgs, parse::Options, replicas::Replicas, writes::Writes};
 
 /// Weir's control plane.
 #[derive(Debug, Parser)]
@@ -185,20 +191,22 @@ async fn control(args: Args, identity: Identity) -> Result<(), ControlError> {
     };
     let (plane, tokens, replicas, running) = if args.kubernetes {
         let started = tokio::select! {
-            started = kubernetes::start(options, args.ca.life(), &identity, &health) => started?,
+            started = kubernetes::start(options.clone(), args.ca.life(), &identity, &health) => started?,
             () = stop() => return Ok(()),
         };
         (Arc::clone(&started.plane), Arc::clone(&started.tokens), Arc::clone(&started.replicas), Some(started))
     } else {
-        let (plane, tokens) = directory::start(args.directory, &args.ca, options)?;
+        let (plane, tokens) = directory::start(args.directory, &args.ca, options.clone())?;
         let replicas = Arc::new(Replicas::alone(Arc::clone(&plane), identity.clone()));
         (plane, tokens, replicas, None)
     };
+    let writer = running.as_ref().map(|running| Arc::clone(&running.writer));
+    let writes = Writes::new(writer, options, Arc::clone(&replicas));
     health.set_plane(Arc::clone(&plane));
     tracing::info!(listen = %args.listen, admin = %args.admin_listen, %identity, "control ready");
     let (stopping, stopped) = tokio::sync::oneshot::channel::<()>();
     let (kept, known) = (Arc::clone(&plane), Arc::clone(&replicas));
-    let served = serve::serve(plane, tokens, replicas, identity, listener, async move { drop(stopped.await) });
+    let served = serve::serve(plane, tokens, replicas, writes, identity, listener, async move { drop(stopped.await) });
     let mut served = std::pin::pin!(served);
     tokio::select! {
         ended = &mut served => return Ok(ended?),

@@ -123,6 +123,28 @@ pub const SHOWN_REFUSED: usize = 20;
 pub const SHOWN_RULES: usize = 500;
 /// Bytes of a request that is asked about, its header included: what nodes take of one.
 pub const EXPLAINED_BYTES: usize = 64 * 1024;
+/// Objects of one call that writes them: each is three questions to the API server, one after the other.
+pub const APPLIED_OBJECTS: usize = 100;
+/// Calls that write at a time: each is a connection to the API server.
+pub const WRITERS: usize = 16;
+/// Groups that a caller acts as: each is a header.
+pub const ACTING_GROUPS: usize = 64;
+/// A log filter: some targets of a program.
+pub const LOG_FILTER_BYTES: usize = 4_096;
+/// Nodes whose log levels one call names.
+pub const LOG_LEVEL_NODES: usize = NODES;
+/// Items of one list: a page of them is some hundred kilobytes, and some megabytes of Services with many rules.
+pub const LISTED_ITEMS: usize = 500;
+/// Watches of the mesh API at a time: dashboards and controllers of a team, each with its own lists to compare.
+pub const WATCHES: usize = 32;
+/// Items of one watch: ten thousand pods and as many again; of each a key and a hash are kept.
+pub const WATCHED_ITEMS: usize = 20_000;
+/// Events of one watch that wait for its reader: it is read on, and looked at again, when they are taken.
+pub const WATCH_QUEUE: usize = 64;
+/// Least time between two looks of one watch at what control itself knows.
+pub const WATCH_PAUSE: Duration = Duration::from_secs(1);
+/// The same at what nodes say, for which all replicas are asked: it is looked at as often without news, which others' nodes do not bring.
+pub const WATCH_NODES_PAUSE: Duration = Duration::from_secs(2);
 /// Observations at a time: each holds the reports of all nodes in memory.
 pub const OBSERVATIONS: usize = 8;
 /// Time that nodes have to answer a query; `weir` shows who did not.

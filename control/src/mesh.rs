@@ -1,21 +1,25 @@
-//! The gRPC service for people's programs. Must never change anything.
+//! The gRPC service for people's programs. Must never change anything with control's own rights.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use weir_api::v1::{self, mesh_server::Mesh};
 
 use crate::{
     checks, explain,
-    index::Index,
+    items::{self, Asked, Page},
     limits,
-    objects::{Name, Pod, Unfit},
+    objects::{Name, Pod},
     plane::Plane,
     policy,
-    replicas::Replicas,
-    service_port, snapshot,
+    replicas::{Gathered, Replicas},
+    service_port,
     tokens::{Caller, Tokens},
+    turns::Turns,
+    watching::Watch,
+    writes::Writes,
 };
 
 /// Serves `weir`.
@@ -24,32 +28,16 @@ pub struct Service {
     plane: Arc<Plane>,
     tokens: Arc<Tokens>,
     replicas: Arc<Replicas>,
-    // Places of those who have routes compiled.
-    explanations: Arc<Semaphore>,
+    writes: Writes,
+    turns: Turns,
+    watches: Arc<Semaphore>,
 }
 
 impl Service {
     /// A service over the shared state.
-    pub fn new(plane: Arc<Plane>, tokens: Arc<Tokens>, replicas: Arc<Replicas>) -> Service {
-        Service { plane, tokens, replicas, explanations: Arc::new(Semaphore::new(limits::EXPLANATIONS)) }
-    }
-}
-
-impl Service {
-    /// Work that may take a processor for a while: few at a time, and not where nodes are served.
-    async fn in_turn<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Plane) -> Result<T, Status> + Send + 'static,
-    ) -> Result<Response<T>, Status> {
-        let turn = Arc::clone(&self.explanations).acquire_owned().await;
-        let turn = turn.map_err(|_closed| Status::unavailable("control ends"))?;
-        let plane = Arc::clone(&self.plane);
-        let answer = tokio::task::spawn_blocking(move || {
-            // Also of a caller that has left: the work goes on.
-            let _turn = turn;
-            work(&plane)
-        });
-        answer.await.map_err(|error| Status::internal(error.to_string()))?.map(Response::new)
+    pub fn new(plane: Arc<Plane>, tokens: Arc<Tokens>, replicas: Arc<Replicas>, writes: Writes) -> Service {
+        let (turns, watches) = (Turns::new(Arc::clone(&plane)), Arc::new(Semaphore::new(limits::WATCHES)));
+        Service { plane, tokens, replicas, writes, turns, watches }
     }
 }
 
@@ -74,6 +62,8 @@ impl Mesh for Service {
                 limits::WINDOW_SECONDS
             )));
         }
+        let v1::ObserveRequest { endpoints, routes, .. } = asked;
+        let asked = v1::ShareRequest { window_seconds: window, endpoints, routes, log_level: None };
         let gathered = self.replicas.gather(Some(asked)).await?;
         let missing_replicas = gathered.missing_replicas();
         let (reports, missing_nodes) = (gathered.reports, gathered.missing_nodes);
@@ -91,7 +81,7 @@ impl Mesh for Service {
         let index = self.plane.index();
         let wanted = |pod: &&Arc<Pod>| namespace.is_empty() || pod.reference.namespace == namespace;
         let mut pods: Vec<v1::PodStatus> =
-            index.pods().filter(wanted).map(|pod| pod_status(&index, pod, &statuses)).collect();
+            index.pods().filter(wanted).map(|pod| items::workload(&index, pod, &statuses)).collect();
         let place = |pod: &v1::PodStatus| pod.pod.as_ref().map(|pod| (pod.namespace.clone(), pod.name.clone()));
         pods.sort_by_cached_key(place);
         Ok(Response::new(v1::WorkloadsResponse { pods, missing_replicas: gathered.missing_replicas() }))
@@ -111,48 +101,36 @@ impl Mesh for Service {
         let Some(service_port) = service.ports.iter().find(|declared| declared.port == port) else {
             return Err(Status::not_found(format!("Service {name} has no TCP port {port}; it has {ports:?}")));
         };
-        let mut endpoints = Vec::new();
-        for slice in index.slices_of(&name).filter_map(|slice| snapshot::endpoints(&index, slice)) {
-            let Some(port) = slice.ports.iter().find(|port| port.name == *service_port.name) else { continue };
-            endpoints.extend(slice.endpoints.into_iter().map(|endpoint| v1::ServiceEndpoint {
-                namespace: name.namespace.to_string(),
-                service: name.name.to_string(),
-                address: endpoint.address,
-                port: port.port,
-                pod: endpoint.pod,
-                ready: endpoint.ready,
-                identity: endpoint.identity,
-            }));
-        }
+        let endpoints = items::of_port(&index, &name, &service_port.name);
         Ok(Response::new(v1::EndpointsResponse { endpoints }))
     }
 
     async fn explain(&self, request: Request<v1::ExplainRequest>) -> Result<Response<v1::ExplainResponse>, Status> {
         self.tokens.api(&Caller::of(&request)).await?;
         let request = request.into_inner();
-        let answer = self.in_turn(|plane| {
+        let answer = self.turns.take(|plane| {
             let findings = plane.findings();
             // The index is let go of before the decision.
             let gathered = explain::gather(&plane.index(), &findings, request)?;
             gathered.answer()
         });
-        answer.await
+        answer.await.map(Response::new)
     }
 
     async fn policy(&self, request: Request<v1::PolicyRequest>) -> Result<Response<v1::PolicyResponse>, Status> {
         self.tokens.api(&Caller::of(&request)).await?;
         let request = request.into_inner();
-        let answer = self.in_turn(move |plane| {
+        let answer = self.turns.take(move |plane| {
             let findings = plane.findings();
             policy::policy(&plane.index(), &findings, &request)
         });
-        answer.await
+        answer.await.map(Response::new)
     }
 
     async fn resource(&self, request: Request<v1::ResourceRequest>) -> Result<Response<v1::ResourceResponse>, Status> {
         self.tokens.api(&Caller::of(&request)).await?;
         let request = request.into_inner();
-        let answer = self.in_turn(move |plane| {
+        let answer = self.turns.take(move |plane| {
             let index = plane.index();
             let (name, service) = service_port::service(&index, &request.namespace, &request.service)?;
             let port = service_port::port(&name, &service, request.port)?.port;
@@ -160,37 +138,68 @@ impl Mesh for Service {
             let destination = v1::Destination { target: Some(v1::destination::Target::Service(target)) };
             Ok(v1::ResourceResponse { key: address.to_string(), destination: Some(destination) })
         });
-        answer.await
+        answer.await.map(Response::new)
+    }
+
+    async fn list(&self, request: Request<v1::ListRequest>) -> Result<Response<v1::ListResponse>, Status> {
+        self.tokens.api(&Caller::of(&request)).await?;
+        let request = request.into_inner();
+        let (asked, page) = (Asked::of(&request)?, Page::of(&request));
+        let gathered = if asked.is_of_nodes() { self.replicas.gather(None).await? } else { Gathered::default() };
+        let missing_replicas = gathered.missing_replicas();
+        let listed = self.turns.take(move |plane| Ok(items::page(plane, &gathered, &asked, &page)));
+        let (items, has_more) = listed.await?;
+        let next = items.last().filter(|_| has_more).map(|last| last.key.clone()).unwrap_or_default();
+        Ok(Response::new(v1::ListResponse { items, next, missing_replicas }))
+    }
+
+    type WatchStream = ReceiverStream<Result<v1::WatchEvent, Status>>;
+
+    async fn watch(&self, request: Request<v1::ListRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let caller = Caller::of(&request);
+        self.tokens.api(&caller).await?;
+        let asked = Asked::of(request.get_ref())?;
+        let full = |_full| Status::resource_exhausted(format!("{} watches are open already", limits::WATCHES));
+        let place = Arc::clone(&self.watches).try_acquire_owned().map_err(full)?;
+        let (events, stream) = mpsc::channel(limits::WATCH_QUEUE);
+        let watch = Watch {
+            plane: Arc::clone(&self.plane),
+            tokens: Arc::clone(&self.tokens),
+            replicas: Arc::clone(&self.replicas),
+            turns: self.turns.clone(),
+            caller,
+            asked,
+        };
+        tokio::spawn(async move {
+            watch.run(events).await;
+            drop(place);
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn apply(&self, request: Request<v1::ApplyRequest>) -> Result<Response<v1::ApplyResponse>, Status> {
+        self.tokens.api(&Caller::of(&request)).await?;
+        self.writes.apply(request).await.map(Response::new)
+    }
+
+    async fn delete(&self, request: Request<v1::DeleteRequest>) -> Result<Response<v1::DeleteResponse>, Status> {
+        self.tokens.api(&Caller::of(&request)).await?;
+        self.writes.delete(request).await.map(Response::new)
+    }
+
+    async fn log_levels(
+        &self,
+        request: Request<v1::LogLevelsRequest>,
+    ) -> Result<Response<v1::LogLevelsResponse>, Status> {
+        self.tokens.api(&Caller::of(&request)).await?;
+        self.writes.log_levels(request).await.map(Response::new)
     }
 
     async fn check(&self, request: Request<v1::CheckRequest>) -> Result<Response<v1::CheckResponse>, Status> {
         self.tokens.api(&Caller::of(&request)).await?;
         let gathered =
-            self.replicas.gather(Some(v1::ObserveRequest { window_seconds: 1, ..Default::default() })).await?;
+            self.replicas.gather(Some(v1::ShareRequest { window_seconds: 1, ..Default::default() })).await?;
         Ok(Response::new(v1::CheckResponse { results: checks::all(&self.plane, &gathered) }))
-    }
-}
-
-fn pod_status(index: &Index, pod: &Pod, statuses: &HashMap<&str, &v1::WorkloadStatus>) -> v1::PodStatus {
-    let enabled = index.is_enabled(pod);
-    let status = statuses.get(&*pod.uid).filter(|_| enabled);
-    let reason = match (status, enabled) {
-        (Some(status), _) => status.reason.clone(),
-        (None, true) => format!("node {} has not said anything about it", pod.reference.node_name),
-        (None, false) => pod
-            .unfit
-            .map_or("not opted in: neither the pod nor its namespace has label weir.mesh/enabled=true", Unfit::reason)
-            .to_owned(),
-    };
-    v1::PodStatus {
-        uid: pod.uid.to_string(),
-        pod: Some(pod.reference.clone()),
-        addresses: pod.addresses.iter().map(ToString::to_string).collect(),
-        enabled,
-        captured: status.is_some_and(|status| status.captured),
-        reason,
-        identity: pod.identity.as_ref().map(ToString::to_string).unwrap_or_default(),
-        certificate_not_after: status.map_or(0, |status| status.certificate_not_after),
     }
 }
 

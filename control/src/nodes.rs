@@ -272,6 +272,7 @@ impl Talk {
                 });
                 out.endpoints.truncate(limits::OUT_PER_NODE);
                 *self.node.out.lock() = Some(out.endpoints);
+                self.plane.items_changed();
             }
             Some(node_message::Message::Report(report)) => self.plane.answer(&self.node, report),
             Some(node_message::Message::Hello(_)) => {
@@ -296,5 +297,7 @@ impl Talk {
         }
         let excess = kept.len().saturating_sub(limits::REJECTIONS_PER_NODE);
         kept.drain(..excess);
+        drop(kept);
+        self.plane.items_changed();
     }
 }

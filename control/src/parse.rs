@@ -24,12 +24,16 @@ mod splits;
 #[cfg(test)]
 mod tests;
 mod timeouts;
+mod written;
 
 use std::fmt;
 
 use weir_core::inbound::DefaultPolicy;
 
-pub use self::cluster::Read;
+pub use self::{
+    cluster::Read,
+    written::{Written, written},
+};
 use crate::{
     limits,
     objects::{Object, ObjectName},

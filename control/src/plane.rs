@@ -48,6 +48,8 @@ pub struct Plane {
     queries: AtomicU64,
     answers: Mutex<HashMap<u64, mpsc::Sender<v1::Report>>>,
     changes: watch::Sender<u64>,
+    // As `changes`, and also where only those who list items hear of it.
+    items: watch::Sender<u64>,
     notices: OnceLock<mpsc::Sender<Notice>>,
 }
 
@@ -109,6 +111,7 @@ impl Plane {
             queries: AtomicU64::new(1),
             answers: Mutex::default(),
             changes: watch::Sender::new(0),
+            items: watch::Sender::new(0),
             notices: OnceLock::new(),
         }
     }
@@ -130,6 +133,7 @@ impl Plane {
 
     /// Takes what a scan found.
     pub fn take(&self, scan: Scan) {
+        let has_events = !scan.events.is_empty();
         let (changed, is_first) = {
             let mut index = self.index.write();
             let before = index.serving().count();
@@ -155,7 +159,9 @@ impl Plane {
         };
         self.tell(&changed);
         if is_first || has_news {
-            self.changes.send_modify(|count| *count += 1);
+            self.changed();
+        } else if has_events {
+            self.items_changed();
         }
     }
 
@@ -173,6 +179,21 @@ impl Plane {
     /// Counts up when pods, their statuses, nodes or the authority may have changed.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
+    }
+
+    fn changed(&self) {
+        self.changes.send_modify(|count| *count += 1);
+        self.items_changed();
+    }
+
+    /// Something that is listed may have changed, and nothing that anybody acts on.
+    pub fn items_changed(&self) {
+        self.items.send_modify(|count| *count += 1);
+    }
+
+    /// Counts up when anything that is listed may have changed.
+    pub fn item_changes(&self) -> watch::Receiver<u64> {
+        self.items.subscribe()
     }
 
     /// Where notices go from now on; before that, nobody hears them.
@@ -201,7 +222,7 @@ impl Plane {
         }
         *known = problem;
         drop(known);
-        self.changes.send_modify(|count| *count += 1);
+        self.changed();
     }
 
     /// Why new anchors or a new issuer are not in use.
@@ -230,7 +251,7 @@ impl Plane {
             changed
         };
         self.tell(&changed);
-        self.changes.send_modify(|count| *count += 1);
+        self.changed();
     }
 
     /// What nodes are told to trust now.
@@ -253,7 +274,7 @@ impl Plane {
     pub fn trust_changed(&self) {
         tracing::info!(anchors = self.authority.current().anchors.len(), "trust anchors or issuer changed");
         self.tell(&Changed { trust: true, ..Changed::default() });
-        self.changes.send_modify(|count| *count += 1);
+        self.changed();
     }
 
     fn tell(&self, changed: &Changed) {
@@ -304,7 +325,7 @@ impl Plane {
         });
         nodes.insert(name, Arc::clone(&node));
         self.metrics.nodes(nodes.len());
-        self.changes.send_modify(|count| *count += 1);
+        self.changed();
         Ok(node)
     }
 
@@ -314,7 +335,7 @@ impl Plane {
         if nodes.get(&node.name).is_some_and(|current| current.connection == node.connection) {
             nodes.remove(&node.name);
             self.metrics.nodes(nodes.len());
-            self.changes.send_modify(|count| *count += 1);
+            self.changed();
         }
     }
 
@@ -337,10 +358,13 @@ impl Plane {
         nodes.iter().flat_map(of).collect()
     }
 
-    /// Asks all nodes for reports. Also returns the names of those that did not answer in time.
-    pub async fn observe(&self, asked: v1::ObserveRequest) -> (Vec<v1::Report>, Vec<String>) {
-        let v1::ObserveRequest { window_seconds, endpoints, routes } = asked;
-        let nodes = self.nodes();
+    /// Asks all nodes for reports, or those that are meant. Also returns the names of those that did not answer in time.
+    pub async fn observe(&self, asked: v1::ShareRequest) -> (Vec<v1::Report>, Vec<String>) {
+        let v1::ShareRequest { window_seconds, endpoints, routes, log_level } = asked;
+        let mut nodes = self.nodes();
+        if let Some(meant) = log_level.as_ref().map(|asked| &asked.nodes).filter(|meant| !meant.is_empty()) {
+            nodes.retain(|node| meant.iter().any(|name| **name == *node.name));
+        }
         let id = self.queries.fetch_add(1, Ordering::Relaxed);
         let (send, mut answers) = mpsc::channel(limits::NODES);
         self.answers.lock().insert(id, send);
@@ -353,6 +377,7 @@ impl Plane {
                 window_seconds,
                 endpoints: endpoints.clone(),
                 routes: routes.clone(),
+                log_level: log_level.clone(),
             });
         }
         let mut reports: Vec<v1::Report> = Vec::with_capacity(nodes.len());

@@ -57,14 +57,13 @@ impl Replicas {
     ///
     /// # Errors
     /// `RESOURCE_EXHAUSTED`: too many reports at a time.
-    pub async fn gather(&self, asked: Option<v1::ObserveRequest>) -> Result<Gathered, Status> {
+    pub async fn gather(&self, asked: Option<v1::ShareRequest>) -> Result<Gathered, Status> {
         let _place = self.place(asked.is_some())?;
         let Ok(_turn) = self.gatherings.acquire().await else {
             return Err(Status::unavailable("control is about to end"));
         };
         let (others, unasked) = self.others();
-        let question = share_request(asked.clone());
-        let question = &question;
+        let question = &asked.clone().unwrap_or_default();
         // All at once: there are a handful, and each answer has its own bound in time.
         let shares = stream::iter(others.into_iter().map(|peer| async move {
             let share = ask::share(&self.plane, &self.identity, &peer, question.clone()).await;
@@ -108,7 +107,7 @@ impl Replicas {
     }
 
     /// What this replica alone knows.
-    async fn own(&self, asked: Option<v1::ObserveRequest>) -> v1::ShareResponse {
+    async fn own(&self, asked: Option<v1::ShareRequest>) -> v1::ShareResponse {
         let (reports, missing_nodes) = match asked {
             Some(asked) => self.plane.observe(asked).await,
             None => (Vec::new(), Vec::new()),
@@ -143,14 +142,6 @@ fn connected(node: &Node) -> v1::ConnectedNode {
     }
 }
 
-/// What is asked of the other replicas.
-fn share_request(asked: Option<v1::ObserveRequest>) -> v1::ShareRequest {
-    let Some(v1::ObserveRequest { window_seconds, endpoints, routes }) = asked else {
-        return v1::ShareRequest::default();
-    };
-    v1::ShareRequest { window_seconds, endpoints, routes }
-}
-
 /// Answers other replicas.
 #[derive(Debug)]
 pub struct Service(pub Arc<Replicas>);
@@ -166,13 +157,9 @@ impl replicas_server::Replicas for Service {
         if !replicas.plane.is_loaded() {
             return Err(Status::unavailable("it has not read all objects yet"));
         }
-        let v1::ShareRequest { window_seconds, endpoints, routes } = request.into_inner();
-        let asked = match window_seconds {
-            0 => None,
-            window => {
-                Some(v1::ObserveRequest { window_seconds: window.min(limits::WINDOW_SECONDS), endpoints, routes })
-            }
-        };
+        let mut asked = request.into_inner();
+        asked.window_seconds = asked.window_seconds.min(limits::WINDOW_SECONDS);
+        let asked = (asked.window_seconds > 0).then_some(asked);
         let _place = replicas.place(asked.is_some())?;
         Ok(Response::new(replicas.own(asked).await))
     }

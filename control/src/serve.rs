@@ -30,6 +30,7 @@ use crate::{
     plane::Plane,
     replicas::{self, Replicas},
     tokens::Tokens,
+    writes::Writes,
 };
 
 /// Why the server cannot run.
@@ -100,6 +101,7 @@ pub async fn serve(
     plane: Arc<Plane>,
     tokens: Arc<Tokens>,
     replicas: Arc<Replicas>,
+    writes: Writes,
     identity: Identity,
     listener: TcpListener,
     stop: impl Future<Output = ()> + Send + 'static,
@@ -123,7 +125,7 @@ pub async fn serve(
         .max_decoding_message_size(limits::NODE_MESSAGE_BYTES);
     let shares = ReplicasServer::new(replicas::Service(Arc::clone(&replicas)));
     let (reflection, old_reflection) = (reflection::current(&tokens)?, reflection::old(&tokens)?);
-    let mesh = MeshServer::new(mesh::Service::new(plane, tokens, replicas));
+    let mesh = MeshServer::new(mesh::Service::new(plane, tokens, replicas, writes));
     Server::builder()
         .max_concurrent_streams(limits::STREAMS_PER_CONNECTION)
         .http2_keepalive_interval(Some(limits::KEEPALIVE))

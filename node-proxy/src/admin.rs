@@ -126,7 +126,6 @@ async fn log_level(state: &AdminState, peer: SocketAddr, request: Request<Incomi
     };
     match state.log_level.set(filter.trim()) {
         Ok(()) => {
-            tracing::info!(filter = filter.trim(), "log level changed");
             let mut response = text(StatusCode::NO_CONTENT, "");
             response.headers_mut().remove(header::CONTENT_TYPE);
             response

@@ -146,7 +146,11 @@ async fn serve(args: ProxyArgs, log_level: LogLevel) -> Result<(), ProxyError> {
     let node_state: Arc<dyn NodeState> = Arc::<State>::clone(&state);
     let reporter = Arc::new(Reporter::new(args.node_name.clone(), Arc::clone(&telemetry), Arc::clone(&node_state)));
     let answering = Arc::clone(&reporter);
-    let answer: config::ReportFn = Arc::new(move |query| answering.report(query));
+    let levels = log_level.clone();
+    let answer: config::ReportFn = Arc::new(move |query| match &query.log_level {
+        Some(asked) => answering.of_log_level(levels.answer(asked)),
+        None => answering.report(query),
+    });
     let (store, identities) = config::start(config_args(&args), epoch, vault, answer)?;
     state.attach(store.clone(), identities.clone(), holder.clone());
     let (looking, told) = (Arc::clone(&reporter), store.clone());

@@ -76,6 +76,16 @@ impl Reporter {
         self.report_at(query, self.telemetry.now())
     }
 
+    /// The answer to a query about the log level, and about nothing else.
+    pub fn of_log_level(&self, said: v1::LogLevelReport) -> v1::Report {
+        v1::Report {
+            node_name: self.node_name.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            log_level: Some(said),
+            ..v1::Report::default()
+        }
+    }
+
     fn report_at(&self, query: &v1::Query, now: Duration) -> v1::Report {
         let longest = limits::SAMPLE_INTERVAL * limits::SAMPLES as u32;
         let wanted = Duration::from_secs(u64::from(query.window_seconds)).clamp(Duration::from_secs(1), longest);
@@ -111,6 +121,7 @@ impl Reporter {
             routes: routes.lines,
             routes_left_out: routes.left_out,
             route_bounds_ms: routes.bounds_ms,
+            log_level: None,
         }
     }
 

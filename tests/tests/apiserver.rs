@@ -19,6 +19,8 @@ mod rotation;
 mod routes;
 #[path = "apiserver/stage.rs"]
 mod stage;
+#[path = "apiserver/writes.rs"]
+mod writes;
 
 use std::{
     collections::BTreeMap,

@@ -8,12 +8,14 @@ use crate::child::{Failure, Outcome};
 
 const PROTO_ROOT: &str = "control/api/proto";
 const GENERATED: &str = "control/api/src/gen";
-const FILES: [&str; 6] = [
+const FILES: [&str; 8] = [
     "weir/mesh/v1/resources.proto",
     "weir/mesh/v1/reports.proto",
     "weir/mesh/v1/nodes.proto",
     "weir/mesh/v1/replicas.proto",
     "weir/mesh/v1/explain.proto",
+    "weir/mesh/v1/items.proto",
+    "weir/mesh/v1/writes.proto",
     "weir/mesh/v1/mesh.proto",
 ];
 

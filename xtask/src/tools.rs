@@ -35,6 +35,7 @@ pub(crate) fn for_cluster(cache: &Cache) -> Outcome {
     apt::ensure_for_cluster()?;
     kubernetes::ensure(cache)?;
     gateway_api::ensure(cache)?;
+    python::ensure(cache)?;
     child::say("tools: all there");
     Ok(())
 }

@@ -51,6 +51,16 @@ fn has_key(line: &str, key: &str) -> bool {
 }
 
 impl Document<'_> {
+    /// As it is written.
+    pub(super) fn text(&self) -> &str {
+        self.text
+    }
+
+    /// Line of the file with its first content.
+    pub(super) fn line(&self) -> usize {
+        self.line + self.first_content()
+    }
+
     /// Line of the file at which a field stands: that of its last key, of as many as its last index says.
     fn line_of(&self, field: &str) -> usize {
         let annotation = field.strip_prefix("metadata.annotations.").or_else(|| field.strip_prefix("metadata.labels."));

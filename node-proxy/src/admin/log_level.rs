@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tracing_subscriber::{EnvFilter, reload};
+use weir_api::v1;
 
 type Apply = dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync;
 
@@ -46,6 +47,16 @@ impl LogLevel {
         let mut current = self.current.lock();
         (self.apply)(parsed)?;
         filter.clone_into(&mut current);
+        tracing::info!(filter, "log level changed");
         Ok(())
+    }
+
+    /// Does what control asks, and says what is in force then.
+    pub fn answer(&self, asked: &v1::LogLevelQuery) -> v1::LogLevelReport {
+        let set = asked.set.as_ref().map_or(Ok(()), |filter| self.set(filter.trim()));
+        v1::LogLevelReport {
+            filter: self.current(),
+            problem: set.err().map(|error| error.to_string()).unwrap_or_default(),
+        }
     }
 }

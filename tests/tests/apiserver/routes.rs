@@ -119,7 +119,7 @@ fn kinds(held: &BTreeMap<String, v1::Resource>) -> Vec<String> {
 }
 
 /// Installs a kind of route, and waits until it is served.
-fn install(stage: &Stage, plural: &str) {
+pub(crate) fn install(stage: &Stage, plural: &str) {
     stage.apply(&fs::read_to_string(definition(plural)).unwrap());
     served(stage, &format!("{plural}.gateway.networking.k8s.io"));
 }

@@ -1205,6 +1205,30 @@ pub struct Report {
     /// Upper bounds of the durations of `routes`, milliseconds, rising.
     #[prost(double, repeated, tag = "12")]
     pub route_bounds_ms: ::prost::alloc::vec::Vec<f64>,
+    /// Where the query asks for it.
+    #[prost(message, optional, tag = "13")]
+    pub log_level: ::core::option::Option<LogLevelReport>,
+}
+/// The filter of the node's proxy.
+#[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LogLevelQuery {
+    /// Not set: it stays.
+    #[prost(string, optional, tag = "1")]
+    pub set: ::core::option::Option<::prost::alloc::string::String>,
+    /// Nodes that are meant; empty: all of them.
+    #[prost(string, repeated, tag = "2")]
+    pub nodes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LogLevelReport {
+    /// In force now.
+    #[prost(string, tag = "1")]
+    pub filter: ::prost::alloc::string::String,
+    /// Why it is not the one that was to be set.
+    #[prost(string, tag = "2")]
+    pub problem: ::prost::alloc::string::String,
 }
 /// Routes of which clients and Services.
 #[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
@@ -1639,6 +1663,9 @@ pub struct Query {
     /// Not set: no routes are reported.
     #[prost(message, optional, tag = "4")]
     pub routes: ::core::option::Option<RoutesQuery>,
+    /// Set: nothing else is reported.
+    #[prost(message, optional, tag = "5")]
+    pub log_level: ::core::option::Option<LogLevelQuery>,
 }
 #[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2040,6 +2067,9 @@ pub struct ShareRequest {
     /// Not set: no routes are reported.
     #[prost(message, optional, tag = "3")]
     pub routes: ::core::option::Option<RoutesQuery>,
+    /// Set: nodes say nothing else, whatever else is asked.
+    #[prost(message, optional, tag = "4")]
+    pub log_level: ::core::option::Option<LogLevelQuery>,
 }
 #[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2922,6 +2952,458 @@ impl Criterion {
     }
 }
 #[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListRequest {
+    #[prost(enumeration = "ItemKind", tag = "1")]
+    pub kind: i32,
+    /// Empty: all namespaces. Nodes have none.
+    #[prost(string, tag = "2")]
+    pub namespace: ::prost::alloc::string::String,
+    /// Empty: all of them. Of endpoints: of the Service.
+    #[prost(string, tag = "3")]
+    pub name: ::prost::alloc::string::String,
+    /// At most so many items; 0 and more than 500: 500. Not of a watch.
+    #[prost(uint32, tag = "4")]
+    pub limit: u32,
+    /// `next` of the answer before. Not of a watch.
+    #[prost(string, tag = "5")]
+    pub after: ::prost::alloc::string::String,
+}
+#[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListResponse {
+    /// By key.
+    #[prost(message, repeated, tag = "1")]
+    pub items: ::prost::alloc::vec::Vec<Item>,
+    /// To ask for those after these; empty: these were the last.
+    #[prost(string, tag = "2")]
+    pub next: ::prost::alloc::string::String,
+    /// Replicas that did not answer: what their nodes know is missing.
+    #[prost(message, repeated, tag = "3")]
+    pub missing_replicas: ::prost::alloc::vec::Vec<Replica>,
+}
+#[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Item {
+    /// Of its kind no other has it, and it stays: as in `HTTPRoute shop/web`.
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    #[prost(oneof = "item::Item", tags = "2, 3, 4, 5, 6, 7")]
+    pub item: ::core::option::Option<item::Item>,
+}
+/// Nested message and enum types in `Item`.
+pub mod item {
+    #[cfg_attr(
+        feature = "json",
+        derive(serde::Serialize),
+        serde(rename_all = "camelCase")
+    )]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Item {
+        #[prost(message, tag = "2")]
+        Route(super::RouteItem),
+        #[prost(message, tag = "3")]
+        Service(super::PolicyResponse),
+        #[prost(message, tag = "4")]
+        Endpoint(super::ServiceEndpoint),
+        #[prost(message, tag = "5")]
+        Workload(super::PodStatus),
+        #[prost(message, tag = "6")]
+        Identity(super::IdentityItem),
+        #[prost(message, tag = "7")]
+        Node(super::NodeItem),
+    }
+}
+/// A route, as it was read last without an error.
+#[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RouteItem {
+    #[prost(message, optional, tag = "1")]
+    pub route: ::core::option::Option<ObjectRef>,
+    /// `metadata.generation`; 0 in manifests, and where nothing of it could be read.
+    #[prost(int64, tag = "2")]
+    pub generation: i64,
+    #[prost(string, repeated, tag = "3")]
+    pub hostnames: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Those that are Services.
+    #[prost(message, repeated, tag = "4")]
+    pub parents: ::prost::alloc::vec::Vec<RouteParent>,
+    #[prost(message, repeated, tag = "5")]
+    pub rules: ::prost::alloc::vec::Vec<RouteItemRule>,
+    /// Why its newest version is not in use; empty where it is.
+    #[prost(string, tag = "6")]
+    pub refused: ::prost::alloc::string::String,
+}
+#[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RouteParent {
+    #[prost(string, tag = "1")]
+    pub namespace: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub service: ::prost::alloc::string::String,
+    /// 0: all, or the named one.
+    #[prost(uint32, tag = "3")]
+    pub port: u32,
+    /// `sectionName`; empty: all, or the numbered one.
+    #[prost(string, tag = "4")]
+    pub port_name: ::prost::alloc::string::String,
+    /// As in the route's status.
+    #[prost(message, repeated, tag = "5")]
+    pub conditions: ::prost::alloc::vec::Vec<RouteCondition>,
+}
+#[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RouteCondition {
+    #[prost(string, tag = "1")]
+    pub r#type: ::prost::alloc::string::String,
+    #[prost(bool, tag = "2")]
+    pub status: bool,
+    #[prost(string, tag = "3")]
+    pub reason: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub message: ::prost::alloc::string::String,
+}
+#[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RouteItemRule {
+    /// To the parent itself; else to the backends.
+    #[prost(bool, tag = "1")]
+    pub is_itself: bool,
+    #[prost(message, repeated, tag = "2")]
+    pub backends: ::prost::alloc::vec::Vec<BackendPolicy>,
+}
+#[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ServiceEndpoint {
+    #[prost(string, tag = "1")]
+    pub namespace: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub service: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub address: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "4")]
+    pub port: u32,
+    #[prost(message, optional, tag = "5")]
+    pub pod: ::core::option::Option<PodRef>,
+    #[prost(bool, tag = "6")]
+    pub ready: bool,
+    #[prost(string, tag = "7")]
+    pub identity: ::prost::alloc::string::String,
+}
+#[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PodStatus {
+    #[prost(string, tag = "1")]
+    pub uid: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub pod: ::core::option::Option<PodRef>,
+    #[prost(string, repeated, tag = "3")]
+    pub addresses: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Opted in by label.
+    #[prost(bool, tag = "4")]
+    pub enabled: bool,
+    #[prost(bool, tag = "5")]
+    pub captured: bool,
+    #[prost(string, tag = "6")]
+    pub reason: ::prost::alloc::string::String,
+    #[prost(string, tag = "7")]
+    pub identity: ::prost::alloc::string::String,
+    #[prost(int64, tag = "8")]
+    pub certificate_not_after: i64,
+}
+#[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct IdentityItem {
+    /// `<sa>.<ns>.serviceaccount.identity.linkerd.<trust domain>`
+    #[prost(string, tag = "1")]
+    pub identity: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub pods: u32,
+    /// Of those, the ones whose nodes hold a certificate for it.
+    #[prost(uint32, tag = "3")]
+    pub certified_pods: u32,
+    /// Of the certificate that ends first, Unix seconds; 0: there is none.
+    #[prost(int64, tag = "4")]
+    pub certificate_not_after: i64,
+}
+#[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct NodeItem {
+    #[prost(string, tag = "1")]
+    pub node_name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub version: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "3")]
+    pub pods: u32,
+    /// Of those, the captured ones.
+    #[prost(uint32, tag = "4")]
+    pub captured_pods: u32,
+    /// It has the trust bundle that control tells now.
+    #[prost(bool, tag = "5")]
+    pub has_trust_bundle: bool,
+    /// What it refused.
+    #[prost(message, repeated, tag = "6")]
+    pub rejected: ::prost::alloc::vec::Vec<Rejection>,
+    /// What its circuit breakers have taken out.
+    #[prost(message, repeated, tag = "7")]
+    pub out: ::prost::alloc::vec::Vec<OutEndpoint>,
+}
+#[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct WatchEvent {
+    #[prost(enumeration = "WatchEventType", tag = "1")]
+    pub r#type: i32,
+    /// Of a deleted one only its key. Unset with `SYNCED`.
+    #[prost(message, optional, tag = "2")]
+    pub item: ::core::option::Option<Item>,
+    /// With `SYNCED`, and with `GAPS`: replicas of control that do not answer.
+    #[prost(message, repeated, tag = "3")]
+    pub missing_replicas: ::prost::alloc::vec::Vec<Replica>,
+}
+#[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ItemKind {
+    Unspecified = 0,
+    /// HTTPRoute, GRPCRoute, TLSRoute, TCPRoute, ServiceProfile, TrafficSplit.
+    Routes = 1,
+    /// What is in force for each Service.
+    Services = 2,
+    /// Of Services.
+    Endpoints = 3,
+    /// Pods.
+    Workloads = 4,
+    /// Of pods that are in the mesh.
+    Identities = 5,
+    /// Connected ones.
+    Nodes = 6,
+}
+impl ItemKind {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "ITEM_KIND_UNSPECIFIED",
+            Self::Routes => "ITEM_KIND_ROUTES",
+            Self::Services => "ITEM_KIND_SERVICES",
+            Self::Endpoints => "ITEM_KIND_ENDPOINTS",
+            Self::Workloads => "ITEM_KIND_WORKLOADS",
+            Self::Identities => "ITEM_KIND_IDENTITIES",
+            Self::Nodes => "ITEM_KIND_NODES",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "ITEM_KIND_UNSPECIFIED" => Some(Self::Unspecified),
+            "ITEM_KIND_ROUTES" => Some(Self::Routes),
+            "ITEM_KIND_SERVICES" => Some(Self::Services),
+            "ITEM_KIND_ENDPOINTS" => Some(Self::Endpoints),
+            "ITEM_KIND_WORKLOADS" => Some(Self::Workloads),
+            "ITEM_KIND_IDENTITIES" => Some(Self::Identities),
+            "ITEM_KIND_NODES" => Some(Self::Nodes),
+            _ => None,
+        }
+    }
+}
+#[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum WatchEventType {
+    Unspecified = 0,
+    Added = 1,
+    Modified = 2,
+    Deleted = 3,
+    /// All that there was when the watch began has been said.
+    Synced = 4,
+    /// Other replicas of control answer, or do not, than before: what the nodes of those that do not know stays as it was.
+    Gaps = 5,
+}
+impl WatchEventType {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "WATCH_EVENT_TYPE_UNSPECIFIED",
+            Self::Added => "WATCH_EVENT_TYPE_ADDED",
+            Self::Modified => "WATCH_EVENT_TYPE_MODIFIED",
+            Self::Deleted => "WATCH_EVENT_TYPE_DELETED",
+            Self::Synced => "WATCH_EVENT_TYPE_SYNCED",
+            Self::Gaps => "WATCH_EVENT_TYPE_GAPS",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "WATCH_EVENT_TYPE_UNSPECIFIED" => Some(Self::Unspecified),
+            "WATCH_EVENT_TYPE_ADDED" => Some(Self::Added),
+            "WATCH_EVENT_TYPE_MODIFIED" => Some(Self::Modified),
+            "WATCH_EVENT_TYPE_DELETED" => Some(Self::Deleted),
+            "WATCH_EVENT_TYPE_SYNCED" => Some(Self::Synced),
+            "WATCH_EVENT_TYPE_GAPS" => Some(Self::Gaps),
+            _ => None,
+        }
+    }
+}
+#[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ApplyRequest {
+    /// YAML or JSON, one object or several: routes of any kind, ServiceProfiles, TrafficSplits, and annotations of Services.
+    #[prost(string, tag = "1")]
+    pub manifests: ::prost::alloc::string::String,
+    /// Who owns the fields from then on; empty: `weir`.
+    #[prost(string, tag = "2")]
+    pub field_manager: ::prost::alloc::string::String,
+    /// Take fields that others own.
+    #[prost(bool, tag = "3")]
+    pub force: bool,
+    /// Nothing is kept.
+    #[prost(bool, tag = "4")]
+    pub dry_run: bool,
+    /// Whom the token's holder acts as (`impersonate`); empty: nobody else.
+    #[prost(string, tag = "5")]
+    pub as_user: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "6")]
+    pub as_groups: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// One result for each object, in the order of the manifests. Whatever becomes of one, the others are tried.
+#[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ApplyResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub results: ::prost::alloc::vec::Vec<ApplyResult>,
+}
+#[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ApplyResult {
+    #[prost(message, optional, tag = "1")]
+    pub object: ::core::option::Option<ObjectRef>,
+    #[prost(enumeration = "ApplyOutcome", tag = "2")]
+    pub outcome: i32,
+    /// Why not; or what the mesh does not understand of it although it is written.
+    #[prost(string, tag = "3")]
+    pub message: ::prost::alloc::string::String,
+    /// With `CONFLICT`.
+    #[prost(message, repeated, tag = "4")]
+    pub conflicts: ::prost::alloc::vec::Vec<FieldConflict>,
+    /// `metadata.generation`, where it has one.
+    #[prost(int64, tag = "5")]
+    pub generation: i64,
+}
+#[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FieldConflict {
+    /// Who owns it.
+    #[prost(string, tag = "1")]
+    pub manager: ::prost::alloc::string::String,
+    /// As in `.spec.rules`.
+    #[prost(string, tag = "2")]
+    pub field: ::prost::alloc::string::String,
+}
+#[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeleteRequest {
+    #[prost(message, optional, tag = "1")]
+    pub object: ::core::option::Option<ObjectRef>,
+    #[prost(bool, tag = "2")]
+    pub dry_run: bool,
+    #[prost(string, tag = "3")]
+    pub as_user: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "4")]
+    pub as_groups: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeleteResponse {}
+#[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LogLevelsRequest {
+    /// Empty: all of them.
+    #[prost(string, repeated, tag = "1")]
+    pub nodes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// As in `info,weir_node=debug`; not set: nothing is changed.
+    #[prost(string, optional, tag = "2")]
+    pub set: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(string, tag = "3")]
+    pub as_user: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "4")]
+    pub as_groups: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LogLevelsResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub nodes: ::prost::alloc::vec::Vec<NodeLogLevel>,
+    /// Replicas that did not answer: their nodes were not asked.
+    #[prost(message, repeated, tag = "2")]
+    pub missing_replicas: ::prost::alloc::vec::Vec<Replica>,
+}
+#[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NodeLogLevel {
+    #[prost(string, tag = "1")]
+    pub node_name: ::prost::alloc::string::String,
+    /// The filter that is in force now.
+    #[prost(string, tag = "2")]
+    pub filter: ::prost::alloc::string::String,
+    /// Why it is not known, or is not the one that was asked for.
+    #[prost(string, tag = "3")]
+    pub problem: ::prost::alloc::string::String,
+}
+#[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ApplyOutcome {
+    Unspecified = 0,
+    Created = 1,
+    Configured = 2,
+    Unchanged = 3,
+    /// Others own fields of it; nothing of it is written.
+    Conflict = 4,
+    /// The caller has not the right.
+    Forbidden = 5,
+    /// It would not be understood by the mesh, or the API server does not take it.
+    Invalid = 6,
+    /// The API server did not do it; it may be asked again.
+    Failed = 7,
+}
+impl ApplyOutcome {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "APPLY_OUTCOME_UNSPECIFIED",
+            Self::Created => "APPLY_OUTCOME_CREATED",
+            Self::Configured => "APPLY_OUTCOME_CONFIGURED",
+            Self::Unchanged => "APPLY_OUTCOME_UNCHANGED",
+            Self::Conflict => "APPLY_OUTCOME_CONFLICT",
+            Self::Forbidden => "APPLY_OUTCOME_FORBIDDEN",
+            Self::Invalid => "APPLY_OUTCOME_INVALID",
+            Self::Failed => "APPLY_OUTCOME_FAILED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "APPLY_OUTCOME_UNSPECIFIED" => Some(Self::Unspecified),
+            "APPLY_OUTCOME_CREATED" => Some(Self::Created),
+            "APPLY_OUTCOME_CONFIGURED" => Some(Self::Configured),
+            "APPLY_OUTCOME_UNCHANGED" => Some(Self::Unchanged),
+            "APPLY_OUTCOME_CONFLICT" => Some(Self::Conflict),
+            "APPLY_OUTCOME_FORBIDDEN" => Some(Self::Forbidden),
+            "APPLY_OUTCOME_INVALID" => Some(Self::Invalid),
+            "APPLY_OUTCOME_FAILED" => Some(Self::Failed),
+            _ => None,
+        }
+    }
+}
+#[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct VersionRequest {}
 #[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
@@ -2986,27 +3468,6 @@ pub struct WorkloadsResponse {
 }
 #[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct PodStatus {
-    #[prost(string, tag = "1")]
-    pub uid: ::prost::alloc::string::String,
-    #[prost(message, optional, tag = "2")]
-    pub pod: ::core::option::Option<PodRef>,
-    #[prost(string, repeated, tag = "3")]
-    pub addresses: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Opted in by label.
-    #[prost(bool, tag = "4")]
-    pub enabled: bool,
-    #[prost(bool, tag = "5")]
-    pub captured: bool,
-    #[prost(string, tag = "6")]
-    pub reason: ::prost::alloc::string::String,
-    #[prost(string, tag = "7")]
-    pub identity: ::prost::alloc::string::String,
-    #[prost(int64, tag = "8")]
-    pub certificate_not_after: i64,
-}
-#[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct EndpointsRequest {
     /// `name.namespace` or `name.namespace.svc.<cluster domain>`, with `:port`.
     #[prost(string, tag = "1")]
@@ -3017,24 +3478,6 @@ pub struct EndpointsRequest {
 pub struct EndpointsResponse {
     #[prost(message, repeated, tag = "1")]
     pub endpoints: ::prost::alloc::vec::Vec<ServiceEndpoint>,
-}
-#[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ServiceEndpoint {
-    #[prost(string, tag = "1")]
-    pub namespace: ::prost::alloc::string::String,
-    #[prost(string, tag = "2")]
-    pub service: ::prost::alloc::string::String,
-    #[prost(string, tag = "3")]
-    pub address: ::prost::alloc::string::String,
-    #[prost(uint32, tag = "4")]
-    pub port: u32,
-    #[prost(message, optional, tag = "5")]
-    pub pod: ::core::option::Option<PodRef>,
-    #[prost(bool, tag = "6")]
-    pub ready: bool,
-    #[prost(string, tag = "7")]
-    pub identity: ::prost::alloc::string::String,
 }
 #[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -3311,6 +3754,111 @@ pub mod mesh_client {
                 .insert(GrpcMethod::new("weir.mesh.v1.Mesh", "Resource"));
             self.inner.unary(req, path, codec).await
         }
+        /// Items of one kind, by key; one of them by its name.
+        pub async fn list(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListRequest>,
+        ) -> std::result::Result<tonic::Response<super::ListResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/weir.mesh.v1.Mesh/List");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("weir.mesh.v1.Mesh", "List"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The same from now on: first all that there is, then each change, at most one a second of each item.
+        pub async fn watch(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::WatchEvent>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/weir.mesh.v1.Mesh/Watch");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("weir.mesh.v1.Mesh", "Watch"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// Writes objects to the API server by server-side apply, with the rights of the caller's own token for it, that metadata
+        /// `kubernetes-authorization: Bearer <token>` holds.
+        pub async fn apply(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ApplyRequest>,
+        ) -> std::result::Result<tonic::Response<super::ApplyResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/weir.mesh.v1.Mesh/Apply");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("weir.mesh.v1.Mesh", "Apply"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Deletes one object there, by the same token.
+        pub async fn delete(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DeleteRequest>,
+        ) -> std::result::Result<tonic::Response<super::DeleteResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/weir.mesh.v1.Mesh/Delete");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("weir.mesh.v1.Mesh", "Delete"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Log levels of nodes' proxies. Setting them wants the same token, and its right to `update` `loglevels` of `weir.mesh` in the mesh's namespace.
+        pub async fn log_levels(
+            &mut self,
+            request: impl tonic::IntoRequest<super::LogLevelsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::LogLevelsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/weir.mesh.v1.Mesh/LogLevels",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("weir.mesh.v1.Mesh", "LogLevels"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -3372,6 +3920,41 @@ pub mod mesh_server {
             request: tonic::Request<super::ResourceRequest>,
         ) -> std::result::Result<
             tonic::Response<super::ResourceResponse>,
+            tonic::Status,
+        >;
+        /// Items of one kind, by key; one of them by its name.
+        async fn list(
+            &self,
+            request: tonic::Request<super::ListRequest>,
+        ) -> std::result::Result<tonic::Response<super::ListResponse>, tonic::Status>;
+        /// Server streaming response type for the Watch method.
+        type WatchStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::WatchEvent, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// The same from now on: first all that there is, then each change, at most one a second of each item.
+        async fn watch(
+            &self,
+            request: tonic::Request<super::ListRequest>,
+        ) -> std::result::Result<tonic::Response<Self::WatchStream>, tonic::Status>;
+        /// Writes objects to the API server by server-side apply, with the rights of the caller's own token for it, that metadata
+        /// `kubernetes-authorization: Bearer <token>` holds.
+        async fn apply(
+            &self,
+            request: tonic::Request<super::ApplyRequest>,
+        ) -> std::result::Result<tonic::Response<super::ApplyResponse>, tonic::Status>;
+        /// Deletes one object there, by the same token.
+        async fn delete(
+            &self,
+            request: tonic::Request<super::DeleteRequest>,
+        ) -> std::result::Result<tonic::Response<super::DeleteResponse>, tonic::Status>;
+        /// Log levels of nodes' proxies. Setting them wants the same token, and its right to `update` `loglevels` of `weir.mesh` in the mesh's namespace.
+        async fn log_levels(
+            &self,
+            request: tonic::Request<super::LogLevelsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::LogLevelsResponse>,
             tonic::Status,
         >;
     }
@@ -3782,6 +4365,224 @@ pub mod mesh_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ResourceSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/weir.mesh.v1.Mesh/List" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListSvc<T: Mesh>(pub Arc<T>);
+                    impl<T: Mesh> tonic::server::UnaryService<super::ListRequest>
+                    for ListSvc<T> {
+                        type Response = super::ListResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Mesh>::list(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/weir.mesh.v1.Mesh/Watch" => {
+                    #[allow(non_camel_case_types)]
+                    struct WatchSvc<T: Mesh>(pub Arc<T>);
+                    impl<
+                        T: Mesh,
+                    > tonic::server::ServerStreamingService<super::ListRequest>
+                    for WatchSvc<T> {
+                        type Response = super::WatchEvent;
+                        type ResponseStream = T::WatchStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Mesh>::watch(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WatchSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/weir.mesh.v1.Mesh/Apply" => {
+                    #[allow(non_camel_case_types)]
+                    struct ApplySvc<T: Mesh>(pub Arc<T>);
+                    impl<T: Mesh> tonic::server::UnaryService<super::ApplyRequest>
+                    for ApplySvc<T> {
+                        type Response = super::ApplyResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ApplyRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Mesh>::apply(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ApplySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/weir.mesh.v1.Mesh/Delete" => {
+                    #[allow(non_camel_case_types)]
+                    struct DeleteSvc<T: Mesh>(pub Arc<T>);
+                    impl<T: Mesh> tonic::server::UnaryService<super::DeleteRequest>
+                    for DeleteSvc<T> {
+                        type Response = super::DeleteResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DeleteRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Mesh>::delete(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DeleteSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/weir.mesh.v1.Mesh/LogLevels" => {
+                    #[allow(non_camel_case_types)]
+                    struct LogLevelsSvc<T: Mesh>(pub Arc<T>);
+                    impl<T: Mesh> tonic::server::UnaryService<super::LogLevelsRequest>
+                    for LogLevelsSvc<T> {
+                        type Response = super::LogLevelsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::LogLevelsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Mesh>::log_levels(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = LogLevelsSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
