@@ -47,7 +47,8 @@ pub(crate) async fn apply(hand: &Hand, written: &Written, manner: &Manner, optio
         ..v1::ApplyResult::default()
     };
     let Some(name) = &written.name else {
-        let kinds = "HTTPRoute, GRPCRoute, TLSRoute, TCPRoute, ServiceProfile, TrafficSplit and Service are written here";
+        let kinds =
+            "HTTPRoute, GRPCRoute, TLSRoute, TCPRoute, ServiceProfile, TrafficSplit and Service are written here";
         return refused(ApplyOutcome::Invalid, format!("{}: {kinds}", written.shown));
     };
     if let Err(reason) = may_be_written(name, &written.value) {
@@ -122,7 +123,8 @@ fn may_be_written(name: &ObjectName, value: &Value) -> Result<(), String> {
     }
     let others = ["spec", "status"].into_iter().find(|field| value.get(field).is_some());
     let metadata = value["metadata"].as_object();
-    let foreign = metadata.and_then(|all| all.keys().find(|key| !["name", "namespace", "annotations"].contains(&key.as_str())));
+    let foreign =
+        metadata.and_then(|all| all.keys().find(|key| !["name", "namespace", "annotations"].contains(&key.as_str())));
     match (others, foreign) {
         (None, None) => Ok(()),
         (Some(field), _) => Err(format!("{field}: of a Service only annotations are written here")),
@@ -172,7 +174,10 @@ fn is_same(before: &DynamicObject, after: &DynamicObject) -> bool {
         }
         data
     };
-    one.uid == other.uid && one.annotations == other.annotations && one.labels == other.labels && data(before) == data(after)
+    one.uid == other.uid
+        && one.annotations == other.annotations
+        && one.labels == other.labels
+        && data(before) == data(after)
 }
 
 fn outcome_of(said: &kube::core::Status) -> ApplyOutcome {

@@ -197,8 +197,7 @@ impl Mesh for Service {
 
     async fn check(&self, request: Request<v1::CheckRequest>) -> Result<Response<v1::CheckResponse>, Status> {
         self.tokens.api(&Caller::of(&request)).await?;
-        let gathered =
-            self.replicas.gather(Some(v1::ShareRequest { window_seconds: 1, ..Default::default() })).await?;
+        let gathered = self.replicas.gather(Some(v1::ShareRequest { window_seconds: 1, ..Default::default() })).await?;
         Ok(Response::new(v1::CheckResponse { results: checks::all(&self.plane, &gathered) }))
     }
 }

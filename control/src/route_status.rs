@@ -132,4 +132,3 @@ fn resolved(index: &Index, own: &ObjectName, route: &HttpRoute) -> Condition {
     });
     Condition { kind: "ResolvedRefs", trouble }
 }
-

@@ -79,8 +79,7 @@ impl Watch {
     }
 
     async fn look(&self, told: &mut Told, events: &Events) -> Result<(), Status> {
-        let gathered =
-            if self.asked.is_of_nodes() { self.replicas.gather(None).await? } else { Gathered::default() };
+        let gathered = if self.asked.is_of_nodes() { self.replicas.gather(None).await? } else { Gathered::default() };
         let missing_replicas = gathered.missing_replicas();
         let asked = self.asked.clone();
         let known = std::mem::take(&mut told.items);

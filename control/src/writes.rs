@@ -72,7 +72,9 @@ impl Writes {
         let object = asked.object.clone().unwrap_or_default();
         let named = Kind::ALL.into_iter().find(|kind| kind.as_str() == object.kind && kind.group() == object.group);
         let kind = named.filter(|kind| kind.is_route()).ok_or_else(|| {
-            Status::invalid_argument("object: only routes of any kind, ServiceProfiles and TrafficSplits are deleted here")
+            Status::invalid_argument(
+                "object: only routes of any kind, ServiceProfiles and TrafficSplits are deleted here",
+            )
         })?;
         if object.namespace.is_empty() || object.name.is_empty() {
             return Err(Status::invalid_argument("object: its namespace and name are needed"));
@@ -129,7 +131,9 @@ impl Writes {
 fn checked(filter: &str) -> Result<(), Status> {
     if filter.trim().is_empty() || filter.len() > limits::LOG_FILTER_BYTES {
         let most = limits::LOG_FILTER_BYTES;
-        return Err(Status::invalid_argument(format!("set: a filter of 1 to {most} bytes, as in `info,weir_node=debug`")));
+        return Err(Status::invalid_argument(format!(
+            "set: a filter of 1 to {most} bytes, as in `info,weir_node=debug`"
+        )));
     }
     let parsed = EnvFilter::builder().parse(filter.trim());
     parsed.map(drop).map_err(|error| Status::invalid_argument(format!("set: not a log filter: {error}")))

@@ -112,6 +112,8 @@ pub(crate) enum Command {
     Diagnostics(Diagnostics),
     /// Look for problems; exit code 1 when there are errors
     Check(CheckArgs),
+    /// Log levels of the nodes' proxies, shown or set while they run
+    LogLevel(LogLevelArgs),
     /// Versions of this program, control and nodes
     Version(VersionArgs),
     /// Completions for a shell, on standard output
@@ -129,9 +131,11 @@ impl Command {
                 &[Format::Yaml, Format::Json]
             }
             Command::Check(_) => &[Format::Table, Format::Json, Format::Short],
-            Command::Completions { .. } | Command::Explain(_) | Command::Policy(_) | Command::StatOutbound(_) => {
-                &[Format::Table, Format::Json]
-            }
+            Command::Completions { .. }
+            | Command::Explain(_)
+            | Command::Policy(_)
+            | Command::StatOutbound(_)
+            | Command::LogLevel(_) => &[Format::Table, Format::Json],
             Command::Diagnostics(_) => &[Format::Yaml, Format::Json],
             Command::Stat(_)
             | Command::Routes(_)
@@ -219,6 +223,20 @@ pub(crate) struct EndpointsArgs {
     /// NAME.NAMESPACE[.svc.CLUSTER.DOMAIN]:PORT
     #[arg(required = true, value_name = "AUTHORITY")]
     pub(crate) authorities: Vec<String>,
+}
+
+/// `weir log-level`.
+#[derive(Debug, Args)]
+pub(crate) struct LogLevelArgs {
+    /// Names of nodes (default: all of them)
+    #[arg(value_name = "NODE")]
+    pub(crate) nodes: Vec<String>,
+    /// The filter from now on, until the proxy restarts: as in `info,weir_node=debug`
+    #[arg(long, value_name = "FILTER")]
+    pub(crate) set: Option<String>,
+    /// File with a token for the API server, of an account that may update loglevels.weir.mesh; needed by --set on Kubernetes
+    #[arg(long, value_name = "FILE", requires = "set")]
+    pub(crate) kubernetes_token_file: Option<PathBuf>,
 }
 
 /// `weir check`.

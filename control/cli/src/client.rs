@@ -36,6 +36,9 @@ use crate::{
 /// What control's certificate names where nothing else is said.
 const IDENTITY: &str = "weir-control.weir.serviceaccount.identity.linkerd.cluster.local";
 
+/// Metadata with the caller's own token for the API server.
+const OWN_TOKEN: &str = "kubernetes-authorization";
+
 /// A connection to control.
 pub(crate) struct Client {
     mesh: MeshClient<InterceptedService<Channel, Bearer>>,
@@ -191,6 +194,20 @@ impl Client {
         self.answer(mesh.resource(request)).await
     }
 
+    /// Log levels of nodes; set with the rights of `own`, a token for the API server, where there is one.
+    pub(crate) async fn log_levels(
+        &self,
+        request: v1::LogLevelsRequest,
+        own: Option<MetadataValue<Ascii>>,
+    ) -> Result<v1::LogLevelsResponse, CliError> {
+        let mut mesh = self.mesh.clone();
+        let mut request = Request::new(request);
+        if let Some(own) = own {
+            request.metadata_mut().insert(OWN_TOKEN, own);
+        }
+        self.answer(mesh.log_levels(request)).await
+    }
+
     /// Findings of control and of all nodes.
     pub(crate) async fn check(&self) -> Result<v1::CheckResponse, CliError> {
         let mut mesh = self.mesh.clone();
@@ -209,9 +226,9 @@ impl Client {
         let message =
             || if status.message().is_empty() { status.code().to_string() } else { status.message().to_owned() };
         match status.code() {
-            Code::Unauthenticated | Code::PermissionDenied => {
-                CliError::Token { reason: message(), advice: self.advice.clone() }
-            }
+            // What the caller's own token may not, on the API server, is said by its name.
+            Code::PermissionDenied => CliError::Refused(message()),
+            Code::Unauthenticated => CliError::Token { reason: message(), advice: self.advice.clone() },
             Code::Unimplemented => CliError::OldControl { client: env!("CARGO_PKG_VERSION") },
             Code::DeadlineExceeded => CliError::Slow { url: self.url.clone(), within: self.within },
             Code::Unavailable | Code::Unknown if status.source().is_some() => {
@@ -293,7 +310,11 @@ fn trust_anchors(path: &Path) -> Result<Vec<u8>, CliError> {
     Ok(pem)
 }
 
-fn token(path: &Path) -> Result<MetadataValue<Ascii>, CliError> {
+/// The token that a file holds, as the header that carries it.
+///
+/// # Errors
+/// It cannot be read, or holds none.
+pub(crate) fn token(path: &Path) -> Result<MetadataValue<Ascii>, CliError> {
     let failed = |reason: &str| CliError::File { what: "token file", path: path.to_owned(), reason: reason.to_owned() };
     let content = read("token file", path, limits::TOKEN_BYTES)?;
     header(content.trim_ascii()).map_err(failed)

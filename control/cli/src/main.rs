@@ -19,6 +19,7 @@ mod histogram;
 mod identity;
 mod install;
 mod limits;
+mod log_level;
 mod output;
 mod policy;
 mod resource;
@@ -105,6 +106,7 @@ async fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<Outcome, CliE
         Command::Policy(chosen) => policy::run(chosen, session, out).await,
         Command::Diagnostics(Diagnostics::Policy(chosen)) => diagnostics::policy(chosen, session, out).await,
         Command::Check(check) => check::run(check, session, out).await,
+        Command::LogLevel(chosen) => log_level::run(chosen, session, out).await,
         Command::Version(version) => version::run(version, session, out).await,
         Command::Completions { shell } => {
             // Into memory first: the generator panics when its reader leaves.

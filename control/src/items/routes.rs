@@ -19,12 +19,7 @@ use crate::{
 /// Routes that nodes are told, by Service: worked out once, for all routes of it.
 pub(super) type Told<'a> = RefCell<route_status::Told<'a>>;
 
-pub(super) fn all<'a>(
-    index: &'a Index,
-    told: &'a Told<'a>,
-    findings: &'a [Finding],
-    asked: &Asked,
-) -> Vec<Lazy<'a>> {
+pub(super) fn all<'a>(index: &'a Index, told: &'a Told<'a>, findings: &'a [Finding], asked: &Asked) -> Vec<Lazy<'a>> {
     let refused: BTreeMap<&str, &Finding> =
         findings.iter().rev().filter_map(|finding| Some((finding.object.as_deref()?, finding))).collect();
     let read = index.routes().map(|(name, route)| (name.clone(), Some(route)));
@@ -90,7 +85,11 @@ fn shown_rule(index: &Index, route: &HttpRoute, rule: &RouteRule) -> v1::RouteIt
     let overrides = route.overrides().iter().map(|one| backend(index, one.weight, Ok((&one.service, one.port))));
     let own = rule.backends.iter().flatten().map(|backend_of: &RouteBackend| {
         let target = backend_of.target.as_ref();
-        backend(index, backend_of.weight, target.map(|(name, port)| (name, Some(*port))).map_err(|why| why.message.clone()))
+        backend(
+            index,
+            backend_of.weight,
+            target.map(|(name, port)| (name, Some(*port))).map_err(|why| why.message.clone()),
+        )
     });
     let backends: Vec<v1::BackendPolicy> = overrides.chain(own).collect();
     v1::RouteItemRule { is_itself: rule.backends.is_none() && route.overrides().is_empty(), backends }

@@ -62,8 +62,10 @@ fn pages_hold_every_item_once() {
 
 #[test]
 fn a_route_says_what_became_of_it() {
-    let good = route("good", "demo", "  rules: [{backendRefs: [{name: web, port: 80, weight: 3}, {name: gone, port: 80}]}]");
-    let lost = route("lost", "demo", "  rules: [{}]").replace("name: web, namespace: demo", "name: none, namespace: demo");
+    let good =
+        route("good", "demo", "  rules: [{backendRefs: [{name: web, port: 80, weight: 3}, {name: gone, port: 80}]}]");
+    let lost =
+        route("lost", "demo", "  rules: [{}]").replace("name: web, namespace: demo", "name: none, namespace: demo");
     let bad = route("bad", "demo", "  rules: [{timeouts: {request: soon}}]");
     let split = "apiVersion: split.smi-spec.io/v1alpha2\nkind: TrafficSplit\nmetadata: {name: s, namespace: demo}\nspec: {service: web, backends: [{service: web, weight: 1}, {service: other, weight: 2}]}\n";
     let plane = with(&[NAMESPACE, SERVICE, &good, &lost, &bad, split].concat());

@@ -1,9 +1,7 @@
 //! The API server as others may use it, with their own tokens. Must never do there for a caller what the caller may not, and never keep or log a token.
 
 use http::{HeaderName, HeaderValue, header};
-use k8s_openapi::api::authorization::v1::{
-    ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
-};
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
 use kube::{
     Api, Client, Config,
     api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams},
@@ -44,13 +42,15 @@ impl Caller {
     /// `UNAUTHENTICATED` without a token, `INVALID_ARGUMENT` for a user or group that is none.
     pub fn of(metadata: &MetadataMap, user: &str, groups: &[String]) -> Result<Caller, Status> {
         let given = metadata.get(OWN_TOKEN).and_then(|value| value.to_str().ok());
-        let token = given.and_then(|value| value.strip_prefix("Bearer ")).map(str::trim).filter(|text| !text.is_empty());
+        let token =
+            given.and_then(|value| value.strip_prefix("Bearer ")).map(str::trim).filter(|text| !text.is_empty());
         let token = token.filter(|token| token.len() <= limits::REVIEWED_TOKEN_BYTES).ok_or_else(|| {
             Status::unauthenticated(format!(
                 "this call is made with the caller's own rights: metadata `{OWN_TOKEN}: Bearer <token>` with a token for the API server is missing"
             ))
         })?;
-        let invalid = |field: &'static str| move |_invalid| Status::invalid_argument(format!("{field}: no name of one"));
+        let invalid =
+            |field: &'static str| move |_invalid| Status::invalid_argument(format!("{field}: no name of one"));
         let mut bearer = HeaderValue::from_str(&format!("Bearer {token}")).map_err(invalid(OWN_TOKEN))?;
         bearer.set_sensitive(true);
         let mut headers = vec![(header::AUTHORIZATION, bearer)];
@@ -106,9 +106,7 @@ async fn asked<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, Refu
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(kube::Error::Api(said))) => Err(Refusal::Said(said)),
         Ok(Err(error)) => Err(Refusal::Silent(chain(&error))),
-        Err(_elapsed) => {
-            Err(Refusal::Silent(format!("the API server did not answer within {:?}", limits::API_WITHIN)))
-        }
+        Err(_elapsed) => Err(Refusal::Silent(format!("the API server did not answer within {:?}", limits::API_WITHIN))),
     }
 }
 

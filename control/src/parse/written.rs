@@ -37,7 +37,8 @@ pub fn written(text: &str) -> Result<Vec<Written>, String> {
     for document in document::split(text) {
         let line = document.line();
         let place = |reason: String| format!("manifests:{line}: {reason}");
-        let value = Yaml::deserialize(Deserializer::from_str(document.text())).map_err(|error| place(error.to_string()))?;
+        let value =
+            Yaml::deserialize(Deserializer::from_str(document.text())).map_err(|error| place(error.to_string()))?;
         // Kubernetes has no other keys than strings, and no tags.
         let value = serde_json::to_value(value).map_err(|error| place(error.to_string()))?;
         let items = match value.get("items").and_then(Value::as_array) {
@@ -82,11 +83,14 @@ fn one(value: Value) -> Result<Written, String> {
 mod tests {
     use super::*;
 
-    const ROUTE: &str = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: web}\nspec: {rules: []}\n";
+    const ROUTE: &str =
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: web}\nspec: {rules: []}\n";
 
     #[test]
     fn objects_are_told_by_kind_and_name_and_kept_as_they_are() {
-        let text = format!("# one\n---\n{ROUTE}---\napiVersion: v1\nkind: List\nitems: [{{apiVersion: v1, kind: Secret, metadata: {{name: a, namespace: b}}}}]\n");
+        let text = format!(
+            "# one\n---\n{ROUTE}---\napiVersion: v1\nkind: List\nitems: [{{apiVersion: v1, kind: Secret, metadata: {{name: a, namespace: b}}}}]\n"
+        );
         let all = written(&text).unwrap();
         let names: Vec<_> = all.iter().map(|one| one.name.as_ref().map(ToString::to_string)).collect();
         assert_eq!(names, [Some("HTTPRoute default/web".to_owned()), None]);
@@ -100,7 +104,10 @@ mod tests {
         for (text, why) in [
             ("", "no object"),
             ("kind: [", "manifests:1:"),
-            (&format!("{ROUTE}---\nkind: HTTPRoute\nmetadata: {{name: a}}\n"), "manifests:6: \"HTTPRoute\" \"a\": apiVersion: missing"),
+            (
+                &format!("{ROUTE}---\nkind: HTTPRoute\nmetadata: {{name: a}}\n"),
+                "manifests:6: \"HTTPRoute\" \"a\": apiVersion: missing",
+            ),
             ("apiVersion: v1\nkind: Service\n", "metadata.name: missing"),
             (&many.repeat(limits::APPLIED_OBJECTS + 1), "write them in several calls"),
         ] {

@@ -171,13 +171,17 @@ fn objects_are_applied_with_the_callers_rights_and_conflicts_are_told() {
     assert_eq!(people.applies_one(&deputy, &third, json!({})).0, "FORBIDDEN");
     assert_eq!(people.applies_one(&deputy, &third, json!({"asUser": "carol"})).0, "CREATED");
 
-    let object = json!({"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "namespace": "shop", "name": "carols"});
+    let object =
+        json!({"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "namespace": "shop", "name": "carols"});
     let delete = |own: &str, dry: bool| people.asks(Some(own), "Delete", &json!({"object": object, "dryRun": dry}));
     assert_eq!(delete(&bob, false)["error"], "PERMISSION_DENIED");
     assert_eq!(delete(&alice, true), json!({}));
     assert_eq!(prefix_of(&stage, "carols"), "/c");
     assert_eq!(delete(&alice, false), json!({}));
-    assert_eq!((delete(&alice, false)["error"].as_str(), prefix_of(&stage, "carols").as_str()), (Some("NOT_FOUND"), ""));
+    assert_eq!(
+        (delete(&alice, false)["error"].as_str(), prefix_of(&stage, "carols").as_str()),
+        (Some("NOT_FOUND"), "")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -202,7 +206,9 @@ async fn what_the_mesh_would_not_understand_is_not_written() {
     assert!(whole["message"].as_str().unwrap().contains("manifests:1: "), "{whole}");
 
     let service = |annotations: &str, more: &str| {
-        format!("apiVersion: v1\nkind: Service\nmetadata: {{name: web, namespace: shop, annotations: {{{annotations}}}}}\n{more}")
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: web, namespace: shop, annotations: {{{annotations}}}}}\n{more}"
+        )
     };
     let breaker = "balancer.linkerd.io/failure-accrual";
     let (outcome, why) = people.applies_one(&alice, &service(&format!("{breaker}: sometimes"), ""), json!({}));

@@ -1,5 +1,7 @@
 //! The mesh API as anybody's client finds it. Must never be driven by code that was generated here.
 
+#![expect(clippy::expect_used, reason = "a failed step of a test is a panic")]
+
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -77,7 +79,8 @@ fn a_client_that_knows_nothing_of_it_finds_the_whole_api() {
     let listed = &answers["List"]["items"][0];
     assert_eq!(listed["key"], format!("HTTPRoute {NAMESPACE}/web"), "{answers}");
     assert_eq!(listed["route"]["parents"][0]["conditions"][0]["status"], true, "{answers}");
-    let watched: Vec<&Value> = answers["Watch"].as_array().into_iter().flatten().map(|event| &event["item"]["key"]).collect();
+    let watched: Vec<&Value> =
+        answers["Watch"].as_array().into_iter().flatten().map(|event| &event["item"]["key"]).collect();
     assert_eq!(watched, [&json!("Node node-1"), &json!("Node node-2"), &Value::Null], "{answers}");
     let levels: Vec<&Value> = answers["LogLevels"]["nodes"].as_array().into_iter().flatten().collect();
     assert!(levels.len() == 2 && levels.iter().all(|node| node["filter"].is_string()), "{answers}");
@@ -113,7 +116,10 @@ fn a_watch_tells_each_change_and_nothing_twice() {
     mesh.manifest("web-route", &route("three"));
     watch.wait_for("three.example", PATIENCE);
     // Of another kind: no news here.
-    mesh.manifest("other", &route("four").replace("name: web, namespace", "name: four, namespace").replace("HTTPRoute", "Namespace"));
+    mesh.manifest(
+        "other",
+        &route("four").replace("name: web, namespace", "name: four, namespace").replace("HTTPRoute", "Namespace"),
+    );
     mesh.manifest("web-route", "");
     watch.wait_for("WATCH_EVENT_TYPE_DELETED", PATIENCE);
     let log = watch.log();
@@ -147,6 +153,8 @@ fn log_levels_are_read_and_set_by_node() {
     }
     let after = all();
     assert_eq!((&after["nodes"][0], &after["nodes"][1]["filter"]), (&before["nodes"][0], &json!(filter)));
+    let shown = mesh.weir_json(&["log-level", "node-2"]);
+    assert_eq!(shown, json!([{"node": "node-2", "filter": filter, "problem": ""}]));
     let refused = set(json!({"set": "weir_node=loud"}));
     assert_eq!(refused["error"], "INVALID_ARGUMENT", "{refused}");
     assert_eq!(all(), after);

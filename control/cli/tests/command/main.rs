@@ -109,6 +109,27 @@ async fn explain_and_policy() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn log_levels() {
+    let control = Control::start(IDENTITY).await;
+    let shown = weir(&control, "log-level node-1 gone").await;
+    assert_eq!(shown.status.code(), Some(1), "one is not known: {shown:?}");
+    let rows: Vec<String> =
+        out(&shown).lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    assert_eq!(rows, ["NODE LOG LEVEL PROBLEM", "node-1 info -", "gone - not connected"], "{shown:?}");
+    let refused = weir(&control, "log-level node-1 --set debug").await;
+    assert!(
+        err(&refused).contains("may not update loglevels.weir.mesh"),
+        "the right, not the mesh's token: {refused:?}"
+    );
+    let own = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(own.path(), "token\n").expect("a token");
+    let set = format!("log-level node-1 --set debug --kubernetes-token-file {} -o json", own.path().display());
+    let set = weir(&control, &set).await;
+    assert_eq!(json(&set), serde_json::json!([{"node": "node-1", "filter": "debug", "problem": ""}]));
+    assert_eq!(set.status.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn check_and_version() {
     let control = Control::start(IDENTITY).await;
     let check = weir(&control, "check").await;

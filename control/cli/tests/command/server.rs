@@ -207,4 +207,45 @@ impl Mesh for Answers {
         };
         Ok(Response::new(CheckResponse { results: vec![result] }))
     }
+
+    async fn log_levels(
+        &self,
+        request: Request<v1::LogLevelsRequest>,
+    ) -> Result<Response<v1::LogLevelsResponse>, Status> {
+        self.authorize(&request)?;
+        let own = request.metadata().get("kubernetes-authorization").is_some();
+        let v1::LogLevelsRequest { nodes, set, .. } = request.into_inner();
+        if set.is_some() && !own {
+            return Err(Status::permission_denied("log levels: may not update loglevels.weir.mesh"));
+        }
+        let level = |node_name: String| match node_name.as_str() {
+            "gone" => v1::NodeLogLevel { node_name, problem: "not connected".into(), ..v1::NodeLogLevel::default() },
+            _there => v1::NodeLogLevel {
+                node_name,
+                filter: set.clone().unwrap_or_else(|| "info".into()),
+                ..Default::default()
+            },
+        };
+        Ok(Response::new(v1::LogLevelsResponse { nodes: nodes.into_iter().map(level).collect(), ..Default::default() }))
+    }
+
+    // What follows is asked by other programs.
+
+    async fn list(&self, _request: Request<v1::ListRequest>) -> Result<Response<v1::ListResponse>, Status> {
+        Err(Status::unimplemented("list"))
+    }
+
+    type WatchStream = tonic::codegen::BoxStream<v1::WatchEvent>;
+
+    async fn watch(&self, _request: Request<v1::ListRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        Err(Status::unimplemented("watch"))
+    }
+
+    async fn apply(&self, _request: Request<v1::ApplyRequest>) -> Result<Response<v1::ApplyResponse>, Status> {
+        Err(Status::unimplemented("apply"))
+    }
+
+    async fn delete(&self, _request: Request<v1::DeleteRequest>) -> Result<Response<v1::DeleteResponse>, Status> {
+        Err(Status::unimplemented("delete"))
+    }
 }
