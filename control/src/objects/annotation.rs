@@ -45,6 +45,8 @@ pub mod balancer {
     pub const HASH: &str = "weir.mesh/balancer-hash";
     /// For how long the share of a new one grows.
     pub const SLOW_START: &str = "weir.mesh/balancer-slow-start";
+    /// From how many open requests on at an endpoint of a client's own zone others are asked too.
+    pub const ZONE_OVERFLOW: &str = "weir.mesh/balancer-zone-overflow";
     /// The kinds, as they are written.
     pub const KINDS: [(&str, BalancerKind); 5] = [
         ("peak-ewma", BalancerKind::PeakEwma),
@@ -54,7 +56,7 @@ pub mod balancer {
         ("consistent-hash", BalancerKind::ConsistentHash),
     ];
     /// All of them.
-    pub const ALL: [&str; 3] = [KIND, HASH, SLOW_START];
+    pub const ALL: [&str; 4] = [KIND, HASH, SLOW_START, ZONE_OVERFLOW];
 }
 
 /// What takes endpoints out that keep failing, or makes them less wanted.

@@ -8,7 +8,7 @@ use weir_api::v1::{self, BalancerKind, hash_key};
 use weir_core::limits;
 
 use super::{FieldError, annotations::Annotations, quoted, timeouts};
-use crate::objects::annotation::balancer::{HASH, KIND, KINDS, SLOW_START};
+use crate::objects::annotation::balancer::{HASH, KIND, KINDS, SLOW_START, ZONE_OVERFLOW};
 
 /// The balancer of a Service; none for the default.
 pub(super) fn balancer(
@@ -20,6 +20,7 @@ pub(super) fn balancer(
     let given = read.read(KIND, kind);
     let hash = read.read(HASH, hash_key);
     let mut slow_start = read.read(SLOW_START, slow_start).unwrap_or_default();
+    let mut zone_overflow = read.read(ZONE_OVERFLOW, zone_overflow).unwrap_or_default();
     let mut kind = given.unwrap_or(BalancerKind::PeakEwma);
     match kind {
         BalancerKind::ConsistentHash if hash.is_none() => {
@@ -31,17 +32,24 @@ pub(super) fn balancer(
             kind = BalancerKind::PeakEwma;
         }
         // A key belongs to its endpoint from the beginning.
-        BalancerKind::ConsistentHash => slow_start = Duration::ZERO,
+        BalancerKind::ConsistentHash => {
+            slow_start = Duration::ZERO;
+            if zone_overflow > 0 {
+                read.refuse(ZONE_OVERFLOW, "nothing is kept in a zone with consistent-hash".to_owned());
+                zone_overflow = 0;
+            }
+        }
         // What the kind was to be is not known.
         _other if given.is_none() && annotations?.contains_key(KIND) => {}
         _other if hash.is_some() => read.refuse(HASH, format!("nothing is hashed without {KIND}: consistent-hash")),
         _other => {}
     }
-    let is_default = kind == BalancerKind::PeakEwma && slow_start.is_zero();
+    let is_default = kind == BalancerKind::PeakEwma && slow_start.is_zero() && zone_overflow == 0;
     (!is_default).then(|| v1::Balancer {
         kind: kind.into(),
         hash: hash.filter(|_| kind == BalancerKind::ConsistentHash),
         slow_start_ms: u64::try_from(slow_start.as_millis()).unwrap_or(u64::MAX),
+        zone_overflow,
     })
 }
 
@@ -77,6 +85,12 @@ fn short(name: &str) -> Result<&str, String> {
     if name.len() > most { Err(format!("a name of {} bytes; at most {most} are taken", name.len())) } else { Ok(name) }
 }
 
+fn zone_overflow(text: &str) -> Result<u32, String> {
+    let most = limits::ZONE_OVERFLOW_MOST;
+    let number = text.trim().parse().ok().filter(|number| (1..=most).contains(number));
+    number.ok_or_else(|| format!("{} is no number of open requests from 1 to {most}", quoted(text)))
+}
+
 fn slow_start(text: &str) -> Result<Duration, String> {
     let given = timeouts::linkerd(text)?;
     let most = limits::SLOW_START_MOST;
@@ -98,7 +112,7 @@ mod tests {
 
     fn of(kind: BalancerKind, key: Option<hash_key::Key>, slow_start_ms: u64) -> Option<v1::Balancer> {
         let hash = key.map(|key| v1::HashKey { key: Some(key) });
-        Some(v1::Balancer { kind: kind.into(), hash, slow_start_ms })
+        Some(v1::Balancer { kind: kind.into(), hash, slow_start_ms, zone_overflow: 0 })
     }
 
     #[test]
@@ -121,6 +135,11 @@ mod tests {
         ] {
             assert_eq!(read(pairs), (expected, Vec::new()), "{pairs:?}");
         }
+        for kind in ["peak-ewma", "least-request", "round-robin", "random"] {
+            let (read, wrong) = read(&[(KIND, kind), (ZONE_OVERFLOW, " 10 ")]);
+            assert_eq!((read.map(|read| read.zone_overflow), wrong.len()), (Some(10), 0), "{kind}");
+        }
+        assert_eq!(read(&[(ZONE_OVERFLOW, "10000")]).0.unwrap().zone_overflow, 10_000, "without a kind too");
     }
 
     #[test]
@@ -150,9 +169,14 @@ mod tests {
             (&[(HASH, "source")], HASH),
             (&[(SLOW_START, "soon")], SLOW_START),
             (&[(SLOW_START, "61m")], SLOW_START),
+            (&[(ZONE_OVERFLOW, "0")], ZONE_OVERFLOW),
+            (&[(ZONE_OVERFLOW, "10001")], ZONE_OVERFLOW),
+            (&[(ZONE_OVERFLOW, "some")], ZONE_OVERFLOW),
         ] {
             assert_eq!(read(pairs), (None, vec![format!("metadata.annotations.{wrong}")]), "{pairs:?}");
         }
+        let (hashed, wrong) = read(&[(KIND, "consistent-hash"), (HASH, "source"), (ZONE_OVERFLOW, "5")]);
+        assert_eq!((hashed.unwrap().zone_overflow, wrong[0].ends_with(ZONE_OVERFLOW)), (0, true));
         let kept = of(BalancerKind::Random, None, 0);
         for pair in [(HASH, "source"), (SLOW_START, "2d")] {
             let expected = vec![format!("metadata.annotations.{}", pair.0)];

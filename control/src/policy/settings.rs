@@ -259,6 +259,11 @@ fn balancers(own: &Own<'_>, given: Option<&v1::Balancer>) -> Vec<v1::Setting> {
         all.push(setting("balancer.hash", key, own.annotation(balancer::HASH)));
     }
     all.push(setting("balancer.slowStart", millis(given.slow_start_ms), own.annotation(balancer::SLOW_START)));
+    let overflow = match given.zone_overflow {
+        0 => NONE.to_owned(),
+        open => open.to_string(),
+    };
+    all.push(setting("balancer.zoneOverflow", overflow, own.annotation(balancer::ZONE_OVERFLOW)));
     all
 }
 

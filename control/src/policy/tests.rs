@@ -46,6 +46,7 @@ fn every_default_is_called_one() {
         ("loadBias.penalty", "none"),
         ("balancer.kind", "peak-ewma"),
         ("balancer.slowStart", "none"),
+        ("balancer.zoneOverflow", "none"),
         ("endpoints", "all"),
         ("l5dRequestHeaders", "ignored"),
     ] {

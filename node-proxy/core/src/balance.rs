@@ -51,6 +51,16 @@ pub struct Balancer {
     way: Way,
     /// None where nobody is new.
     ramp: Option<Ramp>,
+    /// None where zones make no difference.
+    near: Option<Near>,
+}
+
+/// Endpoints of the node's own zone: the first ones.
+#[derive(Clone, Copy, Debug)]
+struct Near {
+    count: usize,
+    /// Open requests at the one that is chosen of them from which on all are asked.
+    overflow: u32,
 }
 
 /// The kind, with what it needs to know.
@@ -65,8 +75,14 @@ enum Way {
 }
 
 impl Balancer {
-    /// Over these endpoints. `before`: the same service's, with the endpoints that it was for; whose turn it was stays.
-    pub fn new(settings: Settings, ready: &[Arc<Endpoint>], before: Option<(&Balancer, &[Arc<Endpoint>])>) -> Balancer {
+    /// Over these endpoints, of which the first `near_count` are in the node's own zone. `before`: the same service's, with the endpoints that it was for;
+    /// whose turn it was stays.
+    pub fn new(
+        settings: Settings,
+        ready: &[Arc<Endpoint>],
+        near_count: usize,
+        before: Option<(&Balancer, &[Arc<Endpoint>])>,
+    ) -> Balancer {
         let held = before.map(|(before, _ready)| &before.way);
         let way = match (&settings.kind, held) {
             (Kind::PeakEwma, _) => Way::PeakEwma,
@@ -86,7 +102,9 @@ impl Balancer {
             Kind::ConsistentHash(_) => None,
             _other => settings.slow_start.and_then(|window| Ramp::new(window, ready)),
         };
-        Balancer { settings, way, ramp }
+        let near = settings.zone_overflow.filter(|_| (1..ready.len()).contains(&near_count));
+        let near = near.map(|overflow| Near { count: near_count, overflow: overflow.get() });
+        Balancer { settings, way, ramp, near }
     }
 
     /// What it goes by.
@@ -96,7 +114,8 @@ impl Balancer {
 
     /// Whether a connection of which no request is seen counts as one that is open, for as long as it is.
     pub fn counts_connections(&self) -> bool {
-        matches!(self.way, Way::LeastRequest)
+        // Else nobody would see that those nearby have enough.
+        matches!(self.way, Way::LeastRequest) || self.settings.zone_overflow.is_some()
     }
 
     /// Index of the endpoint to use; `None` when there is none.
@@ -146,8 +165,34 @@ impl Balancer {
         drawn.or_else(|| self.pick(choice, random))
     }
 
-    /// One that is not out. `is_in` makes no difference but to the kinds that compare two: who is not in wins.
+    /// One that is not out: of the node's own zone as long as that one has room, else of the others as long as that one has; else of all, as if there were no
+    /// zones.
     fn draw(
+        &self,
+        choice: &Choice<'_>,
+        random: &mut impl FnMut() -> u64,
+        is_out: impl Fn(usize) -> bool,
+        is_in: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
+        if let Some(Near { count, overflow }) = self.near
+            && let Some((near, far)) = choice.ready.split_at_checked(count)
+        {
+            let has_room = |index: &usize| choice.ready[*index].load.pending() < overflow;
+            let drawn = self.draw_of(&Choice { ready: near, ..*choice }, random, &is_out, &is_in);
+            if let Some(index) = drawn.filter(has_room) {
+                return Some(index);
+            }
+            let (is_out, is_in) = (|index: usize| is_out(count + index), |index: usize| is_in(count + index));
+            let drawn = self.draw_of(&Choice { ready: far, ..*choice }, random, is_out, is_in);
+            if let Some(index) = drawn.map(|index| count + index).filter(has_room) {
+                return Some(index);
+            }
+        }
+        self.draw_of(choice, random, is_out, is_in)
+    }
+
+    /// One that is not out. `is_in` makes no difference but to the kinds that compare two: who is not in wins.
+    fn draw_of(
         &self,
         choice: &Choice<'_>,
         random: &mut impl FnMut() -> u64,

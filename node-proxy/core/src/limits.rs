@@ -80,6 +80,8 @@ pub const RING_POINTS: usize = 1 << 18;
 pub const RING_STEPS: usize = 64;
 /// For how long the share of a new endpoint grows at most: what is not warm by then will not be.
 pub const SLOW_START_MOST: Duration = Duration::from_secs(3600);
+/// Open requests at one endpoint from which on others are asked, at most: one that has more open than that is no server of requests.
+pub const ZONE_OVERFLOW_MOST: u32 = 10_000;
 /// Share of an endpoint that became ready this moment, of a thousand: without requests nothing gets warm.
 pub const SLOW_START_PERMILLE: u32 = 100;
 /// How old the answer to "are too many endpoints out?" may be: for ten thousand of them it takes some ten microseconds.

@@ -228,6 +228,11 @@ pub struct Balancer {
     /// For how long the share of an endpoint that became ready grows, milliseconds; 0: it has all of it at once.
     #[prost(uint64, tag = "3")]
     pub slow_start_ms: u64,
+    /// Requests go to an endpoint of the node's own zone while the one that is chosen there has fewer open requests of this node than so many; else to one of
+    /// the others while that has; else to any. Not of a consistent hash. 0: zones make no difference, but for hints of slices, which are not followed
+    /// where this is set.
+    #[prost(uint32, tag = "4")]
+    pub zone_overflow: u32,
 }
 /// What a request is hashed by. One that lacks it is balanced by peak EWMA.
 #[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]

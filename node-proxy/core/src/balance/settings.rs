@@ -1,6 +1,6 @@
 //! What a Service asks of its balancer. Must never be what is not understood: control says the default instead.
 
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
 
 use http::HeaderName;
 use weir_api::v1::{self, hash_key};
@@ -14,6 +14,8 @@ pub struct Settings {
     pub kind: Kind,
     /// For how long an endpoint that became ready gets less than the others; none: its full share at once.
     pub slow_start: Option<Duration>,
+    /// Open requests of this node at an endpoint of its own zone from which on requests go to all; none: zones make no difference.
+    pub zone_overflow: Option<NonZeroU32>,
 }
 
 /// Which one of the endpoints.
@@ -60,7 +62,9 @@ impl Settings {
             v1::BalancerKind::ConsistentHash => Kind::ConsistentHash(HashBy::of_api(given.hash.as_ref())?),
         };
         let slow_start = Duration::from_millis(given.slow_start_ms).min(limits::SLOW_START_MOST);
-        Ok(Settings { kind, slow_start: Some(slow_start).filter(|window| !window.is_zero()) })
+        // A key belongs to its endpoint, wherever that is.
+        let zone_overflow = NonZeroU32::new(given.zone_overflow).filter(|_| !matches!(kind, Kind::ConsistentHash(_)));
+        Ok(Settings { kind, slow_start: Some(slow_start).filter(|window| !window.is_zero()), zone_overflow })
     }
 }
 
@@ -87,14 +91,18 @@ mod tests {
     fn what_control_says_wrongly_is_refused_by_field() {
         let of = |kind: v1::BalancerKind, key: Option<hash_key::Key>, slow_start_ms| {
             let hash = key.map(|key| v1::HashKey { key: Some(key) });
-            Settings::of_api(Some(&v1::Balancer { kind: kind.into(), hash, slow_start_ms }))
+            Settings::of_api(Some(&v1::Balancer { kind: kind.into(), hash, slow_start_ms, zone_overflow: 7 }))
         };
         use v1::BalancerKind::{ConsistentHash, RoundRobin, Unspecified};
         assert_eq!(Settings::of_api(None), Ok(Settings::default()));
-        let slow = Settings { kind: Kind::RoundRobin, slow_start: Some(Duration::from_secs(30)) };
+        let slow = Settings {
+            kind: Kind::RoundRobin,
+            slow_start: Some(Duration::from_secs(30)),
+            zone_overflow: NonZeroU32::new(7),
+        };
         assert_eq!(of(RoundRobin, None, 30_000), Ok(slow));
         assert_eq!(of(RoundRobin, None, u64::MAX).unwrap().slow_start, Some(limits::SLOW_START_MOST));
-        let source = Settings { kind: Kind::ConsistentHash(HashBy::Source), slow_start: None };
+        let source = Settings { kind: Kind::ConsistentHash(HashBy::Source), ..Settings::default() };
         assert_eq!(of(ConsistentHash, Some(hash_key::Key::Source(v1::ClientAddress {})), 0), Ok(source));
         for (wrong, field) in [
             (of(Unspecified, None, 0), "balancer.kind"),

@@ -3,6 +3,7 @@
 mod scenarios;
 mod simulation;
 mod world;
+mod zones;
 
 use super::*;
 use crate::snapshot::{PodRef, tests::endpoint};
@@ -103,15 +104,15 @@ fn without_what_failed_there_are_still_two_to_choose_from() {
 /// Seen to fail where turns begin anew: at random, then.
 #[test]
 fn whose_turn_it_is_outlives_changes_of_endpoints() {
-    let settings = Settings { kind: Kind::RoundRobin, slow_start: None };
+    let settings = Settings { kind: Kind::RoundRobin, ..Settings::default() };
     let mut random = fastrand::Rng::with_seed(7);
     let all = endpoints(5);
-    let mut balancer = Balancer::new(settings.clone(), &all, None);
+    let mut balancer = Balancer::new(settings.clone(), &all, 0, None);
     let mut last = None;
     for _ in 0..50 {
         let picked = balancer.pick(&choice(&all, Duration::ZERO), || random.u64(..)).unwrap();
         assert!(last.is_none_or(|last| picked == (last + 1) % 5), "{picked} after {last:?}");
         last = Some(picked);
-        balancer = Balancer::new(settings.clone(), &all, Some((&balancer, &all)));
+        balancer = Balancer::new(settings.clone(), &all, 0, Some((&balancer, &all)));
     }
 }

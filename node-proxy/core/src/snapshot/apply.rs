@@ -404,7 +404,9 @@ fn build_service(next: &Snapshot, held: &Held<'_>, service: &v1::ServiceTarget) 
         let slice = &next.slices.get(name)?.value;
         Some((slice, slice.ports.iter().find(|port| port.name == service.port_name)?))
     });
-    let reach = Reach::of(next, service.local_only, slices.clone().flat_map(|(slice, _port)| &slice.endpoints));
+    let counts_zones = balancer.zone_overflow.is_some();
+    let told = slices.clone().flat_map(|(slice, _port)| &slice.endpoints);
+    let reach = Reach::of(next, service.local_only, !counts_zones, told);
     for (slice, slice_port) in slices {
         let slice_port = convert::port("ports.port", slice_port.port)?;
         for given in slice.endpoints.iter().filter(|given| reach.has(next, given)) {
@@ -416,12 +418,14 @@ fn build_service(next: &Snapshot, held: &Held<'_>, service: &v1::ServiceTarget) 
     if endpoints.len() > limits::ENDPOINTS_PER_SERVICE {
         return Err(format!("{} endpoints, at most {} are taken", endpoints.len(), limits::ENDPOINTS_PER_SERVICE));
     }
+    let is_near = |endpoint: &Endpoint| counts_zones && !next.zone.is_empty() && endpoint.pod.zone == next.zone;
     // Ready first: picking never walks past those that are not. Kubernetes may list one pod in two slices for a moment.
-    endpoints.sort_by(|one, other| (!one.ready, one.address, &one.uid).cmp(&(!other.ready, other.address, &other.uid)));
+    endpoints.sort_by_cached_key(|one| (!one.ready, !is_near(one), one.address, Arc::clone(&one.uid)));
     endpoints.dedup_by(|one, other| one.address == other.address && one.uid == other.uid);
     let ready = endpoints.partition_point(|endpoint| endpoint.ready);
     let before = before.map(|before| (&before.balancer, before.ready_endpoints()));
-    let balancer = Balancer::new(balancer, &endpoints[..ready], before);
+    let near = endpoints[..ready].partition_point(|endpoint| is_near(endpoint));
+    let balancer = Balancer::new(balancer, &endpoints[..ready], near, before);
     Ok(ServiceTarget {
         namespace: Arc::from(service.namespace.as_str()),
         name: Arc::from(service.name.as_str()),

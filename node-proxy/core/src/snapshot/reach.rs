@@ -20,14 +20,18 @@ pub(super) enum Reach {
 }
 
 impl Reach {
-    /// As kube-proxy follows hints (KEP-2433, KEP-3015): only if each ready endpoint has some, and a ready one is for this node or its zone.
+    /// As kube-proxy follows hints (KEP-2433, KEP-3015), unless the Service itself says how zones count: only if each ready endpoint has some, and a ready one is for this node or its zone.
     pub(super) fn of<'a>(
         node: &Snapshot,
         local_only: bool,
+        follows_hints: bool,
         endpoints: impl Iterator<Item = &'a v1::Endpoint> + Clone,
     ) -> Reach {
         if local_only {
             return Reach::Here;
+        }
+        if !follows_hints {
+            return Reach::Everywhere;
         }
         let ready = endpoints.filter(|endpoint| endpoint.ready);
         let is_reached = |by: Reach| ready.clone().any(|endpoint| by.has(node, endpoint));
@@ -81,15 +85,18 @@ mod tests {
             ("a", vec![&late, &b], Reach::Everywhere),
             ("a", vec![], Reach::Everywhere),
         ] {
-            assert_eq!(Reach::of(&node("n", zone), false, endpoints.into_iter()), expected, "{zone}");
+            assert_eq!(Reach::of(&node("n", zone), false, true, endpoints.into_iter()), expected, "{zone}");
         }
         let near = endpoint(true, &["a"], &["n", "m"]);
         let far = endpoint(true, &["a"], &["o"]);
-        let of = |name: &str, endpoints: [&v1::Endpoint; 2]| Reach::of(&node(name, "a"), false, endpoints.into_iter());
+        let of =
+            |name: &str, endpoints: [&v1::Endpoint; 2]| Reach::of(&node(name, "a"), false, true, endpoints.into_iter());
         assert_eq!(of("n", [&near, &far]), Reach::HintedNode);
         assert_eq!(of("x", [&near, &far]), Reach::HintedZone, "none is for this node");
         assert_eq!(of("n", [&near, &a]), Reach::HintedZone, "one has no hint of a node");
-        assert_eq!(Reach::of(&node("n", "a"), true, [&a].into_iter()), Reach::Here);
+        assert_eq!(Reach::of(&node("n", "a"), true, true, [&a].into_iter()), Reach::Here);
+        let unfollowed = Reach::of(&node("n", "a"), false, false, [&a].into_iter());
+        assert_eq!(unfollowed, Reach::Everywhere, "the Service's own word about zones counts");
     }
 
     proptest! {
@@ -102,7 +109,7 @@ mod tests {
         ) {
             let endpoints: Vec<_> = given.iter().map(|(ready, zones, nodes)| endpoint(*ready, zones, nodes)).collect();
             let node = node("n", zone);
-            let reach = Reach::of(&node, false, endpoints.iter());
+            let reach = Reach::of(&node, false, true, endpoints.iter());
             let is_kept = endpoints.iter().any(|one| one.ready && reach.has(&node, one));
             prop_assert_eq!(is_kept, endpoints.iter().any(|one| one.ready));
             if reach == Reach::HintedZone {

@@ -76,7 +76,9 @@ impl Scenario {
         let most = if random.u8(..10) == 0 { 60 } else { 6 };
         let count = random.u8(0..most);
         let servers: Vec<_> = (0..count).map(|id| (id, server(&mut random))).collect();
-        let world = World::new(seed, v1::Balancer { slow_start_ms, ..balancer(kind) }, breaker).with(servers);
+        let zone_overflow = if random.bool() { random.u32(1..4) } else { 0 };
+        let asked = v1::Balancer { slow_start_ms, zone_overflow, ..balancer(kind) };
+        let world = World::new(seed, asked, breaker).with(servers);
         Scenario { world, trials: Trials::new(), seed, next: 100 }
     }
 

@@ -52,10 +52,17 @@ pub(super) struct World {
     pub(super) changes: Vec<(Duration, String, Change)>,
 }
 
+const OWN_ZONE: &str = "near";
+
+/// Servers with even numbers are in the node's own zone.
+pub(super) fn is_near(id: u8) -> bool {
+    id.is_multiple_of(2)
+}
+
 pub(super) fn balancer(kind: v1::BalancerKind) -> v1::Balancer {
     let source = v1::hash_key::Key::Source(v1::ClientAddress {});
     let hash = (kind == v1::BalancerKind::ConsistentHash).then_some(v1::HashKey { key: Some(source) });
-    v1::Balancer { kind: kind.into(), hash, slow_start_ms: 0 }
+    v1::Balancer { kind: kind.into(), hash, ..v1::Balancer::default() }
 }
 
 impl World {
@@ -84,6 +91,16 @@ impl World {
             changes: Vec::new(),
         };
         world.told(resource(ResourceKind::Destination, "10.96.0.1:80", body));
+        let pod = v1::PodRef { zone: OWN_ZONE.into(), ..v1::PodRef::default() };
+        let workload = Body::Workload(v1::Workload {
+            uid: "client".into(),
+            addresses: vec!["10.2.0.1".into()],
+            identity: "web.shop.serviceaccount.identity.linkerd.cluster.local".into(),
+            default_policy: v1::DefaultPolicy::AllUnauthenticated.into(),
+            pod: Some(pod),
+            ..v1::Workload::default()
+        });
+        world.told(resource(ResourceKind::Workload, "client", workload));
         world
     }
 
@@ -99,7 +116,14 @@ impl World {
         let all: Vec<(String, String, bool)> =
             self.servers.iter().map(|(id, server)| (format!("10.1.0.{id}"), format!("u{id}"), server.ready)).collect();
         let all: Vec<(&str, &str, bool)> = all.iter().map(|(ip, uid, ready)| (&**ip, &**uid, *ready)).collect();
-        self.told(slice("s", &all));
+        let mut slice = slice("s", &all);
+        if let Some(Body::Endpoints(told)) = &mut slice.body {
+            for (endpoint, id) in told.endpoints.iter_mut().zip(self.servers.keys()) {
+                let zone = if is_near(*id) { OWN_ZONE } else { "far" };
+                endpoint.pod = Some(v1::PodRef { zone: zone.into(), ..v1::PodRef::default() });
+            }
+        }
+        self.told(slice);
     }
 
     pub(super) fn with(mut self, servers: impl IntoIterator<Item = (u8, Server)>) -> World {
