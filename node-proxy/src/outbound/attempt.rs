@@ -16,10 +16,17 @@ use crate::{body::Body, limits, telemetry::RouteSeries, upstream::SendError};
 /// A request that its route counts when it is over: as cancelled when it is dropped before.
 pub(super) struct Asked {
     pub(super) series: Option<Arc<RouteSeries>>,
-    pub(super) arrived: Instant,
+    arrived: Instant,
 }
 
 impl Asked {
+    pub(super) fn begin(series: Option<Arc<RouteSeries>>, arrived: Instant) -> Asked {
+        if let Some(series) = &series {
+            series.request();
+        }
+        Asked { series, arrived }
+    }
+
     /// What is left to count is the response's.
     pub(super) fn answered(mut self, response: &mut Response<Body>) {
         if let Some(series) = self.series.take() {

@@ -134,7 +134,7 @@ impl Handle for Outbound {
         let series = self.route_series(&destination, route.as_ref(), &routing);
         let goal = Goal { destination, backend: None, route, classes: None, key: None, session: None };
         let arrival = Arrival { started, attempted: started, grpc };
-        let asked = Asked { series, arrived: started };
+        let asked = Asked::begin(series, started);
         match self.forward(goal, routing, request, arrival, asked.series.as_deref()).await {
             Ok(mut response) => {
                 asked.answered(&mut response);

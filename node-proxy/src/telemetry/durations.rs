@@ -1,5 +1,6 @@
 //! Durations of requests and attempts of routes: Linkerd's few buckets for scrapes, and finer ones for `weir`. Must never lock.
 
+use super::LATENCY_BOUNDS_MS;
 use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::Duration,
@@ -46,14 +47,25 @@ impl Durations {
     /// Counts per bucket of [`ROUTE_BOUNDS`], and the sum in seconds.
     pub(super) fn scraped(&self) -> ([u64; SCRAPED_MS.len() + 1], f64) {
         let mut scraped = [0; SCRAPED_MS.len() + 1];
+        self.add_to(&SCRAPED_MS, &mut scraped);
+        (scraped, self.sum_us.load(Relaxed) as f64 / 1e6)
+    }
+
+    /// Counts per bucket of [`LATENCY_BOUNDS_MS`], and the sum in milliseconds.
+    pub(super) fn in_ms(&self) -> ([u64; LATENCY_BOUNDS_MS.len() + 1], f64) {
+        let mut counts = [0; LATENCY_BOUNDS_MS.len() + 1];
+        self.add_to(&LATENCY_BOUNDS_MS, &mut counts);
+        (counts, self.sum_us.load(Relaxed) as f64 / 1e3)
+    }
+
+    fn add_to(&self, bounds: &[u32], counts: &mut [u64]) {
         for (index, count) in self.counts().into_iter().enumerate() {
             let bound = DURATION_BOUNDS_MS.get(index).copied().unwrap_or(u32::MAX);
-            let bucket = SCRAPED_MS.iter().position(|scraped| bound <= *scraped).unwrap_or(SCRAPED_MS.len());
-            if let Some(sum) = scraped.get_mut(bucket) {
+            let bucket = bounds.iter().position(|scraped| bound <= *scraped).unwrap_or(bounds.len());
+            if let Some(sum) = counts.get_mut(bucket) {
                 *sum += count;
             }
         }
-        (scraped, self.sum_us.load(Relaxed) as f64 / 1e6)
     }
 }
 
@@ -63,7 +75,7 @@ mod tests {
 
     #[test]
     fn each_bucket_of_a_scrape_is_made_of_whole_ones() {
-        assert!(SCRAPED_MS.iter().all(|bound| DURATION_BOUNDS_MS.contains(bound)));
+        assert!(SCRAPED_MS.iter().chain(&LATENCY_BOUNDS_MS).all(|bound| DURATION_BOUNDS_MS.contains(bound)));
         assert!(DURATION_BOUNDS_MS.windows(2).all(|pair| pair[0] < pair[1]));
         let same = SCRAPED_MS.iter().zip(ROUTE_BOUNDS).all(|(ms, seconds)| f64::from(*ms) / 1e3 == seconds);
         assert!(same, "{SCRAPED_MS:?} {ROUTE_BOUNDS:?}");
@@ -76,6 +88,7 @@ mod tests {
             durations.observe(Duration::from_micros(us));
         }
         assert_eq!(durations.scraped().0, [2, 1, 0, 1, 0, 0, 1, 2]);
+        assert_eq!(durations.in_ms().0.iter().sum::<u64>(), 7);
         let counts = durations.counts();
         assert_eq!((counts[0], counts[7], counts[8], counts[27]), (1, 1, 1, 1));
     }

@@ -17,7 +17,10 @@ use super::{
     text::{Format, Text},
 };
 use crate::limits;
-use weir_core::inbound::{Authorization, DefaultPolicy};
+use weir_core::{
+    classify::Classification,
+    inbound::{Authorization, DefaultPolicy},
+};
 
 type Write<S> = fn(&mut Text, &'static Family, &str, &S);
 
@@ -100,6 +103,27 @@ const fn of_backends(families: [&'static Family; 3]) -> [(&'static Family, Write
     ]
 }
 
+static PROFILES: [(&Family, Write<RouteSeries>); 4] = [
+    (&families::PROFILE_REQUESTS, |text, family, labels, series| {
+        text.sample(family, &of_profile(labels, series), &[], series.requests());
+    }),
+    (&families::PROFILE_RESPONSES, write_profile_responses),
+    (&families::PROFILE_LATENCY, write_profile_latency),
+    (&families::PROFILE_RETRYABLE, |text, family, labels, series| {
+        let labels = of_profile(labels, series);
+        text.sample(family, &labels, &[("skipped", "")], series.retries(RetryEvent::Request));
+        text.sample(family, &labels, &[("skipped", "no_budget")], series.retries(RetryEvent::Overflow));
+    }),
+];
+
+static PROFILE_BACKENDS: [(&Family, Write<RouteSeries>); 3] = [
+    (&families::PROFILE_ATTEMPTS, |text, family, labels, series| {
+        text.sample(family, &of_profile(labels, series), &[], series.requests());
+    }),
+    (&families::PROFILE_ATTEMPT_RESPONSES, write_profile_responses),
+    (&families::PROFILE_ATTEMPT_LATENCY, write_profile_latency),
+];
+
 static MIRRORS: [(&Family, Write<MirrorSeries>); 1] = [(&families::MIRRORED, |text, family, labels, series| {
     for (how, count) in series.ends().filter(|(_, count)| *count > 0) {
         text.sample(family, labels, &[("result", how.label())], count);
@@ -133,6 +157,9 @@ pub struct Exposition {
     // The same of GRPCRoutes.
     call_routes: Vec<Arc<RouteSeries>>,
     call_backends: Vec<Arc<RouteSeries>>,
+    // Those of `routes` and `backends` that are ServiceProfiles': once more, in Linkerd's classic families.
+    profiles: Vec<Arc<RouteSeries>>,
+    profile_backends: Vec<Arc<RouteSeries>>,
     mirrors: Vec<Arc<MirrorSeries>>,
     tls_connections: Vec<Arc<ConnectionSeries>>,
     tcp_connections: Vec<Arc<ConnectionSeries>>,
@@ -158,6 +185,9 @@ impl Exposition {
             &mut rest,
         );
         rest.end();
+        let is_profiled = |series: &&Arc<RouteSeries>| series.profiled().is_some();
+        let profiles = routes.iter().filter(is_profiled).cloned().collect();
+        let profile_backends = backends.iter().filter(is_profiled).cloned().collect();
         let of_calls = |series: &Arc<RouteSeries>| series.is_of_calls();
         let (call_routes, routes) = routes.into_iter().partition(of_calls);
         let (call_backends, backends) = backends.into_iter().partition(of_calls);
@@ -169,6 +199,8 @@ impl Exposition {
             backends,
             call_routes,
             call_backends,
+            profiles,
+            profile_backends,
             mirrors,
             tls_connections,
             tcp_connections,
@@ -199,7 +231,11 @@ impl Iterator for Exposition {
                 write_one(text, family, *write, &self.call_routes, next)
             } else if let Some((family, write)) = CALL_BACKENDS.get(past(&mut at, CALL_ROUTES.len())) {
                 write_one(text, family, *write, &self.call_backends, next)
-            } else if let Some((family, write)) = MIRRORS.get(past(&mut at, CALL_BACKENDS.len())) {
+            } else if let Some((family, write)) = PROFILES.get(past(&mut at, CALL_BACKENDS.len())) {
+                write_one(text, family, *write, &self.profiles, next)
+            } else if let Some((family, write)) = PROFILE_BACKENDS.get(past(&mut at, PROFILES.len())) {
+                write_one(text, family, *write, &self.profile_backends, next)
+            } else if let Some((family, write)) = MIRRORS.get(past(&mut at, PROFILE_BACKENDS.len())) {
                 write_one(text, family, *write, &self.mirrors, next)
             } else if let Some((family, write)) = TLS_CONNECTIONS.get(past(&mut at, MIRRORS.len())) {
                 write_one(text, family, *write, &self.tls_connections, next)
@@ -310,8 +346,8 @@ fn write_responses(text: &mut Text, family: &'static Family, labels: &str, serie
 
 fn write_endings(text: &mut Text, family: &'static Family, labels: &str, series: &RouteSeries) {
     let name = if series.is_of_calls() { "grpc_status" } else { "http_status" };
-    for (ending, count) in series.endings() {
-        let Some(Ending { status, error }) = ending else {
+    for (ending, count) in without_class(series) {
+        let Some(Ending { status, error, .. }) = ending else {
             text.sample(family, labels, &[(name, "overflow"), ("error", "")], count);
             continue;
         };
@@ -322,6 +358,48 @@ fn write_endings(text: &mut Text, family: &'static Family, labels: &str, series:
         };
         text.sample(family, labels, &[(name, status), ("error", error.unwrap_or_default())], count);
     }
+}
+
+/// Endings that differ by their class alone are one.
+fn without_class(series: &RouteSeries) -> Vec<(Option<Ending>, u64)> {
+    let mut all: Vec<(Option<Ending>, u64)> = Vec::new();
+    for (ending, count) in series.endings() {
+        let ending = ending.map(|ending| Ending { class: None, ..ending });
+        match all.iter_mut().find(|(known, _count)| *known == ending) {
+            Some((_known, sum)) => *sum += count,
+            None => all.push((ending, count)),
+        }
+    }
+    all
+}
+
+/// The labels that classic families have beside those of routes.
+fn of_profile(labels: &str, series: &RouteSeries) -> String {
+    let mut classic = LabelText::default();
+    classic.push("direction", Direction::Outbound.label());
+    classic.push("dst", &series.profiled().unwrap_or_default());
+    format!("{},{labels}", classic.as_str())
+}
+
+fn write_profile_responses(text: &mut Text, family: &'static Family, labels: &str, series: &RouteSeries) {
+    let labels = of_profile(labels, series);
+    for (ending, count) in series.endings() {
+        let Some(Ending { status, error, class }) = ending else {
+            text.sample(family, &labels, &[("status_code", "overflow"), ("classification", "")], count);
+            continue;
+        };
+        let Some(class) = class else { continue };
+        let status = status.map(|status| status.to_string()).unwrap_or_default();
+        let classification = classification(class == Classification::Success);
+        let mut extra = vec![("status_code", status.as_str()), ("classification", classification)];
+        extra.extend(error.map(|error| ("error", error)));
+        text.sample(family, &labels, &extra, count);
+    }
+}
+
+fn write_profile_latency(text: &mut Text, family: &'static Family, labels: &str, series: &RouteSeries) {
+    let (counts, sum) = series.durations().in_ms();
+    text.histogram(family, &of_profile(labels, series), &LATENCY_BOUNDS_MS.map(f64::from), &counts, sum);
 }
 
 fn write_durations(text: &mut Text, family: &'static Family, labels: &str, series: &RouteSeries) {

@@ -88,6 +88,13 @@ families! {
     CALL_BACKEND_REQUESTS = Counter "outbound_grpc_route_backend_requests_total", Linkerd, ["route, backend"], "Attempts of calls begun.";
     CALL_BACKEND_STATUSES = Counter "outbound_grpc_route_backend_response_statuses_total", Linkerd, ["route, backend, `grpc_status`, `error`"], "Attempts of calls that ended.";
     CALL_BACKEND_DURATION = Histogram "outbound_grpc_route_backend_response_duration_seconds", Linkerd, ["route, backend"], "Time from the begin of an attempt to the end of its response.";
+    PROFILE_REQUESTS = Counter "route_request_total", Linkerd, ["`direction`, `dst`, route"], "Requests of a ServiceProfile's routes, each with all its attempts.";
+    PROFILE_RESPONSES = Counter "route_response_total", Linkerd, ["`direction`, `dst`, route, `status_code`, `classification`, `error`"], "Those of them that ended, by status and classification. One that its client gave up before there was an answer is none.";
+    PROFILE_LATENCY = Histogram "route_response_latency_ms", Linkerd, ["`direction`, `dst`, route"], "Time from such a request's arrival to the end of its response, all attempts together, in milliseconds.";
+    PROFILE_RETRYABLE = Counter "route_retryable_total", Linkerd, ["`direction`, `dst`, route, `skipped`"], "Responses after which such a request was sent again, or was not (`no_budget`: for the budget, the time of the request or the size of its body).";
+    PROFILE_ATTEMPTS = Counter "route_actual_request_total", Linkerd, ["`direction`, `dst`, route, backend"], "Attempts of such requests.";
+    PROFILE_ATTEMPT_RESPONSES = Counter "route_actual_response_total", Linkerd, ["`direction`, `dst`, route, backend, `status_code`, `classification`, `error`"], "Those of them that ended, by status and classification.";
+    PROFILE_ATTEMPT_LATENCY = Histogram "route_actual_response_latency_ms", Linkerd, ["`direction`, `dst`, route, backend"], "Time from the begin of such an attempt to the end of its response, in milliseconds.";
     MIRRORED = Counter "weir_mirrored_requests_total", Weir, ["route, backend, `result`"], "Copies of requests for a mirror (the backend), by what became of them: `sent` (there was an answer), `failed`, `late` (no answer in time), `behind` (the mirror did not take the body fast enough), `cancelled` (the request itself broke off), `dropped` (not made: too many under way).";
     TLS_ROUTE_OPEN = Counter "outbound_tls_route_open_total", Linkerd, ["route"], "Connections that a TLSRoute took.";
     TLS_ROUTE_CLOSE = Counter "outbound_tls_route_close_total", Linkerd, ["route, `error`"], "Those of them that ended: empty, `invalid_backend` or `unexpected`.";

@@ -141,6 +141,8 @@ pub(super) struct Ending {
     pub(super) status: Option<u16>,
     /// Why there was none, or none to its end.
     pub(super) error: Option<&'static str>,
+    /// None where nobody knows how it would have ended.
+    pub(super) class: Option<Classification>,
 }
 
 /// What a response said.
@@ -231,7 +233,7 @@ impl RouteSeries {
             _unanswered => None,
         };
         // By the word that is written: of two errors with one word there must be one sample.
-        if !self.endings.add(Ending { status, error: error.map(error_name) }) {
+        if !self.endings.add(Ending { status, error: error.map(error_name), class }) {
             self.other.fetch_add(1, Relaxed);
         }
         if let Some(class) = class {
@@ -253,6 +255,13 @@ impl RouteSeries {
             Subject::Exact(labels) => labels.route.as_ref().is_some_and(|route| route.is_of_calls()),
             Subject::Overflow { .. } => false,
         }
+    }
+
+    /// What was dialled as Linkerd's classic families call it, where a ServiceProfile decided: its name and the port.
+    pub(super) fn profiled(&self) -> Option<String> {
+        let Subject::Exact(labels) = &self.subject else { return None };
+        let profile = labels.route.as_ref().filter(|route| &*route.kind == "ServiceProfile")?;
+        Some(format!("{}:{}", profile.name, labels.parent.port))
     }
 
     pub(super) fn requests(&self) -> u64 {

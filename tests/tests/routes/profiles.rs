@@ -77,6 +77,25 @@ fn the_first_route_that_holds_says_what_becomes_of_a_request() {
         stage.sum(0, "response_total", &labels)
     };
     assert_eq!([counted("503", "success"), counted("200", "failure")], [2.0, 2.0]);
+    // Linkerd's classic families, as its own commands ask for them; one port of two.
+    let dst = format!("dst=\"web.{NAMESPACE}.svc.cluster.local:{HTTP1}\"");
+    let classic = |family: &str, route: &str, more: &str| {
+        stage.sum(0, family, &["direction=\"outbound\"", &dst, &format!("rt_route=\"{route}\""), more])
+    };
+    let [good, bad] = ["success", "failure"].map(|class| format!("classification=\"{class}\""));
+    let responses = |route: &str, more: &str| classic("route_response_total", route, more);
+    assert_eq!([responses("GET flaky", &good), responses("GET flaky", &bad)], [10.0, 0.0]);
+    assert_eq!([responses("down", &good), responses("bad", &bad), responses("late", &bad)], [1.0; 3]);
+    assert_eq!(classic("route_request_total", "GET flaky", ""), 10.0);
+    assert_eq!(classic("route_response_latency_ms_count", "GET flaky", ""), 10.0);
+    let late = |bound: &str| classic("route_response_latency_ms_bucket", "late", &format!("le=\"{bound}\""));
+    assert_eq!([late("200"), late("+Inf")], [0.0, 1.0]);
+    // Each request that failed at first, if it met the flaky server, is one more attempt, and was sent again.
+    let failed = classic("route_actual_response_total", "GET flaky", &bad);
+    assert_eq!(classic("route_actual_response_total", "bad", &bad), 1.0);
+    assert_eq!(classic("route_actual_response_total", "GET flaky", &good), 10.0);
+    assert_eq!(classic("route_actual_request_total", "GET flaky", ""), 10.0 + failed);
+    assert_eq!(classic("route_retryable_total", "GET flaky", "skipped=\"\""), failed);
     stage.mesh.remove_manifest(&format!("profile-{NAMESPACE}-web"));
     wait::until("the HTTPRoute is back", PATIENCE, || (stage.get("/", &[]).status == 404).then_some(()));
 }
