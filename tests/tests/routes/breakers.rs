@@ -10,7 +10,7 @@ use weir_tests::{mesh::ServiceOptions, wait};
 
 use crate::{
     flaky::{self, GRPC},
-    stage::{HTTP1, PATIENCE, Stage, ask, owned, service},
+    stage::{HTTP1, PATIENCE, Stage, TURNS, ask, owned, service},
     turns::listen,
 };
 
@@ -123,6 +123,8 @@ fn a_low_success_rate_takes_it_out() {
     let mut stage = Stage::start();
     let annotations = [
         (KIND, "unified"),
+        // In turns, one of two paths might always be v1's.
+        (TURNS.0, "random"),
         (MAX_FAILURES, "0"),
         ("balancer.alpha.linkerd.io/failure-accrual-success-rate-threshold", "0.7"),
         ("balancer.alpha.linkerd.io/failure-accrual-success-rate-min-requests", "10"),
@@ -189,10 +191,11 @@ fn time_limits_count_and_those_of_clients_do_not() {
 #[test]
 fn failures_do_not_attract_requests_where_they_are_penalized() {
     let mut stage = Stage::start();
-    let annotations = [("balancer.alpha.linkerd.io/penalize-failures", "true")];
+    let by_latency = (TURNS.0, "peak-ewma");
+    let annotations = [("balancer.alpha.linkerd.io/penalize-failures", "true"), by_latency];
     let address = service(&mut stage, "biased", &annotations);
     knows(&stage, &address);
-    let plain = service(&mut stage, "plain", &[]);
+    let plain = service(&mut stage, "plain", &[by_latency]);
     knows(&stage, &plain);
     let failed = |address: &str| failed(&statuses(&stage, address, "/flaky", 200));
     let biased = failed(&address);

@@ -12,6 +12,9 @@ use weir_tests::{
 /// Longer than one slow answer keeps the balancer away from an endpoint: its average falls by e in ten seconds, and an answer on a machine that is
 /// busy takes hundreds of times as long as others.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+/// Both servers are asked whatever one answer took: by default one slow answer on a busy machine keeps its server from having any for a minute. The
+/// default has tests of its own, in `balancers`.
+pub(crate) const TURNS: (&str, &str) = ("weir.mesh/balancer", "round-robin");
 /// HTTP/1; of all three Services.
 pub(crate) const HTTP1: u16 = 8080;
 /// HTTP/2 in clear.
@@ -60,7 +63,11 @@ impl Stage {
         let mut mesh = Mesh::start();
         let client = mesh.pod(&PodOptions::new("client", 0));
         let servers = [("v1", 1), ("v2", 0)].map(|(name, node)| mesh.pod(&PodOptions::new(name, node).named(name)));
-        let options = |name: &str| ServiceOptions::new(name, HTTP1, HTTP1).port(http2());
+        let options = |name: &str| {
+            let mut options = ServiceOptions::new(name, HTTP1, HTTP1).port(http2());
+            options.annotations = owned(&[TURNS]);
+            options
+        };
         let web = mesh.service(&options("web"), &[&servers[0], &servers[1]]);
         let addresses = [0, 1].map(|index| mesh.service(&options(&servers[index].name), &[&servers[index]]));
         let programs = servers.iter().map(|pod| program(&mesh, pod)).collect();
@@ -192,9 +199,12 @@ pub(crate) fn http2() -> ServicePort {
     ServicePort { name: "http2", port: HTTP2, target: HTTP2, protocol: None }
 }
 
-/// A Service with both servers behind it.
+/// A Service with both servers behind it, which take turns unless `annotations` says otherwise.
 pub(crate) fn service(stage: &mut Stage, name: &str, annotations: &[(&str, &str)]) -> String {
     let mut options = ServiceOptions::new(name, HTTP1, HTTP1).port(http2());
     options.annotations = owned(annotations);
+    if annotations.iter().all(|(key, _value)| *key != TURNS.0) {
+        options.annotations.extend(owned(&[TURNS]));
+    }
     stage.mesh.service(&options, &[&stage.servers[0], &stage.servers[1]])
 }
