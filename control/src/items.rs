@@ -8,6 +8,7 @@ mod tests;
 
 pub(crate) use self::{nodes::workload, services::of_port};
 
+use prost::Message as _;
 use tonic::Status;
 use weir_api::v1::{self, ItemKind, item};
 
@@ -62,6 +63,8 @@ pub struct Page {
     pub after: String,
     /// So many.
     pub most: usize,
+    /// No further one after so many encoded bytes.
+    pub bytes: usize,
 }
 
 impl Page {
@@ -71,7 +74,7 @@ impl Page {
             Ok(limit @ 1..limits::LISTED_ITEMS) => limit,
             _none_or_more => limits::LISTED_ITEMS,
         };
-        Page { after: request.after.clone(), most }
+        Page { after: request.after.clone(), most, bytes: limits::LISTED_BYTES }
     }
 }
 
@@ -88,12 +91,39 @@ impl<'a> Lazy<'a> {
 }
 
 /// One page, by key, and whether there are more. `gathered`: what all replicas know, where nodes are asked.
+///
+/// The index is let go of every few milliseconds: nodes wait for who writes to it.
 pub fn page(plane: &Plane, gathered: &Gathered, asked: &Asked, page: &Page) -> (Vec<v1::Item>, bool) {
+    let at_once = match asked.kind {
+        ItemKind::Services => limits::SERVICES_AT_ONCE,
+        ItemKind::Routes => limits::ROUTES_AT_ONCE,
+        _light => limits::ITEMS_AT_ONCE,
+    };
+    let (mut items, mut bytes, mut after) = (Vec::new(), 0, page.after.clone());
+    loop {
+        let (part, has_more) = part(plane, gathered, asked, &after, at_once.min(page.most - items.len()));
+        let mut left = part.len();
+        for item in part {
+            left -= 1;
+            bytes += item.encoded_len();
+            after.clone_from(&item.key);
+            items.push(item);
+            if items.len() >= page.most || bytes >= page.bytes {
+                return (items, has_more || left > 0);
+            }
+        }
+        if !has_more {
+            return (items, false);
+        }
+    }
+}
+
+fn part(plane: &Plane, gathered: &Gathered, asked: &Asked, after: &str, most: usize) -> (Vec<v1::Item>, bool) {
     let pick = |mut all: Vec<Lazy<'_>>| {
-        all.retain(|one| page.after.is_empty() || one.key > page.after);
+        all.retain(|one| after.is_empty() || *one.key > *after);
         all.sort_by(|one, other| one.key.cmp(&other.key));
-        let has_more = all.len() > page.most;
-        all.truncate(page.most);
+        let has_more = all.len() > most;
+        all.truncate(most);
         let made = all.into_iter().map(|one| v1::Item { key: one.key, item: Some((one.make)()) });
         (made.collect(), has_more)
     };

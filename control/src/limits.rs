@@ -135,10 +135,20 @@ pub const LOG_FILTER_BYTES: usize = 4_096;
 pub const LOG_LEVEL_NODES: usize = NODES;
 /// Items of one list: a page of them is some hundred kilobytes, and some megabytes of Services with many rules.
 pub const LISTED_ITEMS: usize = 500;
+/// Encoded bytes after which a page of a list ends: with its last item it stays within gRPC's usual 4 MiB, but for a Service with the largest routes.
+pub const LISTED_BYTES: usize = 1024 * 1024;
+/// Services that are worked out while the index is held: some tens of microseconds each, as a rule.
+pub const SERVICES_AT_ONCE: usize = 50;
+/// Routes, the same.
+pub const ROUTES_AT_ONCE: usize = 200;
+/// Other items, of which there is nothing to work out.
+pub const ITEMS_AT_ONCE: usize = 1_000;
 /// Watches of the mesh API at a time: dashboards and controllers of a team, each with its own lists to compare.
 pub const WATCHES: usize = 32;
 /// Items of one watch: ten thousand pods and as many again; of each a key and a hash are kept.
 pub const WATCHED_ITEMS: usize = 20_000;
+/// Encoded bytes of the items of one watch, all of which are in memory while they are compared.
+pub const WATCHED_BYTES: usize = 64 * 1024 * 1024;
 /// Events of one watch that wait for its reader: it is read on, and looked at again, when they are taken.
 pub const WATCH_QUEUE: usize = 64;
 /// Least time between two looks of one watch at what control itself knows.

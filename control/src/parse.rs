@@ -32,7 +32,7 @@ use weir_core::inbound::DefaultPolicy;
 
 pub use self::{
     cluster::Read,
-    written::{Written, written},
+    written::{Written, is_subdomain, written},
 };
 use crate::{
     limits,

@@ -84,11 +84,12 @@ impl Watch {
         let asked = self.asked.clone();
         let known = std::mem::take(&mut told.items);
         let listed = self.turns.take(move |plane| {
-            let page = Page { after: String::new(), most: limits::WATCHED_ITEMS };
+            let (most, bytes) = (limits::WATCHED_ITEMS, limits::WATCHED_BYTES);
+            let page = Page { after: String::new(), most, bytes };
             let (items, has_more) = items::page(plane, &gathered, &asked, &page);
             if has_more {
-                let most = limits::WATCHED_ITEMS;
-                return Err(Status::resource_exhausted(format!("there are more than {most}: name a namespace")));
+                let text = format!("there are more than {most} items or {bytes} bytes of them: name a namespace");
+                return Err(Status::resource_exhausted(text));
             }
             Ok(difference(known, items))
         });

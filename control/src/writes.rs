@@ -76,7 +76,7 @@ impl Writes {
                 "object: only routes of any kind, ServiceProfiles and TrafficSplits are deleted here",
             )
         })?;
-        if object.namespace.is_empty() || object.name.is_empty() {
+        if ![&object.namespace, &object.name].into_iter().all(|name| parse::is_subdomain(name)) {
             return Err(Status::invalid_argument("object: its namespace and name are needed"));
         }
         let name = ObjectName { kind, name: Name::new(&object.namespace, &object.name) };

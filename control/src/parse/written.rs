@@ -58,6 +58,15 @@ pub fn written(text: &str) -> Result<Vec<Written>, String> {
     Ok(all)
 }
 
+/// A name of an object (RFC 1123): what may stand in a path as it is.
+pub fn is_subdomain(text: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let ends = text.bytes().next().zip(text.bytes().last());
+    text.len() <= 253
+        && ends.is_some_and(|(first, last)| is_plain(first) && is_plain(last))
+        && text.bytes().all(|byte| is_plain(byte) || matches!(byte, b'-' | b'.'))
+}
+
 fn text_of<'a>(value: &'a Value, field: &str) -> &'a str {
     value.get(field).and_then(Value::as_str).unwrap_or_default()
 }
@@ -72,6 +81,12 @@ fn one(value: Value) -> Result<Written, String> {
         return Err(format!("{object}{field}: missing"));
     }
     let version = api_version.rsplit('/').next().unwrap_or(api_version).to_owned();
+    // They become parts of a path.
+    let unfit = [("metadata.name", own), ("metadata.namespace", namespace), ("apiVersion", &version)];
+    let unfit = unfit.into_iter().find(|(_field, text)| !text.is_empty() && !is_subdomain(text));
+    if let Some((field, text)) = unfit {
+        return Err(format!("{} {}: {field}: {} is no DNS subdomain name", quoted(kind), quoted(own), quoted(text)));
+    }
     let known = Kind::of(api_version, kind).filter(|kind| is_written(*kind));
     let namespace = if namespace.is_empty() { "default" } else { namespace };
     let shown = format!("{} {}", quoted(&format!("{api_version}/{kind}")), quoted(&format!("{namespace}/{own}")));
@@ -109,6 +124,9 @@ mod tests {
                 "manifests:6: \"HTTPRoute\" \"a\": apiVersion: missing",
             ),
             ("apiVersion: v1\nkind: Service\n", "metadata.name: missing"),
+            (&ROUTE.replace("name: web", "name: ../../secrets/web"), "metadata.name: \"../../secrets/web\" is no DNS"),
+            (&ROUTE.replace("name: web", "name: web, namespace: \"a?b\""), "metadata.namespace: "),
+            (&ROUTE.replace("io/v1", "io/v1?dryRun=All"), "apiVersion: "),
             (&many.repeat(limits::APPLIED_OBJECTS + 1), "write them in several calls"),
         ] {
             let refusal = written(text).unwrap_err();
