@@ -2,6 +2,7 @@
 //!
 //! An event goes in; out comes which resources may have changed. Whether they did, the content hash says later.
 
+mod authorizations;
 mod changes;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,8 @@ pub struct Changed {
     pub addresses: HashSet<IpAddr>,
     /// Endpoints, by name of their slice.
     pub endpoints: HashSet<Name>,
+    /// Who may call ports of Servers, by name of the Server.
+    pub servers: HashSet<Name>,
     /// The trust bundle.
     pub trust: bool,
 }
@@ -40,6 +43,7 @@ impl Changed {
         self.namespaces.extend(other.namespaces.iter().cloned());
         self.addresses.extend(other.addresses.iter().copied());
         self.endpoints.extend(other.endpoints.iter().cloned());
+        self.servers.extend(other.servers.iter().cloned());
         self.trust |= other.trust;
     }
 
@@ -49,6 +53,7 @@ impl Changed {
             && self.namespaces.is_empty()
             && self.addresses.is_empty()
             && self.endpoints.is_empty()
+            && self.servers.is_empty()
             && !self.trust
     }
 }
@@ -71,6 +76,7 @@ pub struct Index {
     routes: HashMap<ObjectName, Arc<HttpRoute>>,
     routes_by_parent: HashMap<Name, BTreeSet<ObjectName>>,
     routes_by_backend: HashMap<Name, BTreeSet<ObjectName>>,
+    policies: authorizations::Policies,
     // Peers send mTLS to these pods: their nodes said once that they are captured and have a certificate.
     serving: HashSet<Arc<str>>,
     // Of nodes, as their endpoints in slices say: pods have it on their labels only since Kubernetes 1.33.
@@ -271,6 +277,11 @@ impl Index {
             | Kind::PolicyHttpRoute
             | Kind::ServiceProfile
             | Kind::TrafficSplit => self.routes.keys().filter(|name| name.kind == kind).count(),
+            Kind::Server
+            | Kind::ServerAuthorization
+            | Kind::AuthorizationPolicy
+            | Kind::MeshTlsAuthentication
+            | Kind::NetworkAuthentication => self.policies.count(kind),
             Kind::ServiceAccount => 0,
         }
     }

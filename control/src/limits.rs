@@ -33,6 +33,16 @@ pub const KNOWN_PER_NODE: usize = weir_core::limits::RESOURCES;
 pub const UPDATES_IN_FLIGHT: usize = 2;
 /// Resources of one update.
 pub const RESOURCES_PER_UPDATE: usize = 500;
+/// Encoded bytes of one Server's authorizations: past it, further ones let nobody in.
+pub const SERVER_BYTES: usize = 4 * 1024 * 1024;
+/// What a field of a message takes beside its content, at most.
+pub const FIELD_BYTES: usize = 16;
+/// Networks of one policy object, and exceptions of each: what people write by hand, and what clouds publish as theirs.
+pub const NETWORKS_PER_POLICY: usize = 4_096;
+/// Identities of one policy object: a namespace of a thousand teams is named by its namespace.
+pub const IDENTITIES_PER_POLICY: usize = 4_096;
+/// A SPIFFE id (SPIFFE-ID 2.3).
+pub const SPIFFE_BYTES: usize = 2_048;
 /// Encoded bytes of one resource: of more the node keeps its last good version. With an update's own bound well below what nodes take of one message.
 pub const RESOURCE_BYTES: usize = 16 * 1024 * 1024;
 /// Encoded bytes after which an update is closed: a quarter of gRPC's usual message limit.

@@ -1,6 +1,7 @@
 //! Kubernetes objects as the control plane needs them: valid by construction. Must never keep a field that nothing reads.
 
 pub mod annotation;
+pub mod authorization;
 mod profile;
 mod route;
 
@@ -45,11 +46,21 @@ pub enum Kind {
     ServiceProfile,
     /// `split.smi-spec.io/TrafficSplit`, of any version
     TrafficSplit,
+    /// `policy.linkerd.io/v1beta3/Server`, and the older ones, which have no other fields
+    Server,
+    /// `policy.linkerd.io/v1beta1/ServerAuthorization`
+    ServerAuthorization,
+    /// `policy.linkerd.io/v1alpha1/AuthorizationPolicy`
+    AuthorizationPolicy,
+    /// `policy.linkerd.io/v1alpha1/MeshTLSAuthentication`
+    MeshTlsAuthentication,
+    /// `policy.linkerd.io/v1alpha1/NetworkAuthentication`
+    NetworkAuthentication,
 }
 
 impl Kind {
     /// All of them, in the order in which they are shown.
-    pub const ALL: [Kind; 12] = [
+    pub const ALL: [Kind; 17] = [
         Kind::Namespace,
         Kind::Pod,
         Kind::Service,
@@ -62,10 +73,24 @@ impl Kind {
         Kind::PolicyHttpRoute,
         Kind::ServiceProfile,
         Kind::TrafficSplit,
+        Kind::Server,
+        Kind::ServerAuthorization,
+        Kind::AuthorizationPolicy,
+        Kind::MeshTlsAuthentication,
+        Kind::NetworkAuthentication,
     ];
     /// Those that have a status which says what became of them.
     pub const ROUTES: [Kind; 5] =
         [Kind::HttpRoute, Kind::GrpcRoute, Kind::TlsRoute, Kind::TcpRoute, Kind::PolicyHttpRoute];
+
+    /// Those that say who may call whom.
+    pub const INBOUND_POLICIES: [Kind; 5] = [
+        Kind::Server,
+        Kind::ServerAuthorization,
+        Kind::AuthorizationPolicy,
+        Kind::MeshTlsAuthentication,
+        Kind::NetworkAuthentication,
+    ];
 
     /// As manifests write it.
     pub fn as_str(self) -> &'static str {
@@ -81,6 +106,11 @@ impl Kind {
             Kind::TcpRoute => "TCPRoute",
             Kind::ServiceProfile => "ServiceProfile",
             Kind::TrafficSplit => "TrafficSplit",
+            Kind::Server => "Server",
+            Kind::ServerAuthorization => "ServerAuthorization",
+            Kind::AuthorizationPolicy => "AuthorizationPolicy",
+            Kind::MeshTlsAuthentication => "MeshTLSAuthentication",
+            Kind::NetworkAuthentication => "NetworkAuthentication",
         }
     }
 
@@ -101,6 +131,9 @@ impl Kind {
             Kind::PolicyHttpRoute => &["v1beta3", "v1beta2", "v1beta1"],
             Kind::ServiceProfile => &["v1alpha2", "v1alpha1"],
             Kind::TrafficSplit => &["v1alpha4", "v1alpha3", "v1alpha2", "v1alpha1"],
+            Kind::Server => &["v1beta3", "v1beta2", "v1beta1"],
+            Kind::ServerAuthorization => &["v1beta1", "v1alpha1"],
+            Kind::AuthorizationPolicy | Kind::MeshTlsAuthentication | Kind::NetworkAuthentication => &["v1alpha1"],
             _other => &["v1"],
         }
     }
@@ -111,7 +144,12 @@ impl Kind {
             Kind::Namespace | Kind::Pod | Kind::Service | Kind::ServiceAccount => "",
             Kind::EndpointSlice => "discovery.k8s.io",
             Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute => "gateway.networking.k8s.io",
-            Kind::PolicyHttpRoute => "policy.linkerd.io",
+            Kind::PolicyHttpRoute
+            | Kind::Server
+            | Kind::ServerAuthorization
+            | Kind::AuthorizationPolicy
+            | Kind::MeshTlsAuthentication
+            | Kind::NetworkAuthentication => "policy.linkerd.io",
             Kind::ServiceProfile => "linkerd.io",
             Kind::TrafficSplit => "split.smi-spec.io",
         }
@@ -119,7 +157,12 @@ impl Kind {
 
     /// Whether clusters without it are served as well.
     pub fn is_optional(self) -> bool {
-        self.is_route()
+        self.is_route() || self.is_inbound_policy()
+    }
+
+    /// Whether it says who may call whom.
+    pub fn is_inbound_policy(self) -> bool {
+        Kind::INBOUND_POLICIES.contains(&self)
     }
 
     /// Whether it says where requests go.
@@ -214,6 +257,8 @@ pub enum Object {
     ServiceAccount,
     /// A route with a Service as a parent, a ServiceProfile or a TrafficSplit.
     HttpRoute(Arc<HttpRoute>),
+    /// Who may call whom.
+    Policy(Arc<authorization::Policy>),
 }
 
 /// What changed in the source of objects.
@@ -279,6 +324,8 @@ pub struct Pod {
     pub enabled: Option<bool>,
     /// Annotations of the pod itself.
     pub settings: Settings,
+    /// What Servers select it by.
+    pub labels: authorization::Labels,
     /// TCP ports that containers name.
     pub named_ports: Vec<(Arc<str>, u16)>,
     /// What kubelet asks of its containers.

@@ -5,8 +5,10 @@
 //! its object, and the caller keeps the last good version.
 
 mod annotations;
+mod authorizations;
 mod balancer;
 mod breaker;
+mod clients;
 mod cluster;
 mod connection_routes;
 mod convert;

@@ -30,6 +30,9 @@ pub struct Session {
     /// Destinations in use by the node, and the slices that each refers to.
     subscribed: HashMap<SocketAddr, Vec<Name>>,
     referred: HashMap<Name, usize>,
+    /// Workloads of the node, and the Servers that each refers to.
+    workloads: HashMap<Arc<str>, Vec<Name>>,
+    servers: HashMap<Name, usize>,
     /// What the node has, as far as we know.
     has: HashMap<Key, u64>,
     dirty: BTreeSet<Key>,
@@ -50,6 +53,8 @@ impl Session {
             trust_domain,
             subscribed: HashMap::new(),
             referred: HashMap::new(),
+            workloads: HashMap::new(),
+            servers: HashMap::new(),
             has: HashMap::new(),
             dirty: BTreeSet::from([Key::TrustBundle]),
             leaving: BTreeMap::new(),
@@ -70,7 +75,10 @@ impl Session {
             }
         }
         session.dirty.extend(index.meshed_namespaces().cloned().map(Key::MeshedNamespace));
-        session.dirty.extend(index.pods_of_node(&session.node).flat_map(|pod| keys_of_pod(&pod.uid)));
+        for pod in index.pods_of_node(&session.node) {
+            session.dirty.extend(keys_of_pod(&pod.uid));
+            session.refer_workload(&pod.uid, index);
+        }
         session.subscribe(&hello.destinations, index);
         session
     }
@@ -114,6 +122,28 @@ impl Session {
         }
     }
 
+    /// Counts the Servers of a workload, and no longer those that it had.
+    fn refer_workload(&mut self, uid: &Arc<str>, index: &Index) {
+        let servers = snapshot::workload(index, uid, &self.node).map(|(_workload, servers)| servers);
+        for server in servers.iter().flatten() {
+            *self.servers.entry(server.clone()).or_insert(0) += 1;
+            self.dirty.insert(Key::InboundServer(server.clone()));
+        }
+        let before = match servers {
+            Some(servers) => self.workloads.insert(Arc::clone(uid), servers),
+            None => self.workloads.remove(uid),
+        };
+        for server in before.into_iter().flatten() {
+            if let Some(count) = self.servers.get_mut(&server) {
+                *count -= 1;
+                if *count == 0 {
+                    self.servers.remove(&server);
+                    self.dirty.insert(Key::InboundServer(server));
+                }
+            }
+        }
+    }
+
     fn release(&mut self, slices: &[Name]) {
         for slice in slices {
             if let Some(count) = self.referred.get_mut(slice) {
@@ -137,6 +167,9 @@ impl Session {
             let own = *node == self.node;
             let concerned = keys_of_pod(uid).into_iter().filter(|key| own || self.has.contains_key(key));
             self.dirty.extend(concerned);
+            if own || self.workloads.contains_key(uid) {
+                self.refer_workload(uid, index);
+            }
             // Its node answers each workload that it is sent with what became of it: after an opt-out that is to be said anew,
             // also when the node never heard of it.
             if index.pod_by_uid(uid).is_some_and(|pod| !index.is_serving(pod))
@@ -145,6 +178,8 @@ impl Session {
                 *version = 0;
             }
         }
+        let servers = changed.servers.iter().filter(|name| self.servers.contains_key(*name));
+        self.dirty.extend(servers.cloned().map(Key::InboundServer));
         self.dirty.extend(
             changed.endpoints.iter().filter(|name| self.referred.contains_key(*name)).cloned().map(Key::Endpoints),
         );
@@ -214,12 +249,14 @@ impl Session {
             return None;
         }
         let mut update = v1::Update::default();
-        let mut bytes = 0;
+        let (mut bytes, mut freed) = (0, Vec::new());
         while update.upserts.len() + update.removals.len() < limits::RESOURCES_PER_UPDATE
             && bytes < limits::UPDATE_BYTES
         {
-            let Some(key) = self.dirty.pop_first() else { break };
+            let Some(key) = self.dirty.pop_first().or_else(|| freed.pop()) else { break };
             match self.body(&key, index, trust) {
+                // Workloads that refer to it no more are told first: without it their ports are closed.
+                None if matches!(key, Key::InboundServer(_)) && self.has_dirty_workload() => freed.push(key),
                 Some(body) => {
                     self.leaving.remove(&key);
                     let resource = snapshot::resource(&key, &self.trust_domain, body);
@@ -246,6 +283,7 @@ impl Session {
                 None => self.take_away(key, index, now, &mut update),
             }
         }
+        self.dirty.extend(freed);
         let done = self.dirty.is_empty();
         if update.upserts.is_empty() && update.removals.is_empty() && (self.synced || !done) {
             return None;
@@ -256,6 +294,11 @@ impl Session {
         update.nonce = self.nonce;
         self.in_flight.push_back((self.nonce, now));
         Some(update)
+    }
+
+    fn has_dirty_workload(&self) -> bool {
+        let first = Key::Workload(Arc::from(""));
+        self.dirty.range(first..).next().is_some_and(|key| matches!(key, Key::Workload(_)))
     }
 
     fn take_away(&mut self, key: Key, index: &Index, now: Instant, update: &mut v1::Update) {
@@ -283,7 +326,13 @@ impl Session {
         match key {
             Key::TrustBundle => Some(Body::TrustBundle(trust.clone())),
             Key::MeshedNamespace(name) => snapshot::meshed_namespace(index, name).map(Body::MeshedNamespace),
-            Key::Workload(uid) => snapshot::workload(index, uid, &self.node).map(Body::Workload),
+            Key::Workload(uid) => {
+                snapshot::workload(index, uid, &self.node).map(|(workload, _servers)| Body::Workload(workload))
+            }
+            Key::InboundServer(name) => {
+                let wanted = self.servers.contains_key(name);
+                wanted.then(|| snapshot::inbound_server(index, name)).flatten().map(Body::InboundServer)
+            }
             // Not before it was taken away as a workload: it would be both.
             Key::PlainPod(uid) if self.has.contains_key(&Key::Workload(Arc::clone(uid))) => None,
             Key::PlainPod(uid) => snapshot::plain_pod(index, uid, &self.node).map(Body::PlainPod),

@@ -10,7 +10,7 @@ use foldhash::quality::FixedState;
 use prost::Message;
 use weir_api::v1::{self, resource::Body};
 use weir_core::{
-    inbound::{Probe, ProbeKind},
+    inbound::{DefaultPolicy, Probe, ProbeKind},
     protocol::well_known,
     timeouts::Timeouts,
 };
@@ -22,10 +22,13 @@ use crate::{
 
 mod profiles;
 mod routes;
+mod servers;
 #[cfg(test)]
 mod tests;
 mod timeouts;
 
+use self::servers::PodServers;
+pub use self::servers::inbound_server;
 pub(crate) use self::{
     routes::{InForce, Refusal, ports_for, resolved, retry_in_force},
     timeouts::{Said, decided as timeouts_in_force},
@@ -43,6 +46,8 @@ pub enum Key {
     TrustBundle,
     /// A namespace whose pods are opted in.
     MeshedNamespace(Arc<str>),
+    /// A Server. Before the workloads that it is about: until the node knows it, nobody may call their ports.
+    InboundServer(Name),
     /// A pod, by uid.
     Workload(Arc<str>),
     /// A pod that is not in the mesh, by uid.
@@ -60,10 +65,8 @@ impl Key {
             v1::ResourceKind::TrustBundle => Some(Key::TrustBundle),
             v1::ResourceKind::Workload => Some(Key::Workload(Arc::from(key.name.as_str()))),
             v1::ResourceKind::Destination => key.name.parse().ok().map(Key::Destination),
-            v1::ResourceKind::Endpoints => {
-                let (namespace, name) = key.name.split_once('/')?;
-                Some(Key::Endpoints(Name::new(namespace, name)))
-            }
+            v1::ResourceKind::Endpoints => name_of(&key.name).map(Key::Endpoints),
+            v1::ResourceKind::InboundServer => name_of(&key.name).map(Key::InboundServer),
             v1::ResourceKind::PlainPod => Some(Key::PlainPod(Arc::from(key.name.as_str()))),
             v1::ResourceKind::MeshedNamespace => Some(Key::MeshedNamespace(Arc::from(key.name.as_str()))),
             v1::ResourceKind::Unspecified => None,
@@ -78,10 +81,16 @@ impl Key {
             Key::Workload(uid) => (v1::ResourceKind::Workload, uid.to_string()),
             Key::PlainPod(uid) => (v1::ResourceKind::PlainPod, uid.to_string()),
             Key::Endpoints(name) => (v1::ResourceKind::Endpoints, name.to_string()),
+            Key::InboundServer(name) => (v1::ResourceKind::InboundServer, name.to_string()),
             Key::Destination(address) => (v1::ResourceKind::Destination, address.to_string()),
         };
         v1::ResourceKey { kind: kind.into(), name }
     }
+}
+
+fn name_of(text: &str) -> Option<Name> {
+    let (namespace, name) = text.split_once('/')?;
+    Some(Name::new(namespace, name))
 }
 
 /// With the hash of the content as its version.
@@ -94,18 +103,21 @@ pub fn resource(key: &Key, trust_domain: &str, body: Body) -> v1::Resource {
     resource
 }
 
-/// A pod of the node, when it is opted in; the node finds one without addresses in the pod's own namespace.
-pub fn workload(index: &Index, uid: &str, node: &str) -> Option<v1::Workload> {
+/// A pod of the node, when it is opted in, and the Servers that it refers to; the node finds one without addresses in the pod's own namespace.
+pub fn workload(index: &Index, uid: &str, node: &str) -> Option<(v1::Workload, Vec<Name>)> {
     let pod = index.pod_by_uid(uid)?;
     if pod.reference.node_name != node || !index.is_enabled(pod) {
         return None;
     }
     let setting = Inherited::of(index, pod);
+    let servers = PodServers::of(index, pod);
+    let default = setting.get(|settings| settings.default_policy).unwrap_or(pod.fallback_policy);
+    let default = if servers.is_cut { DefaultPolicy::Deny } else { default };
     let mut reference = pod.reference.clone();
     if let Some(zone) = index.zone_of(node).filter(|_| reference.zone.is_empty()) {
         reference.zone = zone.to_string();
     }
-    Some(v1::Workload {
+    let workload = v1::Workload {
         uid: pod.uid.to_string(),
         pod: Some(reference),
         addresses: pod.addresses.iter().map(IpAddr::to_string).collect(),
@@ -121,11 +133,13 @@ pub fn workload(index: &Index, uid: &str, node: &str) -> Option<v1::Workload> {
                 .collect(),
             permissive: setting.get(|settings| settings.permissive).unwrap_or(false),
         }),
-        ports: setting.port_protocols(),
+        ports: setting.port_protocols(&servers),
         access_log: setting.get(|settings| settings.access_log).unwrap_or(v1::AccessLog::Off).into(),
-        default_policy: setting.get(|settings| settings.default_policy).unwrap_or(pod.fallback_policy).to_api().into(),
+        default_policy: default.to_api().into(),
         probes: pod.probes.iter().map(probe).collect(),
-    })
+        servers: servers.ports,
+    };
+    Some((workload, servers.names))
 }
 
 fn probe(declared: &Probe) -> v1::Probe {
@@ -183,13 +197,13 @@ impl<'a> Inherited<'a> {
         }
     }
 
-    /// Empty when nothing is declared: the node then applies the well-known ports. A declaration replaces those.
-    fn port_protocols(&self) -> Vec<v1::PortProtocol> {
-        let Some(specs) = self.get(|settings| settings.opaque_ports.as_deref()) else { return Vec::new() };
+    /// What Servers say, then the list of opaque ports, which replaces the well-known ones; the node applies those to ports of which nothing is said.
+    fn port_protocols(&self, servers: &PodServers) -> Vec<v1::PortProtocol> {
+        let mut protocols = servers.protocols.clone();
+        let Some(specs) = self.get(|settings| settings.opaque_ports.as_deref()) else { return protocols };
         let declared =
             |ports, protocol: v1::Protocol| v1::PortProtocol { ports: Some(ports), protocol: protocol.into() };
-        let mut protocols: Vec<v1::PortProtocol> =
-            self.ranges(specs).map(|ports| declared(ports, v1::Protocol::Opaque)).collect();
+        protocols.extend(self.ranges(specs).map(|ports| declared(ports, v1::Protocol::Opaque)));
         protocols.truncate(weir_core::limits::PORT_RANGES - 1);
         protocols.push(declared(range(1, u16::MAX), v1::Protocol::Detect));
         protocols
@@ -328,7 +342,7 @@ fn pod_endpoint(index: &Index, pod: &Pod, address: IpAddr, ready: bool) -> v1::E
         pod: Some(pod.reference.clone()),
         identity: identity.map(ToString::to_string).unwrap_or_default(),
         uid: pod.uid.to_string(),
-        ports: Inherited::of(index, pod).port_protocols(),
+        ports: Inherited::of(index, pod).port_protocols(&PodServers::of(index, pod)),
         ..v1::Endpoint::default()
     }
 }

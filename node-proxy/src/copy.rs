@@ -81,6 +81,9 @@ pub enum CopyError {
     /// The second stream failed.
     #[error("the server's side failed: {0}")]
     Second(#[source] io::Error),
+    /// A policy that came later no longer allows it.
+    #[error("no longer allowed by policy")]
+    Revoked,
     /// Half closed, and nothing more came.
     #[error("half closed and idle for too long")]
     HalfClosedIdle,

@@ -197,8 +197,7 @@ impl Server {
     fn new(worker: Arc<Worker>, workload: Arc<Workload>, target: SocketAddr, client: Client) -> Server {
         let via = Via::App { client: client.peer.ip() };
         let key = Arc::new(PoolKey { from: Arc::clone(&workload.uid), to: target, via, is_copy: false });
-        let series = policy::series(&worker, &workload, target, &client);
-        let view = Mutex::new(View::stale(Arc::clone(&workload), series));
+        let view = Mutex::new(View::stale(Arc::clone(&workload)));
         Server { worker, workload, target, client, key, view }
     }
 
@@ -241,7 +240,7 @@ impl Server {
             server_id: Some(self.workload.identity.clone()),
             target_addr: self.target,
             service: None,
-            policy: Some(self.default_policy()),
+            policy: Some(self.ruling()),
         }
     }
 }

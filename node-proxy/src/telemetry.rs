@@ -7,6 +7,7 @@ mod connections;
 mod counters;
 mod decisions;
 mod durations;
+mod errno;
 mod exposition;
 #[cfg(test)]
 pub(crate) mod fake;

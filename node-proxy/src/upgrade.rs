@@ -31,8 +31,8 @@ pub fn agreed(connect: bool, status: StatusCode) -> bool {
     status == StatusCode::SWITCHING_PROTOCOLS || (connect && status.is_success())
 }
 
-/// Copies bytes between both halves from when both connections have left HTTP.
-pub fn join(client: ClientHalf, response: &mut Response<Incoming>) {
+/// Copies bytes between both halves from when both connections have left HTTP, until `revoked` returns.
+pub fn join(client: ClientHalf, response: &mut Response<Incoming>, revoked: impl Future<Output = ()> + Send + 'static) {
     let server = hyper::upgrade::on(response);
     tokio::spawn(async move {
         let (client, server) = match tokio::try_join!(client.0, server) {
@@ -43,7 +43,12 @@ pub fn join(client: ClientHalf, response: &mut Response<Incoming>) {
             }
         };
         let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
-        if let Err(error) = copy::copy(&mut client, &mut server, &mut copy::CountedBelow).await {
+        let mut meter = copy::CountedBelow;
+        let copied = tokio::select! {
+            copied = copy::copy(&mut client, &mut server, &mut meter) => copied,
+            () = revoked => Err(copy::CopyError::Revoked),
+        };
+        if let Err(error) = copied {
             tracing::debug!(%error, "upgraded connection broke off");
         }
     });

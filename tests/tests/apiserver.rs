@@ -13,6 +13,8 @@ mod ejections;
 mod ha;
 #[path = "apiserver/node.rs"]
 mod node;
+#[path = "apiserver/policies.rs"]
+mod policies;
 #[path = "apiserver/rotation.rs"]
 mod rotation;
 #[path = "apiserver/routes.rs"]

@@ -11,7 +11,7 @@ use std::{
 use weir_api::v1;
 use weir_core::{
     classify::Classification,
-    inbound::DefaultPolicy,
+    inbound::{DefaultPolicy, Ruler, Ruling},
     snapshot::{PodRef, Snapshot},
 };
 use weir_node::telemetry::{
@@ -101,7 +101,7 @@ fn scrape(format: Format) -> String {
         server_id: None,
         target_addr,
         service: None,
-        policy: Some(DefaultPolicy::Deny),
+        policy: Some(Arc::new(Ruling { ruler: Ruler::Default(DefaultPolicy::Deny), authorization: None })),
     };
     telemetry.tcp(&labels).open().close(Some(104));
     telemetry.passed_tls(Direction::Outbound, Some("a\"b"));

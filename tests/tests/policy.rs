@@ -5,5 +5,7 @@
 mod defaults;
 #[path = "policy/probes.rs"]
 mod probes;
+#[path = "policy/servers.rs"]
+mod servers;
 #[path = "policy/stage.rs"]
 mod stage;

@@ -17,6 +17,7 @@ impl Index {
             Object::Service(service) => self.set_service(name, Some(service), changed),
             Object::Slice(slice) => self.set_slice(name, Some(slice), changed),
             Object::HttpRoute(route) => self.set_route(&own, Some(route), changed),
+            Object::Policy(policy) => self.set_policy(&own, Some(policy), changed),
             Object::ServiceAccount => {}
         }
     }
@@ -35,6 +36,11 @@ impl Index {
             | Kind::PolicyHttpRoute
             | Kind::ServiceProfile
             | Kind::TrafficSplit => self.set_route(object, None, changed),
+            Kind::Server
+            | Kind::ServerAuthorization
+            | Kind::AuthorizationPolicy
+            | Kind::MeshTlsAuthentication
+            | Kind::NetworkAuthentication => self.set_policy(object, None, changed),
             Kind::ServiceAccount => {}
         }
     }

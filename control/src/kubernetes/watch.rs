@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// Kinds that are watched; of service accounts nothing is read.
-pub(super) const KINDS: [Kind; 11] = [
+pub(super) const KINDS: [Kind; 16] = [
     Kind::Namespace,
     Kind::Pod,
     Kind::Service,
@@ -43,6 +43,11 @@ pub(super) const KINDS: [Kind; 11] = [
     Kind::PolicyHttpRoute,
     Kind::ServiceProfile,
     Kind::TrafficSplit,
+    Kind::Server,
+    Kind::ServerAuthorization,
+    Kind::AuthorizationPolicy,
+    Kind::MeshTlsAuthentication,
+    Kind::NetworkAuthentication,
 ];
 
 /// What a watch says.

@@ -5,7 +5,9 @@ use std::{net::IpAddr, sync::Arc};
 use weir_api::v1;
 use weir_core::identity::Identity;
 
-use super::{FieldError, Options, annotations, balancer, breaker, fields, probes, quoted, retry, settings, timeouts};
+use super::{
+    FieldError, Options, annotations, balancer, breaker, clients, fields, probes, quoted, retry, settings, timeouts,
+};
 use crate::{
     limits,
     objects::{
@@ -76,6 +78,7 @@ pub(super) fn pod(pod: &fields::Pod, options: &Options) -> Outcome<FieldError> {
         identity,
         enabled,
         settings,
+        labels: clients::labels(pod.metadata.labels.as_ref()),
         named_ports,
         probes: probes::of(spec),
         fallback_policy: options.default_policy,

@@ -3,6 +3,7 @@
 //! Names and defaults are those of the Kubernetes API reference; a null is as good as a missing field, as with the API server. Must
 //! never refuse an object for a field that is not here.
 
+mod authorizations;
 mod profiles;
 mod routes;
 
@@ -10,6 +11,10 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+pub(super) use self::authorizations::{
+    AuthorizationPolicy, Cidr, LabelSelector, MeshTls, MeshTlsAuthentication, NetworkAuthentication, PolicyRef, Server,
+    ServerAuthorization,
+};
 pub(super) use self::profiles::{
     DstOverride, ProfileRetryBudget, ProfileRoute, RequestMatch, ResponseClass, ResponseMatch, Scalar, ServiceProfile,
     ServiceProfileSpec, StatusRange, TrafficSplit,

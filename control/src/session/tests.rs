@@ -4,6 +4,8 @@ use crate::{
     objects::{Kind, ObjectName},
 };
 
+mod policies;
+
 const ANCHORS: &v1::TrustBundle =
     &v1::TrustBundle { trust_domain: String::new(), anchors: Vec::new(), issuer: Vec::new() };
 

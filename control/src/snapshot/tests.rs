@@ -63,7 +63,7 @@ fn workloads_are_told_to_their_own_node_only() {
         &pod("web", "node-1", "10.0.0.1", ""),
         &pod("host", "node-1", "10.0.0.9", "").replace("spec:\n", "spec:\n  hostNetwork: true\n"),
     ]);
-    let found = workload(&index, "uid-web", "node-1").unwrap();
+    let found = workload(&index, "uid-web", "node-1").unwrap().0;
     assert_eq!(found.addresses, ["10.0.0.1"]);
     assert!(workload(&index, "uid-web", "node-2").is_none());
     assert!(workload(&index, "uid-host", "node-1").is_none(), "a pod on its node's network cannot be captured");
@@ -96,7 +96,7 @@ fn the_default_policy_is_the_pods_own_then_its_namespaces_then_the_clusters() {
     let namespace = NAMESPACE.replace("---", &format!("{}\n---", annotated("deny")));
     let own = pod("web", "node-1", "10.0.0.1", &annotated("cluster-authenticated"));
     let plain = pod("web", "node-1", "10.0.0.1", "");
-    let policy = |texts: &[&str]| workload(&index(texts), "uid-web", "node-1").unwrap().default_policy();
+    let policy = |texts: &[&str]| workload(&index(texts), "uid-web", "node-1").unwrap().0.default_policy();
     assert_eq!(policy(&[&namespace, &own]), v1::DefaultPolicy::ClusterAuthenticated);
     assert_eq!(policy(&[&namespace, &plain]), v1::DefaultPolicy::Deny);
     assert_eq!(policy(&[NAMESPACE, &plain]), v1::DefaultPolicy::AllUnauthenticated);
@@ -107,7 +107,7 @@ fn probes_reach_the_node_as_they_were_declared() {
     let probes = "readinessProbe: {httpGet: {path: /ready, port: http}}, livenessProbe: {tcpSocket: {port: 81}}, startupProbe: {grpc: {port: 82}},";
     let pod =
         pod("web", "node-1", "10.0.0.1", "").replace("{name: app, ports", &format!("{{name: app, {probes} ports"));
-    let found = workload(&index(&[NAMESPACE, &pod]), "uid-web", "node-1").unwrap().probes;
+    let found = workload(&index(&[NAMESPACE, &pod]), "uid-web", "node-1").unwrap().0.probes;
     let found: Vec<_> = found.iter().map(|probe| (probe.port, probe.kind(), probe.path.as_str())).collect();
     let expected =
         [(8080, v1::ProbeKind::Get, "/ready"), (81, v1::ProbeKind::Connection, ""), (82, v1::ProbeKind::Grpc, "")];
@@ -188,7 +188,7 @@ fn routes_hold_where_what_they_are_about_is_spoken() {
 fn hints_and_the_zone_of_a_node_are_told() {
     let mut index =
         index(&[NAMESPACE, SERVICE, &pod("web", "node-1", "10.0.0.1", ""), &pod("other", "node-1", "10.0.0.2", "")]);
-    let zone = |index: &Index| workload(index, "uid-other", "node-1").unwrap().pod.unwrap().zone;
+    let zone = |index: &Index| workload(index, "uid-other", "node-1").unwrap().0.pod.unwrap().zone;
     assert_eq!(zone(&index), "");
     let hinted = slice(&[("10.0.0.1", true)]).replace(
         "- {addresses",

@@ -1,33 +1,35 @@
 //! Whether a client may reach a port of a local workload: the one place where that is decided. Must never allow by default once a
 //! policy names the port.
 //!
-//! Policy objects will be asked before the default policy, and probes after it: both then still end in [`InboundPlan`].
+//! A Server decides about its ports, the default policy about all others, and whatever they say the node's probes are let through. What depends on
+//! the client alone is decided once for a connection and configuration ([`standing`]), the rest for each request ([`InboundPlan::or_probe`]).
 
 mod policy;
 mod redirect;
+mod server;
 #[cfg(test)]
 mod tests;
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 
 pub use self::{
     policy::{DefaultPolicy, InboundPolicy, Probe, ProbeKind, UnknownPolicy},
     redirect::redirected,
+    server::{Clients, Grant, Network, ServerPolicy},
 };
-use crate::{identity::Identity, proxy_error::ProxyError, snapshot::Workload};
+use crate::{identity::Identity, proxy_error::ProxyError, route::ObjectRef, snapshot::Workload};
 
 /// Who asks, as far as it is proven.
 #[derive(Clone, Copy, Debug)]
 pub struct Client<'a> {
     /// By its certificate; on the same node by the kernel's word about its socket.
     pub identity: Option<&'a Identity>,
+    /// It speaks TLS to the mesh, whether it has shown a certificate or not.
+    pub is_tls: bool,
     /// Where it connects from.
     pub address: IpAddr,
-    /// The kernel saw this very connection leave a process in the node's own network namespace: kubelet is one of them. With what its
-    /// probes were redirected to.
-    pub node: Option<&'a [Probe]>,
 }
 
 /// What it asks for.
@@ -47,8 +49,8 @@ pub enum Ask<'a> {
 /// What allowed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Authorization {
-    /// The default policy.
-    Default,
+    /// The policy of the port: [`Ruling::authorization`] says which object.
+    Policy,
     /// A declared probe of the pod, asked by the node.
     Probe,
 }
@@ -62,6 +64,30 @@ pub enum Denial {
     Unauthenticated,
     /// It asks for an address within the cluster.
     OutsideCluster,
+    /// The port's Server has no authorization at all.
+    Server,
+    /// None that asks for no identity, and the client has proven none.
+    ServerUnauthenticated,
+    /// None that names this client's identity.
+    ServerIdentities,
+    /// Those that name the client ask for other addresses.
+    ServerNetworks,
+    /// The node knows that a Server decides, and not yet how.
+    ServerUnknown,
+}
+
+impl Denial {
+    /// All of them, for tables and tests.
+    pub const ALL: [Denial; 8] = [
+        Denial::Nobody,
+        Denial::Unauthenticated,
+        Denial::OutsideCluster,
+        Denial::Server,
+        Denial::ServerUnauthenticated,
+        Denial::ServerIdentities,
+        Denial::ServerNetworks,
+        Denial::ServerUnknown,
+    ];
 }
 
 impl std::fmt::Display for Denial {
@@ -70,6 +96,11 @@ impl std::fmt::Display for Denial {
             Denial::Nobody => "the default policy is deny",
             Denial::Unauthenticated => "the default policy asks for mutual TLS",
             Denial::OutsideCluster => "the client is outside the networks of the cluster",
+            Denial::Server => "the port has a Server, and no policy lets anybody in",
+            Denial::ServerUnauthenticated => "no policy of the port's Server lets in clients without mutual TLS",
+            Denial::ServerIdentities => "no policy of the port's Server names the client's identity",
+            Denial::ServerNetworks => "no policy of the port's Server lets the client in from its address",
+            Denial::ServerUnknown => "the node does not know the policies of the port's Server yet",
         })
     }
 }
@@ -85,26 +116,96 @@ pub enum InboundPlan {
     Deny(ProxyError),
 }
 
-/// Decides for one connection or request to `port` of `server`. `networks` are the cluster's.
-pub fn plan(server: &Workload, networks: &[IpNet], port: u16, client: Client<'_>, ask: Ask<'_>) -> InboundPlan {
-    // What claims to come from the workload's own address would loop: the kernel does not send it here.
-    if client.identity.is_none() && server.addresses.contains(&client.address) {
-        return InboundPlan::Deny(ProxyError::Loop);
+/// Whose word it is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Ruler {
+    /// No Server names the port.
+    Default(DefaultPolicy),
+    /// This one does.
+    Server(Arc<ObjectRef>),
+    /// One does of which the node knows the name alone.
+    Unknown(Arc<str>),
+}
+
+impl std::fmt::Display for Ruler {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Ruler::Default(policy) => write!(formatter, "default {policy}"),
+            Ruler::Server(server) => write!(formatter, "Server {server}"),
+            Ruler::Unknown(name) => write!(formatter, "Server {name}"),
+        }
     }
-    let denial = match by_default(server.policy.default, networks, client) {
-        Ok(plan) => return plan,
-        Err(denial) => denial,
+}
+
+/// Who decides about a client at a port, and which object lets it in.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Ruling {
+    /// Whose word it is.
+    pub ruler: Ruler,
+    /// What lets the client in; none where nothing does, and where the default policy decides.
+    pub authorization: Option<Arc<ObjectRef>>,
+}
+
+/// What holds for one client at one port, whatever it asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Who decides.
+    pub ruling: Ruling,
+    /// What it says.
+    pub plan: InboundPlan,
+}
+
+/// The policy of one port.
+#[derive(Clone, Copy, Debug)]
+pub enum Rules<'a> {
+    /// No Server names it.
+    Default(DefaultPolicy),
+    /// This one does.
+    Server(&'a Arc<ServerPolicy>),
+    /// One does of which the node knows the name alone: nobody may.
+    Unknown(&'a Arc<str>),
+}
+
+/// What `rules` say of a client that wants to reach `server`. `networks` are the cluster's.
+pub fn standing(server: &Workload, rules: Rules<'_>, networks: &[IpNet], client: Client<'_>) -> Standing {
+    let client = Client { address: client.address.to_canonical(), ..client };
+    let (ruler, granted) = match rules {
+        Rules::Default(policy) => {
+            (Ruler::Default(policy), by_default(policy, networks, client).map(|plan| (plan, None)))
+        }
+        Rules::Unknown(name) => (Ruler::Unknown(Arc::clone(name)), Err(Denial::ServerUnknown)),
+        Rules::Server(policy) => {
+            let granted = policy.decide(networks, client).map(|grant| {
+                let plan = if grant.audit { InboundPlan::Audit } else { InboundPlan::Allow(Authorization::Policy) };
+                (plan, Some(Arc::clone(&grant.object)))
+            });
+            (Ruler::Server(Arc::clone(&policy.object)), granted)
+        }
     };
-    if let Some(followed) = client.node
-        && server.policy.probes.iter().chain(followed).any(|probe| probe.is(port, ask))
-    {
-        return InboundPlan::Allow(Authorization::Probe);
+    let (plan, authorization) =
+        granted.unwrap_or_else(|denial| (InboundPlan::Deny(ProxyError::Unauthorized(denial)), None));
+    // What claims to come from the workload's own address would loop: the kernel does not send it here.
+    let loops = client.identity.is_none() && server.addresses.contains(&client.address);
+    let plan = if loops { InboundPlan::Deny(ProxyError::Loop) } else { plan };
+    Standing { ruling: Ruling { ruler, authorization }, plan }
+}
+
+impl InboundPlan {
+    /// Decides for one connection or request to `port` of `server`. `node`: the kernel saw this very connection leave a process in the
+    /// node's own network namespace, and kubelet is one of them; with what its probes were redirected to.
+    pub fn or_probe(self, server: &Workload, port: u16, node: Option<&[Probe]>, ask: Ask<'_>) -> InboundPlan {
+        if let InboundPlan::Deny(ProxyError::Unauthorized(_)) = self
+            && let Some(followed) = node
+            && server.policy.probes.iter().chain(followed).any(|probe| probe.is(port, ask))
+        {
+            return InboundPlan::Allow(Authorization::Probe);
+        }
+        self
     }
-    InboundPlan::Deny(ProxyError::Unauthorized(denial))
 }
 
 fn by_default(policy: DefaultPolicy, networks: &[IpNet], client: Client<'_>) -> Result<InboundPlan, Denial> {
-    let allow = InboundPlan::Allow(Authorization::Default);
+    let allow = InboundPlan::Allow(Authorization::Policy);
     let within = || networks.iter().any(|network| network.contains(&client.address));
     let authenticated = client.identity.is_some();
     match policy {

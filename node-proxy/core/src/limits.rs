@@ -92,3 +92,9 @@ pub const HASH_NAME_BYTES: usize = 256;
 pub const SESSION_NAME_BYTES: usize = 128;
 /// Tokens of one request that are looked at: browsers bring one for each path that a cookie was set for.
 pub const SESSION_TOKENS: usize = 16;
+/// Servers that decide about one pod's ports: looked through for each new connection.
+pub const SERVERS_PER_POD: usize = 256;
+/// Authorizations of one Server: a namespace of a thousand teams, each with some policies.
+pub const GRANTS_PER_SERVER: usize = 8192;
+/// Identities and networks of all authorizations of one Server: what is compiled stays below some ten MiB.
+pub const GRANTED_PER_SERVER: usize = 65_536;

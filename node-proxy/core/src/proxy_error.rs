@@ -58,7 +58,7 @@ pub enum ProxyError {
 
 impl ProxyError {
     /// All of them, for tables and tests.
-    pub const ALL: [ProxyError; 18] = [
+    pub const ALL: [ProxyError; 23] = [
         ProxyError::FailFast,
         ProxyError::LoadShed,
         ProxyError::ConnectFailed,
@@ -72,6 +72,11 @@ impl ProxyError {
         ProxyError::Unauthorized(Denial::Nobody),
         ProxyError::Unauthorized(Denial::Unauthenticated),
         ProxyError::Unauthorized(Denial::OutsideCluster),
+        ProxyError::Unauthorized(Denial::Server),
+        ProxyError::Unauthorized(Denial::ServerUnauthenticated),
+        ProxyError::Unauthorized(Denial::ServerIdentities),
+        ProxyError::Unauthorized(Denial::ServerNetworks),
+        ProxyError::Unauthorized(Denial::ServerUnknown),
         ProxyError::NoRoute,
         ProxyError::BackendInvalid,
         ProxyError::CallBackendInvalid,

@@ -4,9 +4,11 @@
 
 mod apply;
 mod convert;
+mod held;
 mod numbered;
 mod reach;
 mod same;
+mod servers;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -27,7 +29,7 @@ use crate::{
     balance::Balancer,
     breaker::{Admission, Breaker, Health},
     identity::Identity,
-    inbound::InboundPolicy,
+    inbound::{InboundPolicy, Rules, ServerPolicy},
     load::{Load, LoadBias},
     protocol::{PortProtocols, PortRange, Protocol},
     retry::{Budget, Retry},
@@ -301,6 +303,8 @@ pub struct Snapshot {
     plain_pods: Map<Arc<str>, u64>,
     /// By name, with the version.
     meshed_namespaces: Map<Arc<str>, u64>,
+    /// By namespace and name.
+    servers: Map<Arc<str>, Versioned<Arc<ServerPolicy>>>,
 }
 
 impl Snapshot {
@@ -317,6 +321,19 @@ impl Snapshot {
     /// The workload of this node that has this address.
     pub fn workload_by_address(&self, address: IpAddr) -> Option<&Arc<Workload>> {
         self.by_address.get(&address)
+    }
+
+    /// Who may call a port of one of its workloads.
+    pub fn rules<'a>(&'a self, workload: &'a Workload, port: u16) -> Rules<'a> {
+        match workload.policy.server_of(port) {
+            None => Rules::Default(workload.policy.default),
+            Some(name) => self.server(name).map_or(Rules::Unknown(name), Rules::Server),
+        }
+    }
+
+    /// Who may call the ports of a Server, by its namespace and name.
+    pub fn server(&self, name: &str) -> Option<&Arc<ServerPolicy>> {
+        self.servers.get(name).map(|entry| &entry.value)
     }
 
     /// What a dialled address means, if this node has asked before.
@@ -364,7 +381,9 @@ impl Snapshot {
 
     /// Everything held, with its version: what a resuming stream tells control.
     pub fn versions(&self) -> Vec<(v1::ResourceKey, u64)> {
-        use v1::ResourceKind::{Destination, Endpoints, MeshedNamespace, PlainPod, TrustBundle, Workload};
+        use v1::ResourceKind::{
+            Destination, Endpoints, InboundServer, MeshedNamespace, PlainPod, TrustBundle, Workload,
+        };
         let key = |kind: v1::ResourceKind, name: String| v1::ResourceKey { kind: kind.into(), name };
         let workloads = self.workloads.iter().map(|(uid, entry)| (key(Workload, uid.to_string()), entry.version));
         let destinations = self.destination_resources.iter();
@@ -374,6 +393,8 @@ impl Snapshot {
         let plain = self.plain_pods.iter().map(|(uid, version)| (key(PlainPod, uid.to_string()), *version));
         let meshed = self.meshed_namespaces.iter();
         let meshed = meshed.map(|(name, version)| (key(MeshedNamespace, name.to_string()), *version));
-        workloads.chain(destinations).chain(slices).chain(anchors).chain(plain).chain(meshed).collect()
+        let servers = self.servers.iter().map(|(name, entry)| (key(InboundServer, name.to_string()), entry.version));
+        let configuration = workloads.chain(servers).chain(destinations).chain(slices);
+        configuration.chain(anchors).chain(plain).chain(meshed).collect()
     }
 }

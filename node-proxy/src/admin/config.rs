@@ -1,7 +1,12 @@
 //! `/config`: effective configuration and state for people and scripts. Must never hold a private key.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
-use weir_core::snapshot::{Destination, Endpoint, PodRef, Target, Workload};
+use weir_core::{
+    protocol::PortRange,
+    snapshot::{Destination, Endpoint, PodRef, Target, Workload},
+};
 
 use super::LogLevel;
 use crate::telemetry::NodeState;
@@ -10,6 +15,15 @@ pub(super) fn effective(state: &dyn NodeState, log_level: &LogLevel) -> Value {
     let snapshot = state.snapshot();
     let captures = state.captures();
     let now = state.now();
+    let server = |((first, last), name): &(PortRange, Arc<str>)| {
+        let policy = snapshot.server(name);
+        json!({
+            "ports": [first, last],
+            "name": &**name,
+            // None while the node does not know its policies: nobody may call the ports.
+            "authorizations": policy.map(|policy| policy.grants().iter().map(|grant| format!("{} {}", grant.object.kind, grant.object.name)).collect::<Vec<_>>()),
+        })
+    };
     let workload = |workload: &Workload| {
         let capture = captures.iter().find(|capture| capture.uid == workload.uid);
         json!({
@@ -21,6 +35,7 @@ pub(super) fn effective(state: &dyn NodeState, log_level: &LogLevel) -> Value {
             "reason": capture.map(|capture| capture.reason.as_str()),
             "access_log": format!("{:?}", workload.access_log),
             "default_inbound_policy": workload.policy.default.name(),
+            "servers": workload.policy.servers.iter().map(server).collect::<Vec<_>>(),
         })
     };
     let endpoint = |endpoint: &Endpoint| {

@@ -54,6 +54,7 @@ struct Inner {
     snapshot: RwLock<Arc<Snapshot>>,
     generation: AtomicU64,
     changed: watch::Sender<u64>,
+    policy: watch::Sender<u64>,
     vault: watch::Sender<u64>,
     resources: Mutex<HashMap<(i32, String), v1::Resource>>,
     in_use: DashMap<SocketAddr, Instant>,
@@ -78,6 +79,7 @@ impl Store {
             snapshot: RwLock::new(Arc::new(Snapshot::of_node(node_name))),
             generation: AtomicU64::new(0),
             changed: watch::channel(0).0,
+            policy: watch::channel(0).0,
             vault: watch::channel(0).0,
             resources: Mutex::default(),
             in_use: DashMap::new(),
@@ -110,6 +112,11 @@ impl Store {
     /// Wakes when the snapshot changes.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.0.changed.subscribe()
+    }
+
+    /// Wakes when who may call this node's workloads may have changed, and not with every endpoint that comes or goes.
+    pub fn policy_changes(&self) -> watch::Receiver<u64> {
+        self.0.policy.subscribe()
     }
 
     /// Wakes when keys, certificates or resources change: what the vault holds.
@@ -225,6 +232,9 @@ impl Store {
     /// Takes an update; returns what of it was rejected.
     pub(super) fn apply(&self, upserts: Vec<v1::Resource>, removals: Vec<v1::ResourceKey>) -> Vec<v1::Rejection> {
         let raw = upserts.clone();
+        let is_policy =
+            |key: &v1::ResourceKey| matches!(key.kind(), v1::ResourceKind::Workload | v1::ResourceKind::InboundServer);
+        let has_policy = removals.iter().chain(raw.iter().filter_map(|one| one.key.as_ref())).any(is_policy);
         let now = self.0.epoch.elapsed();
         let snapshot::Applied { snapshot, rejected } =
             snapshot::apply(&self.snapshot(), now, upserts, removals.clone());
@@ -240,6 +250,12 @@ impl Store {
             }
             let bad: std::collections::HashSet<_> =
                 rejected.iter().filter_map(|rejection| rejection.key.as_ref().map(id)).collect();
+            for rejection in &rejected {
+                // The snapshot has none either: the next worker must not begin with the one before.
+                if let Some(key) = rejection.key.as_ref().filter(|key| key.kind() == v1::ResourceKind::InboundServer) {
+                    resources.remove(&id(key));
+                }
+            }
             for resource in raw {
                 if let Some(key) = resource.key.as_ref().map(id).filter(|key| !bad.contains(key)) {
                     resources.insert(key, resource);
@@ -249,6 +265,9 @@ impl Store {
         *self.0.snapshot.write() = Arc::new(snapshot);
         let generation = self.0.generation.fetch_add(1, Ordering::AcqRel) + 1;
         self.0.changed.send_replace(generation);
+        if has_policy {
+            self.0.policy.send_replace(generation);
+        }
         self.secrets_changed();
         rejected
     }

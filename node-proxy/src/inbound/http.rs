@@ -142,7 +142,7 @@ impl Server {
         }
     }
 
-    async fn send(&self, mut request: Request<Body>) -> Result<(Response<Body>, Held), Unanswered> {
+    async fn send(self: &Arc<Self>, mut request: Request<Body>) -> Result<(Response<Body>, Held), Unanswered> {
         let connect = request.method() == Method::CONNECT;
         let client_half = upgrade::take(&mut request);
         let labels = || self.tcp_labels(false);
@@ -157,7 +157,8 @@ impl Server {
             }
         };
         if let Some(half) = client_half.filter(|_| upgrade::agreed(connect, response.status())) {
-            upgrade::join(half, &mut response);
+            let server = Arc::clone(self);
+            upgrade::join(half, &mut response, async move { server.revoked().await });
             return Ok((response.map(Body::from), Held::Nothing));
         }
         server::strip_hop_by_hop(response.headers_mut(), false);

@@ -2,21 +2,20 @@
 //!
 //! Must never decide with a policy that was replaced before the request came.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 
 use ::http::HeaderValue;
 use weir_core::{
-    inbound::{self, Ask, Authorization, DefaultPolicy, InboundPlan},
+    inbound::{self, Ask, Authorization, Denial, InboundPlan, Ruler, Ruling},
     proxy_error::ProxyError,
     snapshot::Workload,
 };
 use weir_ebpf_common::PROBE_MARK;
 
-use super::{Client, Server};
+use super::Server;
 use crate::{
     io::Io,
-    proxy::Worker,
-    telemetry::{Direction, HttpLabels, HttpSeries},
+    telemetry::{Direction, HttpLabels, HttpSeries, TlsLabel},
 };
 
 /// What of the configuration decides, and what counts the decisions.
@@ -24,13 +23,18 @@ pub(super) struct View {
     /// Of the store, when this was looked up; none yet for what the connection began with.
     generation: Option<u64>,
     workload: Arc<Workload>,
-    series: Arc<HttpSeries>,
+    plan: InboundPlan,
+    ruling: Arc<Ruling>,
+    /// Of requests; looked up with the first one.
+    series: Option<Arc<HttpSeries>>,
 }
 
 impl View {
-    /// Looked up anew before the first decision.
-    pub(super) fn stale(workload: Arc<Workload>, series: Arc<HttpSeries>) -> View {
-        View { generation: None, workload, series }
+    /// Looked up anew before the first decision. Until then nobody may.
+    pub(super) fn stale(workload: Arc<Workload>) -> View {
+        let ruling = Ruling { ruler: Ruler::Default(workload.policy.default), authorization: None };
+        let plan = InboundPlan::Deny(ProxyError::Unauthorized(Denial::Nobody));
+        View { generation: None, workload, plan, ruling: Arc::new(ruling), series: None }
     }
 }
 
@@ -40,33 +44,36 @@ pub(super) fn is_from_node(io: &Io, workload: &Workload) -> bool {
         && socket2::SockRef::from(io.inner().tcp()).mark().is_ok_and(|mark| mark == PROBE_MARK)
 }
 
-pub(super) fn series(worker: &Worker, workload: &Workload, target: SocketAddr, client: &Client) -> Arc<HttpSeries> {
-    worker.shared.telemetry.http(&HttpLabels {
-        direction: Direction::Inbound,
-        workload: Arc::clone(&workload.pod),
-        peer: client.pod.clone(),
-        tls: client.tls.clone(),
-        client_id: client.identity.clone(),
-        server_id: Some(workload.identity.clone()),
-        authority: None,
-        target_addr: target,
-        service: None,
-        policy: Some(workload.policy.default),
-    })
-}
-
 impl Server {
     /// Decides about one request, and counts it.
     pub(super) fn request(&self, method: &str, path: &str) -> (Result<Authorization, ProxyError>, Arc<HttpSeries>) {
-        let (plan, series) =
-            self.with_view(|view| (self.plan(view, Ask::Request { method, path }), Arc::clone(&view.series)));
+        let (plan, series) = self.with_view(|view| {
+            let series = view.series.get_or_insert_with(|| self.series(&view.ruling));
+            (self.plan(&view.workload, view.plan, Ask::Request { method, path }), Arc::clone(series))
+        });
         series.decided(&plan);
         (self.verdict(plan, "Request allowed"), series)
     }
 
+    fn series(&self, ruling: &Arc<Ruling>) -> Arc<HttpSeries> {
+        let client = &self.client;
+        self.worker.shared.telemetry.http(&HttpLabels {
+            direction: Direction::Inbound,
+            workload: Arc::clone(&self.workload.pod),
+            peer: client.pod.clone(),
+            tls: client.tls.clone(),
+            client_id: client.identity.clone(),
+            server_id: Some(self.workload.identity.clone()),
+            authority: None,
+            target_addr: self.target,
+            service: None,
+            policy: Some(Arc::clone(ruling)),
+        })
+    }
+
     /// Decides about the connection, whose bytes nobody will read, and counts it.
     pub(super) fn connection(&self) -> Result<(), ProxyError> {
-        let plan = self.with_view(|view| self.plan(view, Ask::Connection));
+        let plan = self.of_connection();
         self.worker.shared.telemetry.tcp(&self.tcp_labels(true)).decided(&plan);
         self.verdict(plan, "Connection allowed").map(drop)
     }
@@ -81,23 +88,40 @@ impl Server {
 
     /// Whether its bytes may go on without being read.
     pub(super) fn is_open(&self) -> bool {
-        !matches!(self.with_view(|view| self.plan(view, Ask::Connection)), InboundPlan::Deny(_))
+        !matches!(self.of_connection(), InboundPlan::Deny(_))
     }
 
-    /// The default policy in force.
-    pub(super) fn default_policy(&self) -> DefaultPolicy {
-        self.with_view(|view| view.workload.policy.default)
+    /// Returns when a policy that came later no longer allows the connection, and counts that.
+    pub(crate) async fn revoked(&self) {
+        let mut changes = self.worker.shared.store.policy_changes();
+        loop {
+            if !self.is_open() {
+                let labels = self.tcp_labels(true);
+                let server = labels.policy.as_deref().map(|ruling| ruling.ruler.to_string()).unwrap_or_default();
+                tracing::info!(peer = %self.client.peer, target = %self.target, pod = %self.workload.pod.name, server, "connection ended: its client is no longer allowed");
+                self.worker.shared.telemetry.tcp(&labels).terminated();
+                return;
+            }
+            if changes.changed().await.is_err() {
+                // Nothing changes any more: the worker ends.
+                return std::future::pending().await;
+            }
+        }
     }
 
-    fn plan(&self, view: &View, ask: Ask<'_>) -> InboundPlan {
+    /// Whose word is in force.
+    pub(super) fn ruling(&self) -> Arc<Ruling> {
+        self.with_view(|view| Arc::clone(&view.ruling))
+    }
+
+    fn of_connection(&self) -> InboundPlan {
+        self.with_view(|view| self.plan(&view.workload, view.plan, Ask::Connection))
+    }
+
+    fn plan(&self, workload: &Workload, granted: InboundPlan, ask: Ask<'_>) -> InboundPlan {
         // Nothing is looked up or allocated but for the node itself.
         let followed = self.client.from_node.then(|| self.worker.shared.redirects.of(&self.workload.uid));
-        let client = inbound::Client {
-            identity: self.client.identity.as_ref(),
-            address: self.client.peer.ip(),
-            node: followed.as_deref(),
-        };
-        inbound::plan(&view.workload, &self.worker.shared.networks, self.target.port(), client, ask)
+        granted.or_probe(workload, self.target.port(), followed.as_deref(), ask)
     }
 
     fn verdict(&self, plan: InboundPlan, what: &'static str) -> Result<Authorization, ProxyError> {
@@ -106,7 +130,7 @@ impl Server {
             InboundPlan::Audit => {
                 let client = self.client.identity.as_ref().map_or("", |identity| identity.as_str());
                 tracing::info!(peer = %self.client.peer, client, target = %self.target, pod = %self.workload.pod.name, "{what}");
-                Ok(Authorization::Default)
+                Ok(Authorization::Policy)
             }
             InboundPlan::Deny(error) => {
                 tracing::debug!(peer = %self.client.peer, target = %self.target, pod = %self.workload.pod.name, %error, "denied");
@@ -116,19 +140,32 @@ impl Server {
     }
 
     /// With the policy of this moment: one atomic load and an uncontended lock unless something changed.
-    fn with_view<T>(&self, use_it: impl FnOnce(&View) -> T) -> T {
-        let generation = self.worker.shared.store.generation();
+    fn with_view<T>(&self, use_it: impl FnOnce(&mut View) -> T) -> T {
+        let store = &self.worker.shared.store;
+        // Read before the snapshot: one that is newer is looked up once more, never taken for an older one.
+        let generation = store.generation();
         let mut view = self.view.lock();
         if view.generation != Some(generation) {
+            let snapshot = store.snapshot();
+            let current = snapshot.workload_by_uid(&self.workload.uid);
             // A workload that left is served to the end with what was last said of it.
-            if let Some(current) = self.worker.workload(&self.workload.uid) {
-                if current.policy.default != view.workload.policy.default {
-                    view.series = series(&self.worker, &current, self.target, &self.client);
+            if let Some(current) = current.or_else(|| view.generation.is_none().then_some(&self.workload)) {
+                let client = inbound::Client {
+                    identity: self.client.identity.as_ref(),
+                    is_tls: self.client.tls == TlsLabel::True,
+                    address: self.client.peer.ip(),
+                };
+                let rules = snapshot.rules(current, self.target.port());
+                let standing = inbound::standing(current, rules, &self.worker.shared.networks, client);
+                view.plan = standing.plan;
+                if *view.ruling != standing.ruling {
+                    view.ruling = Arc::new(standing.ruling);
+                    view.series = None;
                 }
-                view.workload = current;
+                view.workload = Arc::clone(current);
             }
             view.generation = Some(generation);
         }
-        use_it(&view)
+        use_it(&mut view)
     }
 }

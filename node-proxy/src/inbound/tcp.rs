@@ -66,7 +66,12 @@ impl Server {
     pub(crate) async fn join(&self, client: &mut Io, app: &mut Io) {
         let (source, destination) = self.guards();
         let mut meter = copy::Both::new(source, destination);
-        let copied = copy::copy(client, app, &mut meter).await;
+        // Boxed: it is larger than what copies, and idle.
+        let mut revoked = Box::pin(self.revoked());
+        let copied = tokio::select! {
+            copied = copy::copy(client, app, &mut meter) => copied,
+            () = &mut revoked => Err(CopyError::Revoked),
+        };
         end(copied, client, app);
     }
 

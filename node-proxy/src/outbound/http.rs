@@ -320,7 +320,8 @@ impl Outbound {
         };
         match client_half {
             Some(half) if upgrade::agreed(connect, response.status()) => {
-                upgrade::join(half, &mut response);
+                // The server's half ends what is no longer allowed.
+                upgrade::join(half, &mut response, std::future::pending());
                 return Ok(self.finish(route, response.map(Body::from), Held::Nothing, arrival));
             }
             Some(half) => {

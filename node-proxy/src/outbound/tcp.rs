@@ -28,11 +28,16 @@ use crate::{
 
 /// An upstream for one opaque connection.
 struct Upstream {
-    io: Io,
+    joined: Joined,
     path: Path,
+}
+
+/// What of it is needed for as long as the connection lasts.
+struct Joined {
+    io: Io,
     /// The receiving half, when the endpoint is on this node.
-    local: Option<Server>,
-    counted: Option<Counted>,
+    local: Option<Box<Server>>,
+    _counted: Option<Counted>,
 }
 
 /// A connection that its endpoint's balancer counts as open until this is dropped.
@@ -65,7 +70,7 @@ pub(super) fn serve(
 pub(super) async fn serve_goal(client: Arc<Client>, goal: Box<Goal>, mut io: Io) -> Result<(), ProxyError> {
     // Boxed: what a dial needs must not be kept for as long as the connection.
     match Box::pin(client.begin(goal, &io)).await {
-        Ok((mut upstream, _counted, meter)) => join(&mut io, &mut upstream, meter).await,
+        Ok((mut upstream, meter)) => join(&mut io, &mut upstream, meter).await,
         Err(error) => {
             client.abandon(&io, &error);
             Err(error)
@@ -73,8 +78,20 @@ pub(super) async fn serve_goal(client: Arc<Client>, goal: Box<Goal>, mut io: Io)
     }
 }
 
-async fn join(io: &mut Io, upstream: &mut Io, mut meter: copy::Both) -> Result<(), ProxyError> {
-    let copied = copy::copy(io, upstream, &mut meter).await;
+async fn join(io: &mut Io, joined: &mut Joined, mut meter: copy::Both) -> Result<(), ProxyError> {
+    let Joined { io: upstream, local, .. } = joined;
+    // Boxed: it is larger than what copies, and idle.
+    let mut revoked = Box::pin(async {
+        match local {
+            Some(server) => server.revoked().await,
+            // The server's own node ends what it no longer allows.
+            None => std::future::pending().await,
+        }
+    });
+    let copied = tokio::select! {
+        copied = copy::copy(io, upstream, &mut meter) => copied,
+        () = &mut revoked => Err(copy::CopyError::Revoked),
+    };
     let ended = copied.as_ref().map(|_done| ()).map_err(|_broken| ProxyError::UpstreamBroken);
     end(copied, io, upstream);
     ended
@@ -102,14 +119,14 @@ pub(super) async fn serve_silent(
     };
     let client_spoke = tokio::select! {
         biased;
-        read = upstream.io.read_ahead() => { read?; false }
+        read = upstream.joined.io.read_ahead() => { read?; false }
         read = io.read_ahead() => { read?; true }
     };
     let detected = if client_spoke { sniff::spoken(io).await? } else { Detected::Opaque };
     match detected {
         Detected::Http1 | Detected::Http2 => {
             // HTTP goes over pooled connections: the one dialled meanwhile ends in order.
-            let _gone = upstream.io.shutdown().await;
+            let _gone = upstream.joined.io.shutdown().await;
             Ok(Some(detected))
         }
         Detected::Opaque | Detected::Tls => {
@@ -117,7 +134,7 @@ pub(super) async fn serve_silent(
                 client.count_tls(io).await;
             }
             let meter = client.meter(&goal, &upstream);
-            let _ended = join(io, &mut upstream.io, meter).await;
+            let _ended = join(io, &mut upstream.joined, meter).await;
             Ok(None)
         }
     }
@@ -131,10 +148,10 @@ impl Client {
     }
 
     /// An upstream, and what counts both connections.
-    async fn begin(&self, goal: Box<Goal>, io: &Io) -> Result<(Io, Option<Counted>, copy::Both), ProxyError> {
+    async fn begin(&self, goal: Box<Goal>, io: &Io) -> Result<(Joined, copy::Both), ProxyError> {
         let upstream = self.open(&goal, io).await?;
         let meter = self.meter(&goal, &upstream);
-        Ok((upstream.io, upstream.counted, meter))
+        Ok((upstream.joined, meter))
     }
 
     fn meter(&self, goal: &Goal, upstream: &Upstream) -> copy::Both {
@@ -143,7 +160,7 @@ impl Client {
             telemetry.tcp(&self.source_labels(&goal.destination)).open(),
             telemetry.tcp(&self.tcp_labels(&upstream.path, goal.service())).open(),
         );
-        if let Some(local) = &upstream.local {
+        if let Some(local) = &upstream.joined.local {
             let (source, destination) = local.guards();
             meter.and(source, destination);
         }
@@ -178,7 +195,7 @@ impl Client {
                 Ok((io, local)) => {
                     let counts = balancer.is_some_and(Balancer::counts_connections);
                     let counted = endpoint.filter(|_| counts).map(|endpoint| Counted::begin(&endpoint, now));
-                    return Ok(Upstream { io, path, local, counted });
+                    return Ok(Upstream { joined: Joined { io, local, _counted: counted }, path });
                 }
                 Err(Some(error)) => tracing::debug!(%error, pod = %self.workload.pod.name, "endpoint not reached"),
                 Err(None) => return Err(ProxyError::ConnectFailed),
@@ -192,11 +209,11 @@ impl Client {
     }
 
     /// `Err(None)`: the receiving half on this node refused, and has said so.
-    async fn dial(&self, path: &Path, io: &Io) -> Result<(Io, Option<Server>), Option<DialError>> {
+    async fn dial(&self, path: &Path, io: &Io) -> Result<(Io, Option<Box<Server>>), Option<DialError>> {
         let shared = &self.worker.shared;
         match &path.transport {
             Way::Local { server } => {
-                let local = Server::bridged(self, server, path.address);
+                let local = Box::new(Server::bridged(self, server, path.address));
                 let app = local.bridge(io).await.ok_or(None)?;
                 Ok((app, Some(local)))
             }

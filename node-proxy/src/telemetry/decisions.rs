@@ -9,15 +9,16 @@ use weir_core::inbound::{Authorization, InboundPlan};
 /// What became of requests or connections.
 #[derive(Debug, Default)]
 pub(super) struct Decisions {
-    by_default: AtomicU64,
+    by_policy: AtomicU64,
     by_probe: AtomicU64,
     denied: AtomicU64,
+    terminated: AtomicU64,
 }
 
 impl Decisions {
     pub(super) fn count(&self, plan: &InboundPlan) {
         let counter = match plan {
-            InboundPlan::Allow(Authorization::Default) | InboundPlan::Audit => &self.by_default,
+            InboundPlan::Allow(Authorization::Policy) | InboundPlan::Audit => &self.by_policy,
             InboundPlan::Allow(Authorization::Probe) => &self.by_probe,
             InboundPlan::Deny(_) => &self.denied,
         };
@@ -27,7 +28,16 @@ impl Decisions {
     /// What was allowed, by whom.
     pub(super) fn allowed(&self) -> [(Authorization, u64); 2] {
         let load = |counter: &AtomicU64| counter.load(Relaxed);
-        [(Authorization::Default, load(&self.by_default)), (Authorization::Probe, load(&self.by_probe))]
+        [(Authorization::Policy, load(&self.by_policy)), (Authorization::Probe, load(&self.by_probe))]
+    }
+
+    /// A connection was ended by a policy that came after it.
+    pub(super) fn terminate(&self) {
+        self.terminated.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn terminated(&self) -> u64 {
+        self.terminated.load(Relaxed)
     }
 
     pub(super) fn denied(&self) -> u64 {

@@ -8,6 +8,7 @@ use super::{
     ConnectionSeries, HttpSeries, LATENCY_BOUNDS_MS, MirrorSeries, RetryEvent, RouteSeries, TcpSeries, Telemetry,
     decisions::Decisions,
     durations::ROUTE_BOUNDS,
+    errno,
     families::{self, Family},
     gauges,
     labels::{Direction, LabelText, Labels, write_pod},
@@ -19,7 +20,7 @@ use super::{
 use crate::limits;
 use weir_core::{
     classify::Classification,
-    inbound::{Authorization, DefaultPolicy},
+    inbound::{Authorization, Ruler, Ruling},
 };
 
 type Write<S> = fn(&mut Text, &'static Family, &str, &S);
@@ -36,7 +37,7 @@ static HTTP: [(&Family, Write<HttpSeries>); 5] = [
     }),
 ];
 
-static TCP: [(&Family, Write<TcpSeries>); 7] = [
+static TCP: [(&Family, Write<TcpSeries>); 8] = [
     (&families::TCP_OPEN, |text, family, labels, series| text.sample(family, labels, &[], series.opened())),
     (&families::TCP_OPEN_NOW, |text, family, labels, series| text.sample(family, labels, &[], series.open_now())),
     (&families::TCP_READ, |text, family, labels, series| text.sample(family, labels, &[], series.read())),
@@ -47,6 +48,12 @@ static TCP: [(&Family, Write<TcpSeries>); 7] = [
     }),
     (&families::TCP_DENIED, |text, family, labels, series| {
         write_denied(text, family, labels, &series.subject, series.decisions());
+    }),
+    (&families::TCP_TERMINATED, |text, family, labels, series| {
+        let count = series.decisions().terminated();
+        if count > 0 {
+            text.sample(family, labels, &[], count);
+        }
     }),
 ];
 
@@ -421,18 +428,27 @@ fn write_closes(text: &mut Text, family: &'static Family, labels: &str, series: 
         let number = errno.map(|errno| errno.to_string()).unwrap_or_default();
         let name = match errno {
             Some(0) => "",
-            Some(errno) => errno_name(errno).unwrap_or(&number),
+            Some(errno) => errno::name(errno).unwrap_or(&number),
             None => "overflow",
         };
         text.sample(family, labels, &[("errno", name)], count);
     }
 }
 
-/// Whether anything can have been decided, and by which default policy; in overflow series there are several.
-fn policy_of<L: Labels>(subject: &Subject<L>) -> Option<Option<DefaultPolicy>> {
+/// Whether anything can have been decided, and by whom; in overflow series there are several.
+fn policy_of<L: Labels>(subject: &Subject<L>) -> Option<Option<&Ruling>> {
     match subject {
         Subject::Exact(labels) => labels.policy().map(Some),
         Subject::Overflow { direction, .. } => (*direction == Direction::Inbound).then_some(None),
+    }
+}
+
+/// What let in whom `ruling` is about: group, kind and name.
+fn authorization_of(ruling: Option<&Ruling>) -> [&str; 3] {
+    match ruling.map(|ruling| (&ruling.authorization, &ruling.ruler)) {
+        Some((Some(object), _)) => [&object.group, &object.kind, &object.name],
+        Some((None, Ruler::Default(policy))) => ["", "default", policy.name()],
+        Some((None, Ruler::Server(_) | Ruler::Unknown(_))) | None => ["", "default", "overflow"],
     }
 }
 
@@ -445,11 +461,11 @@ fn write_allowed<L: Labels>(
 ) {
     let Some(policy) = policy_of(subject) else { return };
     for (authorization, count) in decisions.allowed().into_iter().filter(|(_, count)| *count > 0) {
-        let name = match authorization {
-            Authorization::Default => policy.map_or("overflow", DefaultPolicy::name),
-            Authorization::Probe => "probe",
+        let [group, kind, name] = match authorization {
+            Authorization::Policy => authorization_of(policy),
+            Authorization::Probe => ["", "default", "probe"],
         };
-        text.sample(family, labels, &[("authz_group", ""), ("authz_kind", "default"), ("authz_name", name)], count);
+        text.sample(family, labels, &[("authz_group", group), ("authz_kind", kind), ("authz_name", name)], count);
     }
 }
 
@@ -464,29 +480,4 @@ fn write_denied<L: Labels>(
     if count > 0 && policy_of(subject).is_some() {
         text.sample(family, labels, &[], count);
     }
-}
-
-/// What a socket's end is usually about.
-fn errno_name(errno: i32) -> Option<&'static str> {
-    use rustix::io::Errno;
-    let names = [
-        (Errno::CONNRESET, "ECONNRESET"),
-        (Errno::PIPE, "EPIPE"),
-        (Errno::TIMEDOUT, "ETIMEDOUT"),
-        (Errno::CONNABORTED, "ECONNABORTED"),
-        (Errno::CONNREFUSED, "ECONNREFUSED"),
-        (Errno::HOSTUNREACH, "EHOSTUNREACH"),
-        (Errno::NETUNREACH, "ENETUNREACH"),
-        (Errno::NETDOWN, "ENETDOWN"),
-        (Errno::NOTCONN, "ENOTCONN"),
-        (Errno::NOBUFS, "ENOBUFS"),
-        (Errno::NOMEM, "ENOMEM"),
-        (Errno::MFILE, "EMFILE"),
-        (Errno::NFILE, "ENFILE"),
-        (Errno::INVAL, "EINVAL"),
-        (Errno::PERM, "EPERM"),
-        (Errno::ACCESS, "EACCES"),
-        (Errno::PROTO, "EPROTO"),
-    ];
-    names.into_iter().find(|(known, _)| known.raw_os_error() == errno).map(|(_, name)| name)
 }

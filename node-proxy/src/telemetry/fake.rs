@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use weir_api::v1;
 use weir_core::{
     identity::Identity,
-    inbound::DefaultPolicy,
+    inbound::{DefaultPolicy, Ruler, Ruling},
     outbound::NoTlsReason,
     snapshot::{self, PodRef, Snapshot},
 };
@@ -115,6 +115,7 @@ pub(crate) fn workload(uid: &str, name: &str) -> v1::Resource {
         access_log: v1::AccessLog::Json.into(),
         default_policy: v1::DefaultPolicy::Deny.into(),
         probes: Vec::new(),
+        servers: Vec::new(),
     };
     resource(v1::ResourceKind::Workload, uid, v1::resource::Body::Workload(workload))
 }
@@ -179,6 +180,10 @@ pub(crate) fn http_labels(authority: &str) -> HttpLabels {
     }
 }
 
+fn by_default() -> Arc<Ruling> {
+    Arc::new(Ruling { ruler: Ruler::Default(DefaultPolicy::AllUnauthenticated), authorization: None })
+}
+
 pub(crate) fn tcp_labels() -> TcpLabels {
     TcpLabels {
         direction: Direction::Inbound,
@@ -190,6 +195,6 @@ pub(crate) fn tcp_labels() -> TcpLabels {
         server_id: None,
         target_addr: target(),
         service: None,
-        policy: Some(DefaultPolicy::AllUnauthenticated),
+        policy: Some(by_default()),
     }
 }

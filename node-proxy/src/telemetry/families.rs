@@ -70,6 +70,7 @@ families! {
     HTTP_DENIED = Counter "inbound_http_authz_deny_total", Linkerd, [HTTP], "Requests to local workloads that policy denied.";
     TCP_ALLOWED = Counter "inbound_tcp_authz_allow_total", Linkerd, ["TCP, `authz_group`, `authz_kind`, `authz_name`"], "Opaque connections to local workloads that policy allowed, by what allowed them.";
     TCP_DENIED = Counter "inbound_tcp_authz_deny_total", Linkerd, [TCP], "Opaque connections to local workloads that policy denied.";
+    TCP_TERMINATED = Counter "inbound_tcp_authz_terminate_total", Linkerd, [TCP], "Connections to local workloads that were ended because a policy that came later no longer allows them.";
     ROUTE_STATUSES = Counter "outbound_http_route_request_statuses_total", Linkerd, ["route, `http_status`, `error`"], "Requests that ended, all attempts together.";
     ROUTE_DURATION = Histogram "outbound_http_route_request_duration_seconds", Linkerd, ["route"], "Time from a request's arrival to the end of its response, all attempts together.";
     ROUTE_RETRIES = Counter "outbound_http_route_retry_requests_total", Linkerd, ["route"], "Attempts after the first.";

@@ -9,7 +9,12 @@ use std::{
     sync::Arc,
 };
 
-use weir_core::{identity::Identity, inbound::DefaultPolicy, outbound::NoTlsReason, snapshot::PodRef};
+use weir_core::{
+    identity::Identity,
+    inbound::{Ruler, Ruling},
+    outbound::NoTlsReason,
+    snapshot::PodRef,
+};
 
 /// Seen from the workload: requests that it receives, or that it sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -97,7 +102,7 @@ pub struct HttpLabels {
     /// Service that was dialled: namespace, name.
     pub service: Option<(Arc<str>, Arc<str>)>,
     /// Who may call the workload, inbound only.
-    pub policy: Option<DefaultPolicy>,
+    pub policy: Option<Arc<Ruling>>,
 }
 
 /// What one series of connections is about.
@@ -122,7 +127,7 @@ pub struct TcpLabels {
     /// Service that was dialled: namespace, name.
     pub service: Option<(Arc<str>, Arc<str>)>,
     /// Who may call the workload, inbound only.
-    pub policy: Option<DefaultPolicy>,
+    pub policy: Option<Arc<Ruling>>,
 }
 
 /// All of a pod that is written into labels; the node is not.
@@ -142,7 +147,7 @@ impl HttpLabels {
         (
             (self.direction, written(&self.workload), self.peer.as_deref().map(written)),
             (&self.tls, &self.client_id, &self.server_id, &self.authority),
-            (canonical(self.target_addr), &self.service, self.policy),
+            (canonical(self.target_addr), &self.service, &self.policy),
         )
     }
 }
@@ -152,7 +157,7 @@ impl TcpLabels {
         (
             (self.direction, self.peer_is_src, written(&self.workload), self.peer.as_deref().map(written)),
             (&self.tls, &self.client_id, &self.server_id),
-            (canonical(self.target_addr), &self.service, self.policy),
+            (canonical(self.target_addr), &self.service, &self.policy),
         )
     }
 }
@@ -183,7 +188,7 @@ pub(crate) trait Labels: Hash + Eq + Clone + 'static {
     /// The local workload, whose bound counts.
     fn workload(&self) -> &Arc<PodRef>;
     /// Who may call the local workload; none for what it sends.
-    fn policy(&self) -> Option<DefaultPolicy>;
+    fn policy(&self) -> Option<&Ruling>;
     /// Appends `name="value"` pairs.
     fn write(&self, text: &mut LabelText);
 }
@@ -197,8 +202,8 @@ impl Labels for HttpLabels {
         &self.workload
     }
 
-    fn policy(&self) -> Option<DefaultPolicy> {
-        self.policy
+    fn policy(&self) -> Option<&Ruling> {
+        self.policy.as_deref()
     }
 
     fn write(&self, text: &mut LabelText) {
@@ -209,7 +214,7 @@ impl Labels for HttpLabels {
         write_target(text, self.target_addr);
         self.tls.write(text);
         write_identities(text, &self.client_id, &self.server_id);
-        write_policy(text, self.policy, self.target_addr);
+        write_policy(text, self.policy(), self.target_addr);
         write_pods(text, self.direction, &self.workload, self.peer.as_deref(), self.service.as_ref());
     }
 }
@@ -223,8 +228,8 @@ impl Labels for TcpLabels {
         &self.workload
     }
 
-    fn policy(&self) -> Option<DefaultPolicy> {
-        self.policy
+    fn policy(&self) -> Option<&Ruling> {
+        self.policy.as_deref()
     }
 
     fn write(&self, text: &mut LabelText) {
@@ -233,7 +238,7 @@ impl Labels for TcpLabels {
         write_target(text, self.target_addr);
         self.tls.write(text);
         write_identities(text, &self.client_id, &self.server_id);
-        write_policy(text, self.policy, self.target_addr);
+        write_policy(text, self.policy(), self.target_addr);
         write_pods(text, self.direction, &self.workload, self.peer.as_deref(), self.service.as_ref());
     }
 }
@@ -254,14 +259,20 @@ fn write_identities(text: &mut LabelText, client: &Option<Identity>, server: &Op
     }
 }
 
-fn write_policy(text: &mut LabelText, policy: Option<DefaultPolicy>, target: SocketAddr) {
-    if let Some(policy) = policy {
-        // Without a Server resource on the port, Linkerd names the default policy here.
-        text.push("srv_group", "");
-        text.push("srv_kind", "default");
-        text.push("srv_name", policy.name());
-        text.display("srv_port", target.port());
-    }
+/// Linkerd's names: without a Server on the port, the default policy is named.
+fn write_policy(text: &mut LabelText, policy: Option<&Ruling>, target: SocketAddr) {
+    let (group, kind, name) = match policy.map(|ruling| &ruling.ruler) {
+        None => return,
+        Some(Ruler::Default(policy)) => ("", "default", policy.name()),
+        Some(Ruler::Server(server)) => (&*server.group, &*server.kind, &*server.name),
+        Some(Ruler::Unknown(name)) => {
+            ("policy.linkerd.io", "server", name.split_once('/').map_or("", |(_, name)| name))
+        }
+    };
+    text.push("srv_group", group);
+    text.push("srv_kind", kind);
+    text.push("srv_name", name);
+    text.display("srv_port", target.port());
 }
 
 fn write_pods(

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use weir_core::{
     classify::Classification,
     grpc,
-    inbound::DefaultPolicy,
+    inbound::Ruling,
     route::ObjectRef,
     snapshot::{PodRef, ServiceTarget},
 };
@@ -99,7 +99,7 @@ impl Labels for RouteLabels {
         &self.workload
     }
 
-    fn policy(&self) -> Option<DefaultPolicy> {
+    fn policy(&self) -> Option<&Ruling> {
         None
     }
 

@@ -193,6 +193,11 @@ impl TcpSeries {
         }
     }
 
+    /// A policy that came later ended a connection.
+    pub fn terminated(&self) {
+        self.decisions.terminate();
+    }
+
     /// Policy decided about a connection.
     pub fn decided(&self, plan: &InboundPlan) {
         self.decisions.count(plan);

@@ -125,7 +125,7 @@ pub(crate) fn install(stage: &Stage, plural: &str) {
 }
 
 /// Waits until the API server serves a kind that was defined.
-fn served(stage: &Stage, name: &str) {
+pub(crate) fn served(stage: &Stage, name: &str) {
     let path = "jsonpath={.status.conditions[?(@.type==\"Established\")].status}";
     // `kubectl wait` gives up at once on a definition that has no condition yet.
     stage.until("the definition is established", &["get", "crd", name, "-o", path], |said| said == "True");
@@ -213,19 +213,19 @@ async fn routes_reach_nodes_and_say_what_became_of_them() {
     node.until("no route", |held| backends(held).is_none()).await.unwrap();
 }
 
-/// Linkerd's and SMI's kinds, of which the definitions here say no more than where they are.
-fn definition_of(group: &str, plural: &str, kind: &str) -> String {
-    let version = |name: &str, is_stored: bool| {
+/// Linkerd's and SMI's kinds, of which the definitions here say no more than where they are; objects are stored as the last version.
+pub(crate) fn definition_of(group: &str, plural: &str, kind: &str, versions: &[&str]) -> String {
+    let version = |name: &&str| {
+        let is_stored = versions.last() == Some(name);
         format!(
             "  - {{name: {name}, served: true, storage: {is_stored}, schema: {{openAPIV3Schema: {{type: object, x-kubernetes-preserve-unknown-fields: true}}}}}}\n"
         )
     };
+    let versions: String = versions.iter().map(version).collect();
     format!(
         "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {{name: {plural}.{group}}}\nspec:\n  group: {group}\n  scope: Namespaced\n  \
-         names: {{plural: {plural}, singular: {}, kind: {kind}}}\n  versions:\n{}{}",
-        kind.to_lowercase(),
-        version("v1alpha1", false),
-        version("v1alpha2", true)
+         names: {{plural: {plural}, singular: {}, kind: {kind}}}\n  versions:\n{versions}",
+        kind.to_lowercase()
     )
 }
 
@@ -241,7 +241,7 @@ async fn profiles_and_splits_are_followed_where_their_definitions_are() {
     node.until("the route", |held| kinds(held) == ["HTTPRoute.gateway.networking.k8s.io"]).await.unwrap();
     says(&stage, "httproute/web", 0, &["Accepted=True/Accepted", "ResolvedRefs=True/ResolvedRefs"]);
 
-    stage.apply(&definition_of("split.smi-spec.io", "trafficsplits", "TrafficSplit"));
+    stage.apply(&definition_of("split.smi-spec.io", "trafficsplits", "TrafficSplit", &["v1alpha1", "v1alpha2"]));
     served(&stage, "trafficsplits.split.smi-spec.io");
     stage.apply(
         "apiVersion: split.smi-spec.io/v1alpha1\nkind: TrafficSplit\nmetadata: {name: web, namespace: shop}\n\
@@ -251,7 +251,7 @@ async fn profiles_and_splits_are_followed_where_their_definitions_are() {
     assert_eq!(backends(&node.held), Some(vec!["canary:80".to_owned(), "web:80".to_owned()]));
     says(&stage, "httproute/web", 0, &["Accepted=False/RouteReasonConflicted", "ResolvedRefs=True/ResolvedRefs"]);
 
-    stage.apply(&definition_of("linkerd.io", "serviceprofiles", "ServiceProfile"));
+    stage.apply(&definition_of("linkerd.io", "serviceprofiles", "ServiceProfile", &["v1alpha1", "v1alpha2"]));
     served(&stage, "serviceprofiles.linkerd.io");
     let profile = "apiVersion: linkerd.io/v1alpha1\nkind: ServiceProfile\nmetadata: {name: web.shop.svc.cluster.local, namespace: shop}\n\
          spec: {routes: [{name: read, condition: {method: GET}}]}\n";

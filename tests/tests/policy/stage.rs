@@ -30,7 +30,7 @@ pub(crate) struct Stage {
 }
 
 /// What somebody got.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
     /// `l5d-proxy-error`

@@ -14,7 +14,7 @@ pub struct Resource {
     pub key: ::core::option::Option<ResourceKey>,
     #[prost(uint64, tag = "2")]
     pub version: u64,
-    #[prost(oneof = "resource::Body", tags = "3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "resource::Body", tags = "3, 4, 5, 6, 7, 8, 9")]
     #[cfg_attr(feature = "json", serde(flatten))]
     pub body: ::core::option::Option<resource::Body>,
 }
@@ -39,6 +39,8 @@ pub mod resource {
         PlainPod(super::PlainPod),
         #[prost(message, tag = "8")]
         MeshedNamespace(super::MeshedNamespace),
+        #[prost(message, tag = "9")]
+        InboundServer(super::InboundServer),
     }
 }
 /// Tells the node that a new pod may start without being captured first.
@@ -76,6 +78,62 @@ pub struct Workload {
     /// What kubelet asks of it: its node lets that through whatever the policy says.
     #[prost(message, repeated, tag = "9")]
     pub probes: ::prost::alloc::vec::Vec<Probe>,
+    /// Which Server decides about which of its ports: the first one that names a port. Others have the default policy.
+    #[prost(message, repeated, tag = "10")]
+    pub servers: ::prost::alloc::vec::Vec<ServerPorts>,
+}
+#[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ServerPorts {
+    #[prost(message, optional, tag = "1")]
+    pub ports: ::core::option::Option<PortRange>,
+    /// Name of its InboundServer; nobody may call the ports while the node does not know it.
+    #[prost(string, tag = "2")]
+    pub server: ::prost::alloc::string::String,
+}
+/// A Server (`policy.linkerd.io`) and who may call its ports.
+#[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct InboundServer {
+    #[prost(message, optional, tag = "1")]
+    pub object: ::core::option::Option<ObjectRef>,
+    /// Each of them is enough. None: nobody may.
+    #[prost(message, repeated, tag = "2")]
+    pub authorizations: ::prost::alloc::vec::Vec<InboundAuthorization>,
+}
+/// Whom one object lets in.
+#[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct InboundAuthorization {
+    /// For metrics and people; kind `default` for `accessPolicy`.
+    #[prost(message, optional, tag = "1")]
+    pub object: ::core::option::Option<ObjectRef>,
+    /// The networks of the cluster, as the node knows them, beside `networks`.
+    #[prost(bool, tag = "2")]
+    pub cluster_networks: bool,
+    /// Where clients connect from. None, and not those of the cluster: nobody.
+    #[prost(message, repeated, tag = "3")]
+    pub networks: ::prost::alloc::vec::Vec<Network>,
+    #[prost(enumeration = "ClientKind", tag = "4")]
+    pub clients: i32,
+    /// Of `CLIENT_IDENTITIES`: whole names.
+    #[prost(string, repeated, tag = "5")]
+    pub identities: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The same: what names end with, after a dot.
+    #[prost(string, repeated, tag = "6")]
+    pub identity_suffixes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Each one that it lets in is logged.
+    #[prost(bool, tag = "7")]
+    pub audit: bool,
+}
+#[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Network {
+    #[prost(string, tag = "1")]
+    pub cidr: ::prost::alloc::string::String,
+    /// Within `cidr`.
+    #[prost(string, repeated, tag = "2")]
+    pub except: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// A probe, or a hook that is an HTTP request, of one of the pod's containers. Ports are numbers: names are resolved.
 #[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
@@ -924,6 +982,8 @@ pub enum ResourceKind {
     PlainPod = 5,
     /// A namespace whose pods are opted in unless they say otherwise. Named by namespace; every node has all of them.
     MeshedNamespace = 6,
+    /// Who may call ports of pods that a Server selects. Named `namespace/name`.
+    InboundServer = 7,
 }
 impl ResourceKind {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -939,6 +999,7 @@ impl ResourceKind {
             Self::TrustBundle => "TRUST_BUNDLE",
             Self::PlainPod => "PLAIN_POD",
             Self::MeshedNamespace => "MESHED_NAMESPACE",
+            Self::InboundServer => "INBOUND_SERVER",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -951,6 +1012,49 @@ impl ResourceKind {
             "TRUST_BUNDLE" => Some(Self::TrustBundle),
             "PLAIN_POD" => Some(Self::PlainPod),
             "MESHED_NAMESPACE" => Some(Self::MeshedNamespace),
+            "INBOUND_SERVER" => Some(Self::InboundServer),
+            _ => None,
+        }
+    }
+}
+/// What clients have to have proven.
+#[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ClientKind {
+    /// Refused by nodes.
+    Unspecified = 0,
+    /// Nothing.
+    ClientAnyone = 1,
+    /// That they speak TLS to the mesh, whoever they are.
+    ClientTls = 2,
+    /// Some identity of the mesh.
+    ClientAuthenticated = 3,
+    /// One of these identities.
+    ClientIdentities = 4,
+}
+impl ClientKind {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "CLIENT_KIND_UNSPECIFIED",
+            Self::ClientAnyone => "CLIENT_ANYONE",
+            Self::ClientTls => "CLIENT_TLS",
+            Self::ClientAuthenticated => "CLIENT_AUTHENTICATED",
+            Self::ClientIdentities => "CLIENT_IDENTITIES",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "CLIENT_KIND_UNSPECIFIED" => Some(Self::Unspecified),
+            "CLIENT_ANYONE" => Some(Self::ClientAnyone),
+            "CLIENT_TLS" => Some(Self::ClientTls),
+            "CLIENT_AUTHENTICATED" => Some(Self::ClientAuthenticated),
+            "CLIENT_IDENTITIES" => Some(Self::ClientIdentities),
             _ => None,
         }
     }

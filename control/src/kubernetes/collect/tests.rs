@@ -42,7 +42,7 @@ fn complete(pods: Vec<Item>) -> Collector {
     list(&mut collector, Kind::Namespace, vec![seen(NAMESPACE)]);
     list(&mut collector, Kind::Service, Vec::new());
     list(&mut collector, Kind::EndpointSlice, Vec::new());
-    for kind in KINDS.into_iter().filter(|kind| kind.is_route()) {
+    for kind in KINDS.into_iter().filter(|kind| kind.is_optional()) {
         list(&mut collector, kind, Vec::new());
     }
     collector
@@ -62,7 +62,7 @@ fn nothing_is_told_before_every_kind_was_listed_once() {
     list(&mut collector, Kind::Pod, vec![seen(&web())]);
     list(&mut collector, Kind::Namespace, vec![seen(NAMESPACE)]);
     list(&mut collector, Kind::Service, Vec::new());
-    for kind in KINDS.into_iter().filter(|kind| kind.is_route()) {
+    for kind in KINDS.into_iter().filter(|kind| kind.is_optional()) {
         list(&mut collector, kind, Vec::new());
     }
     collector.take(item(Kind::EndpointSlice, News::Began));

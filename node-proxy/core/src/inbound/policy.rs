@@ -5,6 +5,7 @@ use std::{fmt, str::FromStr, sync::Arc};
 use weir_api::v1;
 
 use super::Ask;
+use crate::protocol::PortRange;
 
 /// Path of a gRPC health check, which kubelet's gRPC probes ask for.
 const GRPC_HEALTH: &str = "/grpc.health.v1.Health/Check";
@@ -126,9 +127,17 @@ pub struct InboundPolicy {
     pub default: DefaultPolicy,
     /// What its node asks of it, whatever else is said.
     pub probes: Vec<Probe>,
+    /// Ports that Servers decide about, by name of the Server: the first one that names a port.
+    pub servers: Vec<(PortRange, Arc<str>)>,
 }
 
 impl InboundPolicy {
+    /// Name of the Server that decides about a port.
+    pub fn server_of(&self, port: u16) -> Option<&Arc<str>> {
+        let names = |((first, last), _name): &&(PortRange, Arc<str>)| (*first..=*last).contains(&port);
+        self.servers.iter().find(names).map(|(_ports, name)| name)
+    }
+
     /// Whether the node may have to be told from others: something at this port is its alone.
     pub fn is_probed(&self, port: u16) -> bool {
         self.probes.iter().any(|probe| probe.port == port)

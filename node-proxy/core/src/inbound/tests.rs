@@ -5,6 +5,8 @@ use std::sync::Arc;
 use super::*;
 use crate::snapshot::tests::workload_with;
 
+mod servers;
+
 const WEB: &str = "web.shop.serviceaccount.identity.linkerd.cluster.local";
 
 fn networks() -> Vec<IpNet> {
@@ -24,12 +26,12 @@ fn decide(
         Probe { port: 50051, kind: ProbeKind::Grpc },
         Probe { port: 5432, kind: ProbeKind::Connection },
     ];
-    let server = workload_with(InboundPolicy { default: policy, probes });
+    let server = workload_with(InboundPolicy { default: policy, probes, servers: Vec::new() });
     let identity = identity.then(|| WEB.parse::<Identity>().unwrap());
     let followed = [Probe { port: 8080, kind: ProbeKind::Get(Arc::from("/login")) }];
     let node = from_node.then_some(&followed[..]);
-    let client = Client { identity: identity.as_ref(), address: address.parse().unwrap(), node };
-    plan(&server, &networks(), port, client, ask)
+    let client = Client { identity: identity.as_ref(), is_tls: false, address: address.parse().unwrap() };
+    standing(&server, Rules::Default(policy), &networks(), client).plan.or_probe(&server, port, node, ask)
 }
 
 const INSIDE: &str = "10.9.9.9";
@@ -41,7 +43,7 @@ fn default_policies_are_linkerds() {
     use DefaultPolicy::{
         AllAuthenticated, AllUnauthenticated, Audit, ClusterAuthenticated, ClusterUnauthenticated, Deny,
     };
-    let (yes, audit) = (InboundPlan::Allow(Authorization::Default), InboundPlan::Audit);
+    let (yes, audit) = (InboundPlan::Allow(Authorization::Policy), InboundPlan::Audit);
     let no = |denial| InboundPlan::Deny(ProxyError::Unauthorized(denial));
     // Columns: plain inside, plain outside, mTLS inside, mTLS outside.
     let (nobody, unproven, far) = (no(Denial::Nobody), no(Denial::Unauthenticated), no(Denial::OutsideCluster));

@@ -45,13 +45,7 @@ pub fn routes(given: &[v1::HttpRoute]) -> Result<Option<Routes>, Invalid> {
 
 fn object(given: &v1::HttpRoute) -> Result<Arc<ObjectRef>, Invalid> {
     let object = given.object.as_ref().ok_or_else(|| Invalid::new("http_routes.object", "missing"))?;
-    Ok(Arc::new(ObjectRef {
-        group: Arc::from(object.group.as_str()),
-        kind: Arc::from(object.kind.as_str()),
-        namespace: Arc::from(object.namespace.as_str()),
-        name: Arc::from(object.name.as_str()),
-        rule: Arc::default(),
-    }))
+    Ok(Arc::new(ObjectRef::from(object)))
 }
 
 /// Routes that hold for the same clients.

@@ -39,6 +39,18 @@ impl ObjectRef {
     }
 }
 
+impl From<&weir_api::v1::ObjectRef> for ObjectRef {
+    fn from(given: &weir_api::v1::ObjectRef) -> ObjectRef {
+        ObjectRef {
+            group: Arc::from(given.group.as_str()),
+            kind: Arc::from(given.kind.as_str()),
+            namespace: Arc::from(given.namespace.as_str()),
+            name: Arc::from(given.name.as_str()),
+            rule: Arc::default(),
+        }
+    }
+}
+
 impl std::fmt::Display for ObjectRef {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(formatter, "{}/{}", self.namespace, self.name)

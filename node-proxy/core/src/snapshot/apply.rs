@@ -15,6 +15,7 @@ use super::{
     numbered::Numbered,
     reach::Reach,
     same::is_same,
+    servers,
 };
 use crate::{
     balance::{self, Balancer},
@@ -32,7 +33,7 @@ use crate::{
 pub struct Applied {
     /// The next snapshot.
     pub snapshot: Snapshot,
-    /// Resources that were not taken, with the field and the reason; their last good version stays.
+    /// Resources that were not taken, with the field and the reason; their last good version stays, but for Servers.
     pub rejected: Vec<v1::Rejection>,
 }
 
@@ -50,7 +51,10 @@ pub fn apply(
     let mut workloads = false;
     for key in removals {
         workloads |= key.kind() == v1::ResourceKind::Workload;
-        remove(&mut next, &key, &mut slices);
+        next.remove(&key);
+        if key.kind() == v1::ResourceKind::Endpoints {
+            slices.insert(key.name);
+        }
     }
     for resource in upserts {
         let Some(key) = resource.key.clone() else {
@@ -59,6 +63,10 @@ pub fn apply(
         };
         workloads |= key.kind() == v1::ResourceKind::Workload;
         if let Err(reason) = upsert(&mut next, &key, resource, &mut slices, &mut stale) {
+            // What it would have closed must not stay open: until a good one comes, nobody may.
+            if key.kind() == v1::ResourceKind::InboundServer {
+                next.remove(&key);
+            }
             rejected.push(v1::Rejection { key: Some(key), reason });
         }
     }
@@ -83,34 +91,6 @@ pub fn apply(
     Applied { snapshot: next, rejected }
 }
 
-fn remove(next: &mut Snapshot, key: &v1::ResourceKey, slices: &mut HashSet<String>) {
-    match key.kind() {
-        v1::ResourceKind::Workload => {
-            next.workloads.remove(key.name.as_str());
-        }
-        v1::ResourceKind::Destination => {
-            if let Ok(address) = key.name.parse::<SocketAddr>() {
-                next.destination_resources.remove(&address);
-                next.destinations.remove(&address);
-            }
-        }
-        v1::ResourceKind::Endpoints => {
-            next.slices.remove(&key.name);
-            slices.insert(key.name.clone());
-        }
-        v1::ResourceKind::TrustBundle => {
-            next.trust.remove(&key.name);
-        }
-        v1::ResourceKind::PlainPod => {
-            next.plain_pods.remove(key.name.as_str());
-        }
-        v1::ResourceKind::MeshedNamespace => {
-            next.meshed_namespaces.remove(key.name.as_str());
-        }
-        v1::ResourceKind::Unspecified => {}
-    }
-}
-
 fn upsert(
     next: &mut Snapshot,
     key: &v1::ResourceKey,
@@ -118,9 +98,9 @@ fn upsert(
     slices: &mut HashSet<String>,
     stale: &mut HashSet<SocketAddr>,
 ) -> Result<(), Reason> {
-    let held = held(next);
+    let held = next.held();
     // A full node still takes news of what it holds.
-    if held >= limits::RESOURCES && !holds(next, key) {
+    if held >= limits::RESOURCES && !next.holds(key) {
         return Err(format!("this node holds {held} resources and takes no more"));
     }
     let version = resource.version;
@@ -150,6 +130,10 @@ fn upsert(
             }
             next.trust.insert(key.name.clone(), Versioned { version, value: Arc::new(bundle) });
         }
+        (v1::ResourceKind::InboundServer, Some(Body::InboundServer(server))) => {
+            let value = Arc::new(servers::server(&key.name, &server)?);
+            next.servers.insert(Arc::from(key.name.as_str()), Versioned { version, value });
+        }
         (v1::ResourceKind::PlainPod, Some(Body::PlainPod(_))) if !key.name.is_empty() => {
             next.plain_pods.insert(Arc::from(key.name.as_str()), version);
         }
@@ -161,25 +145,6 @@ fn upsert(
         }
     }
     Ok(())
-}
-
-fn held(next: &Snapshot) -> usize {
-    let configuration = next.workloads.len() + next.destination_resources.len() + next.slices.len();
-    configuration + next.trust.len() + next.plain_pods.len() + next.meshed_namespaces.len()
-}
-
-fn holds(next: &Snapshot, key: &v1::ResourceKey) -> bool {
-    match key.kind() {
-        v1::ResourceKind::Workload => next.workloads.contains_key(key.name.as_str()),
-        v1::ResourceKind::Destination => {
-            key.name.parse().is_ok_and(|address| next.destination_resources.contains_key(&address))
-        }
-        v1::ResourceKind::Endpoints => next.slices.contains_key(&key.name),
-        v1::ResourceKind::TrustBundle => next.trust.contains_key(&key.name),
-        v1::ResourceKind::PlainPod => next.plain_pods.contains_key(key.name.as_str()),
-        v1::ResourceKind::MeshedNamespace => next.meshed_namespaces.contains_key(key.name.as_str()),
-        v1::ResourceKind::Unspecified => false,
-    }
 }
 
 /// Addresses are used again: a pod that is on its way out must not take the traffic of the one that came after it.

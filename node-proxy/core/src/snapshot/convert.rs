@@ -50,7 +50,20 @@ fn policy(resource: &v1::Workload) -> Result<InboundPolicy, Reason> {
     if count > limits::PROBES_PER_POD {
         return Err(format!("probes: {count} of them, at most {} are taken", limits::PROBES_PER_POD));
     }
-    Ok(InboundPolicy { default, probes: resource.probes.iter().map(probe).collect::<Result<_, _>>()? })
+    let count = resource.servers.len();
+    if count > limits::SERVERS_PER_POD {
+        return Err(format!("servers: {count} of them, at most {} are taken", limits::SERVERS_PER_POD));
+    }
+    let servers = resource.servers.iter().map(server_ports).collect::<Result<_, _>>()?;
+    Ok(InboundPolicy { default, probes: resource.probes.iter().map(probe).collect::<Result<_, _>>()?, servers })
+}
+
+fn server_ports(given: &v1::ServerPorts) -> Result<(PortRange, Arc<str>), Reason> {
+    let ports = given.ports.as_ref().and_then(range).ok_or_else(|| format!("servers: {given:?} has no port range"))?;
+    if given.server.is_empty() {
+        return Err("servers.server: empty".to_owned());
+    }
+    Ok((ports, Arc::from(given.server.as_str())))
 }
 
 fn probe(given: &v1::Probe) -> Result<Probe, Reason> {
