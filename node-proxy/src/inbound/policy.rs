@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use ::http::HeaderValue;
+use tokio::sync::watch;
 use weir_core::{
     inbound::{self, Ask, Authorization, Denial, InboundPlan, Ruler, Ruling},
     proxy_error::ProxyError,
@@ -91,9 +92,14 @@ impl Server {
         !matches!(self.of_connection(), InboundPlan::Deny(_))
     }
 
+    /// Changes when [`Server::revoked`] has something to look at.
+    pub(super) fn policy_changes(&self) -> watch::Receiver<u64> {
+        self.worker.shared.store.policy_changes()
+    }
+
     /// Returns when a policy that came later no longer allows the connection, and counts that.
     pub(crate) async fn revoked(&self) {
-        let mut changes = self.worker.shared.store.policy_changes();
+        let mut changes = self.policy_changes();
         loop {
             if !self.is_open() {
                 let labels = self.tcp_labels(true);

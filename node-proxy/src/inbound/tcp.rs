@@ -1,6 +1,12 @@
 //! Opaque connections to a local workload. Must never dial the application for a client that is not allowed.
 
-use std::{io, sync::Arc};
+use std::{
+    future::poll_fn,
+    io,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::Poll,
+};
 
 use weir_core::detect::Detected;
 
@@ -66,13 +72,31 @@ impl Server {
     pub(crate) async fn join(&self, client: &mut Io, app: &mut Io) {
         let (source, destination) = self.guards();
         let mut meter = copy::Both::new(source, destination);
+        let copied = self.unless_revoked(pin!(copy::copy(client, app, &mut meter))).await;
+        end(copied, client, app);
+    }
+
+    /// Goes on for as long as policy allows the connection.
+    ///
+    /// Whether it still does is asked when policies change, not each time that bytes come: that would cost an exchange 4 %.
+    pub(crate) async fn unless_revoked(
+        &self,
+        mut copied: Pin<&mut impl Future<Output = Result<(), CopyError>>>,
+    ) -> Result<(), CopyError> {
+        let mut changes = self.policy_changes();
         // Boxed: it is larger than what copies, and idle.
         let mut revoked = Box::pin(self.revoked());
-        let copied = tokio::select! {
-            copied = copy::copy(client, app, &mut meter) => copied,
-            () = &mut revoked => Err(CopyError::Revoked),
-        };
-        end(copied, client, app);
+        let mut is_first = true;
+        poll_fn(|context| {
+            if std::mem::take(&mut is_first) || changes.has_changed().is_ok_and(|changed| changed) {
+                changes.mark_unchanged();
+                if revoked.as_mut().poll(context).is_ready() {
+                    return Poll::Ready(Err(CopyError::Revoked));
+                }
+            }
+            copied.as_mut().poll(context)
+        })
+        .await
     }
 
     /// Counts of the client's and of the application's connection.

@@ -2,7 +2,7 @@
 //!
 //! Must never dial a second endpoint once a byte of the client's has left.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, pin::pin, sync::Arc, time::Duration};
 
 use tokio::io::AsyncWriteExt as _;
 use weir_core::{
@@ -80,17 +80,13 @@ pub(super) async fn serve_goal(client: Arc<Client>, goal: Box<Goal>, mut io: Io)
 
 async fn join(io: &mut Io, joined: &mut Joined, mut meter: copy::Both) -> Result<(), ProxyError> {
     let Joined { io: upstream, local, .. } = joined;
-    // Boxed: it is larger than what copies, and idle.
-    let mut revoked = Box::pin(async {
+    let copied = {
+        let mut copied = pin!(copy::copy(io, upstream, &mut meter));
         match local {
-            Some(server) => server.revoked().await,
+            Some(server) => server.unless_revoked(copied).await,
             // The server's own node ends what it no longer allows.
-            None => std::future::pending().await,
+            None => copied.as_mut().await,
         }
-    });
-    let copied = tokio::select! {
-        copied = copy::copy(io, upstream, &mut meter) => copied,
-        () = &mut revoked => Err(copy::CopyError::Revoked),
     };
     let ended = copied.as_ref().map(|_done| ()).map_err(|_broken| ProxyError::UpstreamBroken);
     end(copied, io, upstream);
