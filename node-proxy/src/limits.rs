@@ -399,4 +399,4 @@ pub const CERTIFY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Certificates in a chain that control sends.
 pub const CHAIN: usize = 8;
 /// What the task of one connection may hold inline while it is idle: part of the 10 KiB that it may cost in all.
-pub const CONNECTION_FUTURE_BYTES: usize = 736;
+pub const CONNECTION_FUTURE_BYTES: usize = 640;

@@ -72,7 +72,8 @@ impl Server {
     pub(crate) async fn join(&self, client: &mut Io, app: &mut Io) {
         let (source, destination) = self.guards();
         let mut meter = copy::Both::new(source, destination);
-        let copied = self.unless_revoked(pin!(copy::copy(client, app, &mut meter))).await;
+        // Boxed: it is larger than what copies, and idle.
+        let copied = Box::pin(self.unless_revoked(pin!(copy::copy(client, app, &mut meter)))).await;
         end(copied, client, app);
     }
 
@@ -84,8 +85,7 @@ impl Server {
         mut copied: Pin<&mut impl Future<Output = Result<(), CopyError>>>,
     ) -> Result<(), CopyError> {
         let mut changes = self.policy_changes();
-        // Boxed: it is larger than what copies, and idle.
-        let mut revoked = Box::pin(self.revoked());
+        let mut revoked = pin!(self.revoked());
         let mut is_first = true;
         poll_fn(|context| {
             if std::mem::take(&mut is_first) || changes.has_changed().is_ok_and(|changed| changed) {

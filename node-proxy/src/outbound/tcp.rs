@@ -35,8 +35,13 @@ struct Upstream {
 /// What of it is needed for as long as the connection lasts.
 struct Joined {
     io: Io,
+    /// Boxed: nothing of it is looked at for each byte.
+    kept: Box<Kept>,
+}
+
+struct Kept {
     /// The receiving half, when the endpoint is on this node.
-    local: Option<Box<Server>>,
+    local: Option<Server>,
     _counted: Option<Counted>,
 }
 
@@ -79,17 +84,16 @@ pub(super) async fn serve_goal(client: Arc<Client>, goal: Box<Goal>, mut io: Io)
 }
 
 async fn join(io: &mut Io, joined: &mut Joined, mut meter: copy::Both) -> Result<(), ProxyError> {
-    let Joined { io: upstream, local, .. } = joined;
     let copied = {
-        let mut copied = pin!(copy::copy(io, upstream, &mut meter));
-        match local {
-            Some(server) => server.unless_revoked(copied).await,
+        let mut copied = pin!(copy::copy(io, &mut joined.io, &mut meter));
+        match &joined.kept.local {
+            Some(server) => Box::pin(server.unless_revoked(copied)).await,
             // The server's own node ends what it no longer allows.
             None => copied.as_mut().await,
         }
     };
     let ended = copied.as_ref().map(|_done| ()).map_err(|_broken| ProxyError::UpstreamBroken);
-    end(copied, io, upstream);
+    end(copied, io, &joined.io);
     ended
 }
 
@@ -156,7 +160,7 @@ impl Client {
             telemetry.tcp(&self.source_labels(&goal.destination)).open(),
             telemetry.tcp(&self.tcp_labels(&upstream.path, goal.service())).open(),
         );
-        if let Some(local) = &upstream.joined.local {
+        if let Some(local) = &upstream.joined.kept.local {
             let (source, destination) = local.guards();
             meter.and(source, destination);
         }
@@ -191,7 +195,8 @@ impl Client {
                 Ok((io, local)) => {
                     let counts = balancer.is_some_and(Balancer::counts_connections);
                     let counted = endpoint.filter(|_| counts).map(|endpoint| Counted::begin(&endpoint, now));
-                    return Ok(Upstream { joined: Joined { io, local, _counted: counted }, path });
+                    let kept = Box::new(Kept { local, _counted: counted });
+                    return Ok(Upstream { joined: Joined { io, kept }, path });
                 }
                 Err(Some(error)) => tracing::debug!(%error, pod = %self.workload.pod.name, "endpoint not reached"),
                 Err(None) => return Err(ProxyError::ConnectFailed),
@@ -205,11 +210,11 @@ impl Client {
     }
 
     /// `Err(None)`: the receiving half on this node refused, and has said so.
-    async fn dial(&self, path: &Path, io: &Io) -> Result<(Io, Option<Box<Server>>), Option<DialError>> {
+    async fn dial(&self, path: &Path, io: &Io) -> Result<(Io, Option<Server>), Option<DialError>> {
         let shared = &self.worker.shared;
         match &path.transport {
             Way::Local { server } => {
-                let local = Box::new(Server::bridged(self, server, path.address));
+                let local = Server::bridged(self, server, path.address);
                 let app = local.bridge(io).await.ok_or(None)?;
                 Ok((app, Some(local)))
             }
