@@ -76,6 +76,7 @@ pub struct Index {
     routes: HashMap<ObjectName, Arc<HttpRoute>>,
     routes_by_parent: HashMap<Name, BTreeSet<ObjectName>>,
     routes_by_backend: HashMap<Name, BTreeSet<ObjectName>>,
+    routes_by_server: HashMap<Name, BTreeSet<ObjectName>>,
     policies: authorizations::Policies,
     // Peers send mTLS to these pods: their nodes said once that they are captured and have a certificate.
     serving: HashSet<Arc<str>>,
@@ -237,10 +238,19 @@ impl Index {
 
     /// Routes that have a service as a parent, in the order that breaks ties: the oldest first, then by namespace and name.
     pub fn routes_of(&self, service: &Name) -> Vec<(&ObjectName, &Arc<HttpRoute>)> {
+        self.ranked(self.routes_by_parent.get(service))
+    }
+
+    /// Routes that have a Server as a parent, in the same order.
+    pub fn routes_of_server(&self, server: &Name) -> Vec<(&ObjectName, &Arc<HttpRoute>)> {
+        self.ranked(self.routes_by_server.get(server))
+    }
+
+    fn ranked(&self, names: Option<&BTreeSet<ObjectName>>) -> Vec<(&ObjectName, &Arc<HttpRoute>)> {
         fn rank<'a>((own, route): &(&'a ObjectName, &'a Arc<HttpRoute>)) -> (&'a str, &'a Name, Kind) {
             (&route.created, &own.name, own.kind)
         }
-        let names = self.routes_by_parent.get(service).into_iter().flatten();
+        let names = names.into_iter().flatten();
         let mut routes: Vec<_> = names.filter_map(|name| self.routes.get_key_value(name)).collect();
         routes.sort_by(|one, other| rank(one).cmp(&rank(other)));
         routes
@@ -256,6 +266,11 @@ impl Index {
         let (name, route) =
             own.min_by(|(one, route), (other, its)| (&route.created, &one.name).cmp(&(&its.created, &other.name)))?;
         Some((name, route.profile.as_deref()?))
+    }
+
+    /// A route by kind and name.
+    pub fn route(&self, own: &ObjectName) -> Option<&Arc<HttpRoute>> {
+        self.routes.get(own)
     }
 
     /// All routes, in no order.

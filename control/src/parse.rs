@@ -20,6 +20,7 @@ mod probes;
 mod profiles;
 mod retry;
 mod routes;
+mod server_routes;
 mod sessions;
 mod settings;
 mod splits;

@@ -154,8 +154,8 @@ impl Plane {
             let mut findings = self.findings.write();
             let differs = *findings != scan.findings;
             *findings = scan.findings;
-            // What a destination means is also what the status of a route says.
-            differs || !changed.workloads.is_empty() || !changed.addresses.is_empty()
+            // What a destination and a Server mean is also what the status of a route says.
+            differs || !changed.workloads.is_empty() || !changed.addresses.is_empty() || !changed.servers.is_empty()
         };
         self.tell(&changed);
         if is_first || has_news {

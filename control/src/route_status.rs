@@ -1,6 +1,10 @@
-//! What became of routes: conditions `Accepted` and `ResolvedRefs` of each parent that is a Service (Gateway API). Must never do I/O.
+//! What became of routes: conditions `Accepted` and `ResolvedRefs` of each parent that is a Service (Gateway API), `Accepted` of each that is a
+//! Server (Linkerd). Must never do I/O.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use weir_api::v1;
 
@@ -40,8 +44,14 @@ impl Condition {
 /// What is to stand in the status of one route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Said {
-    /// About the object of this generation, one for each of its parents that is a Service.
-    Taken { generation: i64, conditions: Vec<[Condition; 2]> },
+    /// About the object of this generation.
+    Taken {
+        generation: i64,
+        /// Of each of its parents that is a Service, in their order.
+        conditions: Vec<[Condition; 2]>,
+        /// Of each Server among its parents, by name; they are of its namespace.
+        servers: BTreeMap<Arc<str>, Condition>,
+    },
     /// Refused as a whole, for this reason; its last good version may still be in force.
     Refused(String),
 }
@@ -82,7 +92,16 @@ fn route_named(object: &str) -> Option<ObjectName> {
 pub(crate) type Told<'a> = HashMap<&'a Name, InForce<'a>>;
 
 fn taken<'a>(index: &'a Index, told: &mut Told<'a>, name: &ObjectName, route: &'a HttpRoute) -> Said {
-    Said::Taken { generation: route.generation, conditions: conditions(index, told, name, route) }
+    let servers = servers(index, route).map(|(server, accepted)| (Arc::clone(&server.name), accepted)).collect();
+    Said::Taken { generation: route.generation, conditions: conditions(index, told, name, route), servers }
+}
+
+/// What there is to say of each parent of a route that is a Server.
+pub(crate) fn servers<'a>(index: &Index, route: &'a HttpRoute) -> impl Iterator<Item = (&'a Name, Condition)> {
+    route.servers.iter().map(|name| {
+        let missing = || ("NoMatchingParent", format!("Server {name} not found"));
+        (name, Condition { kind: "Accepted", trouble: index.server(name).is_none().then(missing) })
+    })
 }
 
 /// What there is to say of each parent of a route that is a Service, in their order.

@@ -12,7 +12,7 @@ mod http;
 mod labels;
 mod mirror;
 mod retry;
-mod route;
+pub(crate) mod route;
 mod tcp;
 pub use accrual::{Accrual, ClientsFault};
 

@@ -32,6 +32,23 @@ pub fn with_error(error: &ProxyError, is_grpc: bool) -> Response<Body> {
     response
 }
 
+/// A route sends the client elsewhere.
+pub fn redirect(status: StatusCode, location: HeaderValue) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::LOCATION, location);
+    response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+    response
+}
+
+/// What a browser asked before its request, answered by a route.
+pub fn preflight(said: HeaderMap) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    *response.headers_mut() = said;
+    response
+}
+
 /// Whether a proxy made this response because its application gave none: the server's half says so to the client's.
 pub fn is_unanswered(response: &Response<impl Payload>) -> bool {
     may_be_unanswered(response)

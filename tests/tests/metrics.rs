@@ -101,7 +101,7 @@ fn scrape(format: Format) -> String {
         server_id: None,
         target_addr,
         service: None,
-        policy: Some(Arc::new(Ruling { ruler: Ruler::Default(DefaultPolicy::Deny), authorization: None })),
+        policy: Some(Arc::new(Ruling { ruler: Ruler::Default(DefaultPolicy::Deny), authorization: None, route: None })),
     };
     telemetry.tcp(&labels).open().close(Some(104));
     telemetry.passed_tls(Direction::Outbound, Some("a\"b"));

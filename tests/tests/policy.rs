@@ -5,6 +5,8 @@
 mod defaults;
 #[path = "policy/probes.rs"]
 mod probes;
+#[path = "policy/routes.rs"]
+mod routes;
 #[path = "policy/servers.rs"]
 mod servers;
 #[path = "policy/stage.rs"]

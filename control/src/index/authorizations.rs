@@ -10,7 +10,7 @@ use std::{
 use super::{Changed, Index, link, unlink};
 use crate::objects::{
     Kind, Name, ObjectName, Pod,
-    authorization::{AuthorizationPolicy, Policy, Server, ServerAuthorization},
+    authorization::{AuthorizationPolicy, Policy, PolicyTarget, Server, ServerAuthorization},
 };
 
 /// All policy objects.
@@ -118,6 +118,10 @@ impl Index {
     }
 
     fn touch_authorization(&self, namespace: &str, policy: &AuthorizationPolicy, changed: &mut Changed) {
+        if let PolicyTarget::Route(own) = &policy.target {
+            changed.servers.extend(self.route(own).into_iter().flat_map(|route| &route.servers).cloned());
+            return;
+        }
         let about = self.policies.servers_of(namespace).map(|(name, _)| name);
         changed.servers.extend(about.filter(|name| policy.is_about(name)).cloned());
     }
@@ -178,6 +182,21 @@ impl Index {
         within(&self.policies.authorization_policies, &name.namespace).filter_map(move |(own, policy)| match policy {
             Policy::AuthorizationPolicy(given) if given.is_about(name) => Some((own, given)),
             _other => None,
+        })
+    }
+
+    /// AuthorizationPolicies of one route, by name.
+    pub fn policies_of_route<'a>(
+        &'a self,
+        route: &'a ObjectName,
+    ) -> impl Iterator<Item = (&'a Name, &'a AuthorizationPolicy)> {
+        within(&self.policies.authorization_policies, &route.name.namespace).filter_map(move |(own, policy)| {
+            match policy {
+                Policy::AuthorizationPolicy(given) if given.target == PolicyTarget::Route(route.clone()) => {
+                    Some((own, given))
+                }
+                _other => None,
+            }
         })
     }
 

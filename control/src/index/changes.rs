@@ -164,7 +164,11 @@ impl Index {
                 self.touch_addresses(&parent.service, changed);
             }
         }
+        changed.servers.extend(before.iter().chain(&route).flat_map(|route| &route.servers).cloned());
         if let Some(before) = before {
+            for server in &before.servers {
+                unlink(&mut self.routes_by_server, server, name);
+            }
             for parent in &before.parents {
                 unlink(&mut self.routes_by_parent, &parent.service, name);
             }
@@ -174,6 +178,9 @@ impl Index {
             self.routes.remove(name);
         }
         let Some(route) = route else { return };
+        for server in &route.servers {
+            link(&mut self.routes_by_server, server.clone(), name);
+        }
         for parent in &route.parents {
             link(&mut self.routes_by_parent, parent.service.clone(), name);
         }

@@ -61,11 +61,18 @@ fn shown<'a>(
         port: parent.port.unwrap_or_default().into(),
         port_name: parent.section.as_deref().unwrap_or_default().to_owned(),
         conditions: conditions.iter().map(condition).collect(),
+        server: String::new(),
+    });
+    let servers = route_status::servers(index, route).map(|(server, accepted)| v1::RouteParent {
+        namespace: server.namespace.to_string(),
+        server: server.name.to_string(),
+        conditions: vec![condition(&accepted)],
+        ..v1::RouteParent::default()
     });
     v1::RouteItem {
         generation: route.generation,
         hostnames: route.hostnames.clone(),
-        parents: parents.collect(),
+        parents: parents.chain(servers).collect(),
         rules: route.rules.iter().map(|rule| shown_rule(index, route, rule)).collect(),
         ..empty
     }

@@ -83,24 +83,27 @@ async fn write(client: &Client, served: &Served, route: &ObjectName, said: &Said
 fn parents(object: &Value, generation: i64, said: &Said, now: &str) -> Option<Vec<Value>> {
     let before = object["status"]["parents"].as_array().map(Vec::as_slice).unwrap_or_default();
     let written = object["spec"]["parentRefs"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let services: Vec<&Value> = written.iter().filter(|parent| is_service(parent)).collect();
+    let ours: Vec<&Value> = written.iter().filter(|parent| is_service(parent) || is_server(parent)).collect();
     let is_own =
         |entry: &Value, reference: &Value| entry["controllerName"] == CONTROLLER && entry["parentRef"] == *reference;
     // Each stays where it stands: two controllers that both put theirs last would never be done.
-    let stays = |entry: &&Value| entry["controllerName"] != CONTROLLER || services.iter().any(|one| is_own(entry, one));
+    let stays = |entry: &&Value| entry["controllerName"] != CONTROLLER || ours.iter().any(|one| is_own(entry, one));
     let mut after: Vec<Value> = before.iter().filter(stays).cloned().collect();
-    for (at, reference) in services.iter().enumerate() {
+    let mut of_services = match said {
+        Said::Taken { generation: read, .. } if *read != generation => return None,
+        Said::Taken { conditions, .. } => conditions.iter(),
+        Said::Refused(_) => [].iter(),
+    };
+    for reference in ours {
         let conditions = match said {
             Said::Refused(reason) => {
                 let trouble = Some(("UnsupportedValue", reason.clone()));
                 vec![Condition { kind: "Accepted", trouble }]
             }
-            Said::Taken { generation: read, conditions } => {
-                if *read != generation {
-                    return None;
-                }
-                conditions.get(at)?.to_vec()
+            Said::Taken { servers, .. } if is_server(reference) => {
+                vec![servers.get(reference["name"].as_str()?)?.clone()]
             }
+            Said::Taken { .. } => of_services.next()?.to_vec(),
         };
         let held = after.iter().position(|entry| is_own(entry, reference));
         let known = held.and_then(|held| after.get(held));
@@ -133,8 +136,14 @@ fn is_service(parent: &Value) -> bool {
     matches!(parent["group"].as_str(), Some("" | "core")) && parent["kind"] == "Service"
 }
 
+fn is_server(parent: &Value) -> bool {
+    matches!(parent["group"].as_str(), None | Some("policy.linkerd.io")) && parent["kind"] == "Server"
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     fn object() -> Value {
@@ -149,7 +158,27 @@ mod tests {
 
     fn said(trouble: Option<(&'static str, String)>) -> Said {
         let resolved = Condition { kind: "ResolvedRefs", trouble: None };
-        Said::Taken { generation: 3, conditions: vec![[Condition { kind: "Accepted", trouble }, resolved]] }
+        let conditions = vec![[Condition { kind: "Accepted", trouble }, resolved]];
+        Said::Taken { generation: 3, conditions, servers: BTreeMap::new() }
+    }
+
+    #[test]
+    fn servers_and_services_get_their_own() {
+        let mut object = object();
+        let server = json!({ "group": "policy.linkerd.io", "kind": "Server", "name": "web" });
+        object["spec"]["parentRefs"].as_array_mut().unwrap().insert(0, server.clone());
+        let trouble = Some(("NoMatchingParent", "Server demo/web not found".to_owned()));
+        let mut said = said(None);
+        if let Said::Taken { servers, .. } = &mut said {
+            servers.insert("web".into(), Condition { kind: "Accepted", trouble });
+        }
+        let all = parents(&object, 3, &said, "T").unwrap();
+        assert_eq!((all.len(), &all[1]["parentRef"]), (3, &server));
+        assert_eq!(all[1]["conditions"].as_array().unwrap().len(), 1);
+        assert_eq!(all[1]["conditions"][0]["reason"], "NoMatchingParent");
+        assert_eq!(all[2]["conditions"][0]["status"], "True");
+        object["status"]["parents"] = Value::Array(all);
+        assert_eq!(parents(&object, 3, &said, "T2"), None);
     }
 
     #[test]

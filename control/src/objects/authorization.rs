@@ -108,6 +108,8 @@ pub enum PolicyTarget {
     Server(Arc<str>),
     /// All of them.
     Namespace,
+    /// Requests that fall under one route of Servers.
+    Route(ObjectName),
 }
 
 /// `policy.linkerd.io/AuthorizationPolicy`
@@ -204,6 +206,7 @@ impl AuthorizationPolicy {
         match &self.target {
             PolicyTarget::Server(meant) => *meant == name.name,
             PolicyTarget::Namespace => true,
+            PolicyTarget::Route(_) => false,
         }
     }
 }

@@ -7,7 +7,7 @@ use weir_core::{route::Size, timeouts::Timeouts};
 
 use super::{Name, Override, Profile, ProfileRule, ServicePort};
 
-/// A route of Gateway API, of any kind, that has a Service as a parent.
+/// A route of Gateway API, of any kind, that has a Service or a Server as a parent.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HttpRoute {
     /// `metadata.creationTimestamp` as it is written, which sorts by time; empty in manifests.
@@ -16,6 +16,8 @@ pub struct HttpRoute {
     pub generation: i64,
     /// Parents that are Services; others are other people's.
     pub parents: Vec<ParentRef>,
+    /// Parents that are Servers, of its own namespace.
+    pub servers: Vec<Name>,
     /// Names that it is for: of hosts, or those that clients with TLS ask for; all when there are none.
     pub hostnames: Vec<String>,
     /// In the order of the object.

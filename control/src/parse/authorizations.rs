@@ -251,8 +251,15 @@ fn policy_target(target: &fields::PolicyRef, own: &str) -> Result<PolicyTarget, 
         ("" | "core", "Namespace") => {
             Err(FieldError::new(field("name"), format!("it has to be the policy's own namespace, {own}")))
         }
+        (group, kind @ ("HTTPRoute" | "GRPCRoute")) if Kind::of(&format!("{group}/v1"), kind).is_some() => {
+            let kind = Kind::of(&format!("{group}/v1"), kind).unwrap_or(Kind::HttpRoute);
+            Ok(PolicyTarget::Route(ObjectName { kind, name: Name::new(own, &target.name) }))
+        }
         (group, kind) => {
-            let reason = format!("{} is neither Server ({GROUP}) nor Namespace", quoted(&format!("{group}/{kind}")));
+            let reason = format!(
+                "{} is none of Server ({GROUP}), Namespace, HTTPRoute and GRPCRoute",
+                quoted(&format!("{group}/{kind}"))
+            );
             Err(FieldError::new(field("kind"), reason))
         }
     }

@@ -53,6 +53,7 @@ fn route(given: &fields::ConnectionRoute, level: RouteLevel) -> Outcome<FieldErr
         created: Arc::from(given.metadata.creation_timestamp.as_deref().unwrap_or_default()),
         generation: given.metadata.generation.unwrap_or_default(),
         parents,
+        servers: Vec::new(),
         hostnames,
         rules,
         level,

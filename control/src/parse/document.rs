@@ -5,7 +5,7 @@ use serde_yaml_ng::{Deserializer, Value};
 
 use super::{
     FieldError, Finding, Options, Parsed, authorizations, connection_routes, convert, convert::Outcome, fields,
-    grpc_routes, profiles, routes, splits,
+    grpc_routes, profiles, routes, server_routes, splits,
 };
 use crate::objects::{Kind, Name, Object, ObjectName};
 
@@ -263,18 +263,24 @@ where
             if !routes::is_ours(&parents) {
                 return Ok(None);
             }
-            routes::http_route(&typed::<fields::HttpRoute, D>(source()).map_err(one)?)
+            match typed::<fields::HttpRoute, D>(source()) {
+                Ok(given) => routes::http_route(&given),
+                Err(failure) => return broken_route(&parents, failure),
+            }
         }
         Kind::GrpcRoute => {
             let parents = typed::<fields::RouteParents, D>(source()).map_err(one)?;
             if !routes::is_ours(&parents) {
                 return Ok(None);
             }
-            grpc_routes::grpc_route(&typed::<fields::GrpcRoute, D>(source()).map_err(one)?)
+            match typed::<fields::GrpcRoute, D>(source()) {
+                Ok(given) => grpc_routes::grpc_route(&given),
+                Err(failure) => return broken_route(&parents, failure),
+            }
         }
         Kind::TlsRoute | Kind::TcpRoute => {
             let parents = typed::<fields::RouteParents, D>(source()).map_err(one)?;
-            if !routes::is_ours(&parents) {
+            if !routes::is_of_service(&parents) {
                 return Ok(None);
             }
             let given = typed::<fields::ConnectionRoute, D>(source()).map_err(one)?;
@@ -294,6 +300,13 @@ where
     };
     let failures = |errors: Vec<FieldError>| errors.into_iter().map(Failure::of).collect();
     converted.map(|read| read.map(|(object, flaws)| (object, failures(flaws)))).map_err(failures)
+}
+
+fn broken_route(parents: &fields::RouteParents, Failure { error, line }: Failure) -> Outcome<Failure> {
+    match server_routes::broken(parents, error) {
+        Ok((object, error)) => Ok(Some((object, vec![Failure { error, line }]))),
+        Err(error) => Err(vec![Failure { error, line }]),
+    }
 }
 
 /// One that has fields of other types than it should is not kept as it was: who it let in before, nobody lets in now.

@@ -12,6 +12,7 @@ use super::{
     convert::Outcome,
     fields, quoted, retry,
     routes::{Own, backends, checked, filters, service_parents, values},
+    server_routes::server_parents,
     sessions, timeouts,
 };
 use crate::objects::{HttpRoute, RouteRule, annotation};
@@ -33,6 +34,7 @@ pub(super) fn grpc_route(given: &fields::GrpcRoute) -> Outcome<FieldError> {
         created: Arc::from(given.metadata.creation_timestamp.as_deref().unwrap_or_default()),
         generation: given.metadata.generation.unwrap_or_default(),
         parents,
+        servers: server_parents(own.namespace, spec.parent_refs.as_deref(), &mut errors),
         hostnames: spec.hostnames.clone().unwrap_or_default(),
         rules,
         level: v1::RouteLevel::Requests,

@@ -81,6 +81,7 @@ pub(super) fn of_profile(
         created: Arc::from(metadata.creation_timestamp.as_deref().unwrap_or_default()),
         generation: metadata.generation.unwrap_or_default(),
         parents: vec![ParentRef { service, port: None, section: None }],
+        servers: Vec::new(),
         hostnames: Vec::new(),
         rules,
         level: v1::RouteLevel::Requests,

@@ -4,7 +4,13 @@ use std::sync::Arc;
 
 use weir_api::v1::{self, http_filter::Filter, http_match, path_modifier, value_match};
 
-use super::{FieldError, annotations, convert::Outcome, fields, mirrors, quoted, retry, sessions, timeouts};
+use super::{
+    FieldError, annotations,
+    convert::Outcome,
+    fields, mirrors, quoted, retry,
+    server_routes::{closing, is_server, server_parents, unmirrored},
+    sessions, timeouts,
+};
 use crate::objects::{HttpRoute, Invalid, Name, Object, ParentRef, RouteBackend, RouteFilter, RouteRule};
 
 /// What may be done to requests of an HTTPRoute.
@@ -28,8 +34,13 @@ impl<'a> Own<'a> {
     }
 }
 
-/// Whether a route has a Service as a parent: all others are somebody else's.
+/// Whether a route has a Service as a parent, or a Server: all others are somebody else's.
 pub(super) fn is_ours(route: &fields::RouteParents) -> bool {
+    route.spec.parent_refs.iter().flatten().any(|parent| is_service(parent) || is_server(parent))
+}
+
+/// Of connections nothing but a Service can be the parent.
+pub(super) fn is_of_service(route: &fields::RouteParents) -> bool {
     route.spec.parent_refs.iter().flatten().any(is_service)
 }
 
@@ -53,6 +64,7 @@ pub(super) fn http_route(given: &fields::HttpRoute) -> Outcome<FieldError> {
         created: Arc::from(given.metadata.creation_timestamp.as_deref().unwrap_or_default()),
         generation: given.metadata.generation.unwrap_or_default(),
         parents,
+        servers: server_parents(own.namespace, spec.parent_refs.as_deref(), &mut errors),
         hostnames: spec.hostnames.clone().unwrap_or_default(),
         rules,
         level: v1::RouteLevel::Requests,
@@ -61,6 +73,7 @@ pub(super) fn http_route(given: &fields::HttpRoute) -> Outcome<FieldError> {
         annotated: annotations::understood(given.metadata.annotations.as_ref(), &[]),
         profile: None,
     };
+    unmirrored(&route, &mut errors);
     checked(route, Vec::new(), errors)
 }
 
@@ -69,7 +82,13 @@ pub(super) fn checked(route: HttpRoute, flaws: Vec<FieldError>, mut errors: Vec<
     if errors.is_empty() {
         errors.extend(refused_by_nodes(&route));
     }
-    if errors.is_empty() { Ok(Some((Object::HttpRoute(Arc::new(route)), flaws))) } else { Err(errors) }
+    if errors.is_empty() {
+        return Ok(Some((Object::HttpRoute(Arc::new(route)), flaws)));
+    }
+    if route.servers.is_empty() {
+        return Err(errors);
+    }
+    Ok(Some(closing(route, flaws, errors)))
 }
 
 /// Parents that are Services.

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use prost::Message as _;
-use weir_api::v1::{self, ClientKind};
+use weir_api::v1::{self, ClientKind, http_filter};
 use weir_core::inbound::{Clients, DefaultPolicy, Network};
 
 use crate::{
     index::Index,
     limits,
     objects::{
-        Kind, Name, Pod,
+        HttpRoute, Kind, Name, ObjectName, Pod, RouteFilter,
         authorization::{AuthorizationPolicy, Policy, Required, Server, everywhere, label_of},
     },
 };
@@ -57,7 +57,8 @@ impl PodServers {
 /// A Server and whom it and others let in.
 pub fn inbound_server(index: &Index, name: &Name) -> Option<v1::InboundServer> {
     let server = index.server(name)?;
-    let mut built = v1::InboundServer { object: Some(object(Kind::Server, name)), authorizations: Vec::new() };
+    let mut built =
+        v1::InboundServer { object: Some(object(Kind::Server, name)), authorizations: Vec::new(), routes: Vec::new() };
     let mut room = Room::default();
     for (own, authorization) in index.server_authorizations(name, server) {
         let (cluster, networks) = match &authorization.networks {
@@ -65,44 +66,89 @@ pub fn inbound_server(index: &Index, name: &Name) -> Option<v1::InboundServer> {
             None => (true, &[][..]),
         };
         let source = object(Kind::ServerAuthorization, own);
-        room.put(&mut built, grant(source, cluster, networks, &authorization.clients));
+        room.put(&mut built.authorizations, grant(source, cluster, networks, &authorization.clients));
     }
     for (own, policy) in index.authorization_policies(name) {
-        if let Some((clients, networks)) = required(index, policy) {
-            room.put(&mut built, grant(object(Kind::AuthorizationPolicy, own), false, &networks, &clients));
-        }
+        room.put_policy(index, &mut built.authorizations, own, policy);
     }
     if let Some(granted) = by_itself(server) {
-        room.put(&mut built, granted);
+        room.put(&mut built.authorizations, granted);
+    }
+    for (own, route) in index.routes_of_server(name) {
+        let mut authorizations = Vec::new();
+        for (policy_name, policy) in index.policies_of_route(own) {
+            room.put_policy(index, &mut authorizations, policy_name, policy);
+        }
+        built.routes.push(v1::InboundRoute { route: Some(http_route(own, route)), authorizations });
     }
     if room.left_out > 0 {
         tracing::error!(server = %name, left_out = room.left_out, "more authorizations than nodes take: these let nobody in; name namespaces instead of service accounts, or split the Server");
     }
+    let bytes = built.encoded_len();
+    if bytes > 2 * limits::SERVER_BYTES {
+        // Nodes would keep the last good one, which might let in whom this one does not.
+        tracing::error!(server = %name, bytes, "more routes than nodes take: its ports are closed; give it fewer");
+        (built.authorizations, built.routes) = (Vec::new(), Vec::new());
+    }
     Some(built)
+}
+
+/// What of a route counts at the server: who its requests are, and what is done to them.
+fn http_route(own: &ObjectName, route: &HttpRoute) -> v1::HttpRoute {
+    let plain = |filter: &RouteFilter| match filter {
+        RouteFilter::Plain(filter) => Some(v1::HttpFilter { filter: Some(http_filter::Filter::clone(filter)) }),
+        RouteFilter::Mirror(_) => None,
+    };
+    let rules = route.rules.iter().map(|rule| v1::HttpRule {
+        matches: rule.matches.clone(),
+        filters: rule.filters.iter().filter_map(plain).collect(),
+        destination: Some(v1::http_rule::Destination::Itself(v1::Itself {})),
+        ..v1::HttpRule::default()
+    });
+    v1::HttpRoute {
+        object: Some(own.to_api()),
+        hostnames: route.hostnames.clone(),
+        rules: rules.collect(),
+        level: v1::RouteLevel::Requests.into(),
+        ..v1::HttpRoute::default()
+    }
 }
 
 /// What a resource may hold.
 #[derive(Default)]
 struct Room {
+    grants: usize,
     bytes: usize,
     named: usize,
     left_out: usize,
 }
 
 impl Room {
-    fn put(&mut self, server: &mut v1::InboundServer, granted: v1::InboundAuthorization) {
+    fn put_policy(
+        &mut self,
+        index: &Index,
+        granted: &mut Vec<v1::InboundAuthorization>,
+        own: &Name,
+        policy: &AuthorizationPolicy,
+    ) {
+        if let Some((clients, networks)) = required(index, policy) {
+            self.put(granted, grant(object(Kind::AuthorizationPolicy, own), false, &networks, &clients));
+        }
+    }
+
+    fn put(&mut self, all: &mut Vec<v1::InboundAuthorization>, granted: v1::InboundAuthorization) {
         let networks: usize = granted.networks.iter().map(|network| 1 + network.except.len()).sum();
         let named = self.named + granted.identities.len() + granted.identity_suffixes.len() + networks;
         let bytes = self.bytes + granted.encoded_len() + limits::FIELD_BYTES;
-        if server.authorizations.len() >= weir_core::limits::GRANTS_PER_SERVER
+        if self.grants >= weir_core::limits::GRANTS_PER_SERVER
             || named > weir_core::limits::GRANTED_PER_SERVER
             || bytes > limits::SERVER_BYTES
         {
             self.left_out += 1;
             return;
         }
-        (self.bytes, self.named) = (bytes, named);
-        server.authorizations.push(granted);
+        (self.bytes, self.named, self.grants) = (bytes, named, self.grants + 1);
+        all.push(granted);
     }
 }
 

@@ -4,6 +4,8 @@
 //! A Server decides about its ports, the default policy about all others, and whatever they say the node's probes are let through. What depends on
 //! the client alone is decided once for a connection and configuration ([`standing`]), the rest for each request ([`InboundPlan::or_probe`]).
 
+mod grants;
+mod paths;
 mod policy;
 mod redirect;
 mod server;
@@ -15,9 +17,10 @@ use std::{net::IpAddr, sync::Arc};
 use ipnet::IpNet;
 
 pub use self::{
+    grants::{Clients, Grant, Grants, Network},
     policy::{DefaultPolicy, InboundPolicy, Probe, ProbeKind, UnknownPolicy},
     redirect::redirected,
-    server::{Clients, Grant, Network, ServerPolicy},
+    server::{Requested, ServerPolicy, ServerRoutes},
 };
 use crate::{identity::Identity, proxy_error::ProxyError, route::ObjectRef, snapshot::Workload};
 
@@ -144,13 +147,15 @@ pub struct Ruling {
     pub ruler: Ruler,
     /// What lets the client in; none where nothing does, and where the default policy decides.
     pub authorization: Option<Arc<ObjectRef>>,
+    /// The Server's route that the request falls under; none where it has no routes.
+    pub route: Option<Arc<ObjectRef>>,
 }
 
 /// What holds for one client at one port, whatever it asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
     /// Who decides.
-    pub ruling: Ruling,
+    pub ruling: Arc<Ruling>,
     /// What it says.
     pub plan: InboundPlan,
 }
@@ -175,10 +180,8 @@ pub fn standing(server: &Workload, rules: Rules<'_>, networks: &[IpNet], client:
         }
         Rules::Unknown(name) => (Ruler::Unknown(Arc::clone(name)), Err(Denial::ServerUnknown)),
         Rules::Server(policy) => {
-            let granted = policy.decide(networks, client).map(|grant| {
-                let plan = if grant.audit { InboundPlan::Audit } else { InboundPlan::Allow(Authorization::Policy) };
-                (plan, Some(Arc::clone(&grant.object)))
-            });
+            let granted = policy.decide(networks, client);
+            let granted = granted.map(|grant| (InboundPlan::granted(grant), Some(Arc::clone(&grant.object))));
             (Ruler::Server(Arc::clone(&policy.object)), granted)
         }
     };
@@ -187,14 +190,18 @@ pub fn standing(server: &Workload, rules: Rules<'_>, networks: &[IpNet], client:
     // What claims to come from the workload's own address would loop: the kernel does not send it here.
     let loops = client.identity.is_none() && server.addresses.contains(&client.address);
     let plan = if loops { InboundPlan::Deny(ProxyError::Loop) } else { plan };
-    Standing { ruling: Ruling { ruler, authorization }, plan }
+    Standing { ruling: Arc::new(Ruling { ruler, authorization, route: None }), plan }
 }
 
 impl InboundPlan {
+    fn granted(grant: &Grant) -> InboundPlan {
+        if grant.audit { InboundPlan::Audit } else { InboundPlan::Allow(Authorization::Policy) }
+    }
+
     /// Decides for one connection or request to `port` of `server`. `node`: the kernel saw this very connection leave a process in the
     /// node's own network namespace, and kubelet is one of them; with what its probes were redirected to.
     pub fn or_probe(self, server: &Workload, port: u16, node: Option<&[Probe]>, ask: Ask<'_>) -> InboundPlan {
-        if let InboundPlan::Deny(ProxyError::Unauthorized(_)) = self
+        if let InboundPlan::Deny(ProxyError::Unauthorized(_) | ProxyError::NoRoute) = self
             && let Some(followed) = node
             && server.policy.probes.iter().chain(followed).any(|probe| probe.is(port, ask))
         {

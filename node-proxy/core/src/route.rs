@@ -30,7 +30,7 @@ pub use self::{
     connections::{ConnectionDecision, Connections, Greeting, RoutedConnection},
     convert::{Size, routes},
     cors::Cors,
-    decision::{Asking, Decision, Forward, Routed, Services, decide},
+    decision::{Asking, Decision, Forward, Routed, Services, decide, decide_at},
     explain::{Precedence, Standing, Way, standings, ways},
     filter::{Filter, HeaderModifier, PathModifier, Redirect, Rewrite},
     hostname::Hostname,

@@ -21,7 +21,7 @@ pub(super) fn effective(state: &dyn NodeState, log_level: &LogLevel) -> Value {
             "ports": [first, last],
             "name": &**name,
             // None while the node does not know its policies: nobody may call the ports.
-            "authorizations": policy.map(|policy| policy.grants().iter().map(|grant| format!("{} {}", grant.object.kind, grant.object.name)).collect::<Vec<_>>()),
+            "authorizations": policy.map(|policy| policy.grants.all().iter().map(|grant| format!("{} {}", grant.object.kind, grant.object.name)).collect::<Vec<_>>()),
         })
     };
     let workload = |workload: &Workload| {

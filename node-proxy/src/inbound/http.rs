@@ -5,9 +5,14 @@
 use std::{sync::Arc, time::Instant};
 
 use ::http::{HeaderName, HeaderValue, Method, Request, Response, header};
-use weir_core::{grpc, inbound::Authorization};
+use weir_core::{
+    grpc,
+    inbound::Authorization,
+    proxy_error::ProxyError,
+    route::{Forward, Routed},
+};
 
-use super::Server;
+use super::{Server, policy::Decided};
 use crate::{
     access_log::AccessEntry,
     body::{Body, Held, ResponseEnd},
@@ -49,15 +54,20 @@ impl Handle for Server {
             self.client.peer,
             self.client.identity.as_ref(),
         );
-        let path = request.uri().path_and_query().map_or("", |path| path.as_str());
-        let (authorized, series) = self.request(request.method().as_str(), path);
+        let Decided { authorized, series, routed } = self.request(&request);
         series.request();
-        let probed = (authorized == Ok(Authorization::Probe)).then(|| path.to_owned());
+        let path = || request.uri().path_and_query().map_or(String::new(), |path| path.as_str().to_owned());
+        let probed = (authorized == Ok(Authorization::Probe)).then(path);
         let (mut is_clients, mut unsent) = (false, None);
-        let answered = match authorized {
-            Ok(_authorization) => {
+        let answered = match authorized.and_then(|_authorization| followed(routed)) {
+            Ok(Followed::Answer(response)) => Ok((*response, Held::Nothing)),
+            Ok(Followed::On(forward)) => {
                 self.prepare(&mut request);
-                self.send(request).await.map_err(|failed| {
+                let sent = match forward {
+                    None => self.send(request).await,
+                    Some(forward) => Box::pin(self.forward(request, forward)).await,
+                };
+                sent.map_err(|failed| {
                     let error = failed.error;
                     tracing::debug!(%error, pod = %self.workload.pod.name, "application did not answer");
                     (is_clients, unsent) = (error.is_clients(), failed.unsent);
@@ -105,6 +115,25 @@ impl Handle for Server {
     }
 }
 
+/// What a route of the Server does with a request.
+enum Followed {
+    /// Nothing more than its filters; none where there are no routes.
+    On(Option<Box<Forward>>),
+    /// This is its answer.
+    Answer(Box<Response<Body>>),
+}
+
+fn followed(routed: Option<Box<Routed>>) -> Result<Followed, ProxyError> {
+    let Some(routed) = routed else { return Ok(Followed::On(None)) };
+    match *routed {
+        Routed::Forward(forward) => Ok(Followed::On(Some(Box::new(forward)))),
+        Routed::Redirect(status, location) => Ok(Followed::Answer(Box::new(respond::redirect(status, location)))),
+        Routed::Preflight(said) => Ok(Followed::Answer(Box::new(respond::preflight(said)))),
+        Routed::NoRoute => Err(ProxyError::NoRoute),
+        Routed::Broken(_reason) => Err(ProxyError::BackendInvalid),
+    }
+}
+
 /// The application gave no answer.
 struct Unanswered {
     error: SendError,
@@ -140,6 +169,20 @@ impl Server {
         } else if self.client.identity.is_some() {
             respond::say_unsent(response);
         }
+    }
+
+    /// With what its route does to it and to its response.
+    async fn forward(
+        self: &Arc<Self>,
+        mut request: Request<Body>,
+        forward: Box<Forward>,
+    ) -> Result<(Response<Body>, Held), Unanswered> {
+        let asking = forward.asking(request.headers());
+        // Control tells no mirrors to servers.
+        forward.filter_request(&mut request, |_mirror, _request| {});
+        let (mut response, held) = self.send(request).await?;
+        forward.filter_response(asking.as_ref(), response.headers_mut());
+        Ok((response, held))
     }
 
     async fn send(self: &Arc<Self>, mut request: Request<Body>) -> Result<(Response<Body>, Held), Unanswered> {

@@ -4,18 +4,22 @@
 
 use std::sync::Arc;
 
-use ::http::HeaderValue;
+use ::http::{HeaderValue, Request};
 use tokio::sync::watch;
 use weir_core::{
-    inbound::{self, Ask, Authorization, Denial, InboundPlan, Ruler, Ruling},
+    inbound::{self, Ask, Authorization, Denial, InboundPlan, Requested, Ruler, Rules, Ruling, ServerPolicy, Standing},
     proxy_error::ProxyError,
+    route::Routed,
     snapshot::Workload,
 };
 use weir_ebpf_common::PROBE_MARK;
 
 use super::Server;
 use crate::{
+    body::Body,
     io::Io,
+    limits,
+    outbound::route,
     telemetry::{Direction, HttpLabels, HttpSeries, TlsLabel},
 };
 
@@ -24,19 +28,29 @@ pub(super) struct View {
     /// Of the store, when this was looked up; none yet for what the connection began with.
     generation: Option<u64>,
     workload: Arc<Workload>,
-    plan: InboundPlan,
-    ruling: Arc<Ruling>,
-    /// Of requests; looked up with the first one.
-    series: Option<Arc<HttpSeries>>,
+    standing: Standing,
+    /// The port's Server, where it has routes.
+    routed: Option<Arc<ServerPolicy>>,
+    /// Of requests, by who decided about them; looked up with the first one.
+    series: Vec<(Arc<Ruling>, Arc<HttpSeries>)>,
 }
 
 impl View {
     /// Looked up anew before the first decision. Until then nobody may.
     pub(super) fn stale(workload: Arc<Workload>) -> View {
-        let ruling = Ruling { ruler: Ruler::Default(workload.policy.default), authorization: None };
-        let plan = InboundPlan::Deny(ProxyError::Unauthorized(Denial::Nobody));
-        View { generation: None, workload, plan, ruling: Arc::new(ruling), series: None }
+        let ruler = Ruler::Default(workload.policy.default);
+        let ruling = Arc::new(Ruling { ruler, authorization: None, route: None });
+        let standing = Standing { ruling, plan: InboundPlan::Deny(ProxyError::Unauthorized(Denial::Nobody)) };
+        View { generation: None, workload, standing, routed: None, series: Vec::new() }
     }
+}
+
+/// What became of the question whether a request may.
+pub(super) struct Decided {
+    pub(super) authorized: Result<Authorization, ProxyError>,
+    pub(super) series: Arc<HttpSeries>,
+    /// What its route does with it, where the Server has routes.
+    pub(super) routed: Option<Box<Routed>>,
 }
 
 /// Whether the kernel recorded that a process of the node itself opened this connection. Asked only where it may matter.
@@ -47,13 +61,46 @@ pub(super) fn is_from_node(io: &Io, workload: &Workload) -> bool {
 
 impl Server {
     /// Decides about one request, and counts it.
-    pub(super) fn request(&self, method: &str, path: &str) -> (Result<Authorization, ProxyError>, Arc<HttpSeries>) {
-        let (plan, series) = self.with_view(|view| {
-            let series = view.series.get_or_insert_with(|| self.series(&view.ruling));
-            (self.plan(&view.workload, view.plan, Ask::Request { method, path }), Arc::clone(series))
+    pub(super) fn request(&self, request: &Request<Body>) -> Decided {
+        let path = request.uri().path_and_query().map_or("", |path| path.as_str());
+        let ask = Ask::Request { method: request.method().as_str(), path };
+        let (plan, series, routed) = self.with_view(|view| {
+            let requested = view.routed.as_ref().and_then(|policy| policy.routes.as_ref()).map(|routes| {
+                let (facts, networks) = (route::facts(request), &self.worker.shared.networks);
+                routes.request(&view.standing, &facts, self.target.port(), networks, self.asking())
+            });
+            let (plan, ruling, routed) = match requested {
+                Some(Requested { plan, ruling, routed }) => (plan, ruling, routed),
+                None => (view.standing.plan, Arc::clone(&view.standing.ruling), None),
+            };
+            let series = self.series_of(&mut view.series, ruling);
+            (self.plan(&view.workload, plan, ask), series, routed)
         });
         series.decided(&plan);
-        (self.verdict(plan, "Request allowed"), series)
+        Decided { authorized: self.verdict(plan, "Request allowed"), series, routed }
+    }
+
+    /// As it is known to policy.
+    fn asking(&self) -> inbound::Client<'_> {
+        inbound::Client {
+            identity: self.client.identity.as_ref(),
+            is_tls: self.client.tls == TlsLabel::True,
+            address: self.client.peer.ip(),
+        }
+    }
+
+    fn series_of(&self, known: &mut Vec<(Arc<Ruling>, Arc<HttpSeries>)>, ruling: Arc<Ruling>) -> Arc<HttpSeries> {
+        // Pointers first: without routes it is always the same.
+        let is_same = |of: &Arc<Ruling>| Arc::ptr_eq(of, &ruling) || *of == ruling;
+        if let Some((_ruling, series)) = known.iter().find(|(of, _series)| is_same(of)) {
+            return Arc::clone(series);
+        }
+        let series = self.series(&ruling);
+        if known.len() >= limits::CONNECTION_SERIES {
+            known.remove(0);
+        }
+        known.push((ruling, Arc::clone(&series)));
+        series
     }
 
     fn series(&self, ruling: &Arc<Ruling>) -> Arc<HttpSeries> {
@@ -117,11 +164,11 @@ impl Server {
 
     /// Whose word is in force.
     pub(super) fn ruling(&self) -> Arc<Ruling> {
-        self.with_view(|view| Arc::clone(&view.ruling))
+        self.with_view(|view| Arc::clone(&view.standing.ruling))
     }
 
     fn of_connection(&self) -> InboundPlan {
-        self.with_view(|view| self.plan(&view.workload, view.plan, Ask::Connection))
+        self.with_view(|view| self.plan(&view.workload, view.standing.plan, Ask::Connection))
     }
 
     fn plan(&self, workload: &Workload, granted: InboundPlan, ask: Ask<'_>) -> InboundPlan {
@@ -156,18 +203,16 @@ impl Server {
             let current = snapshot.workload_by_uid(&self.workload.uid);
             // A workload that left is served to the end with what was last said of it.
             if let Some(current) = current.or_else(|| view.generation.is_none().then_some(&self.workload)) {
-                let client = inbound::Client {
-                    identity: self.client.identity.as_ref(),
-                    is_tls: self.client.tls == TlsLabel::True,
-                    address: self.client.peer.ip(),
-                };
                 let rules = snapshot.rules(current, self.target.port());
-                let standing = inbound::standing(current, rules, &self.worker.shared.networks, client);
-                view.plan = standing.plan;
-                if *view.ruling != standing.ruling {
-                    view.ruling = Arc::new(standing.ruling);
-                    view.series = None;
+                view.routed = match rules {
+                    Rules::Server(policy) => policy.routes.is_some().then(|| Arc::clone(policy)),
+                    Rules::Default(_) | Rules::Unknown(_) => None,
+                };
+                let standing = inbound::standing(current, rules, &self.worker.shared.networks, self.asking());
+                if view.standing.ruling != standing.ruling {
+                    view.series.clear();
                 }
+                view.standing = standing;
                 view.workload = Arc::clone(current);
             }
             view.generation = Some(generation);

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use ::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use ::http::{HeaderMap, Request, Response};
 use weir_core::{
     proxy_error::ProxyError,
     route::{self, Asking, Facts, Forward, ObjectRef, Routed, Services},
@@ -10,7 +10,7 @@ use weir_core::{
 };
 
 use super::{Client, choose::wall_clock, http::authority};
-use crate::body::Body;
+use crate::{body::Body, respond};
 
 /// What decided about a request, and what becomes of it.
 pub(super) struct Decided {
@@ -36,18 +36,23 @@ pub(super) fn routed(client: &Client, destination: &Destination, request: &Reque
     let Some(service) = destination.service() else { return itself };
     let Some(routes) = &service.routes else { return itself };
     let Some(table) = routes.of_client(&client.workload.pod.namespace) else { return itself };
+    let facts = facts(request);
+    let services = Known { dialled: service, now: client.worker.shared.now() };
+    let decision = route::decide(table, &facts, service.port, fastrand::u64(..), services);
+    let routing = followed(service, decision.route.as_deref(), decision.routed);
+    Decided { route: decision.route, routing }
+}
+
+/// What of a request can decide, at either end of its way.
+pub(crate) fn facts(request: &Request<Body>) -> Facts<'_> {
     let authority = authority(request).and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or_default();
-    let facts = Facts {
+    Facts {
         authority,
         method: request.method(),
         path: request.uri().path(),
         query: request.uri().query().unwrap_or_default(),
         headers: request.headers(),
-    };
-    let services = Known { dialled: service, now: client.worker.shared.now() };
-    let decision = route::decide(table, &facts, service.port, fastrand::u64(..), services);
-    let routing = followed(service, decision.route.as_deref(), decision.routed);
-    Decided { route: decision.route, routing }
+    }
 }
 
 /// What this node knows of the services that a request may go to.
@@ -82,19 +87,8 @@ fn followed(service: &ServiceTarget, route: Option<&ObjectRef>, routed: Routed) 
             tracing::debug!(%reason, service = %service.name, "a route has no backend for a request");
             Err(invalid)
         }
-        Routed::Redirect(status, location) => {
-            let mut response = Response::new(Body::empty());
-            *response.status_mut() = status;
-            response.headers_mut().insert(header::LOCATION, location);
-            response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
-            Ok(Routing::Answer(Box::new(response)))
-        }
-        Routed::Preflight(header) => {
-            let mut response = Response::new(Body::empty());
-            *response.status_mut() = StatusCode::NO_CONTENT;
-            *response.headers_mut() = header;
-            Ok(Routing::Answer(Box::new(response)))
-        }
+        Routed::Redirect(status, location) => Ok(Routing::Answer(Box::new(respond::redirect(status, location)))),
+        Routed::Preflight(said) => Ok(Routing::Answer(Box::new(respond::preflight(said)))),
         Routed::Forward(forward) => {
             let backend = match forward.service() {
                 Some(index) => Some(service.backends.get(index).ok_or(invalid)?),

@@ -4,7 +4,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use weir_core::inbound::{Authorization, InboundPlan};
+use weir_core::{
+    inbound::{Authorization, InboundPlan},
+    proxy_error::ProxyError,
+};
 
 /// What became of requests or connections.
 #[derive(Debug, Default)]
@@ -13,6 +16,7 @@ pub(super) struct Decisions {
     by_probe: AtomicU64,
     denied: AtomicU64,
     terminated: AtomicU64,
+    unrouted: AtomicU64,
 }
 
 impl Decisions {
@@ -20,6 +24,7 @@ impl Decisions {
         let counter = match plan {
             InboundPlan::Allow(Authorization::Policy) | InboundPlan::Audit => &self.by_policy,
             InboundPlan::Allow(Authorization::Probe) => &self.by_probe,
+            InboundPlan::Deny(ProxyError::NoRoute) => &self.unrouted,
             InboundPlan::Deny(_) => &self.denied,
         };
         counter.fetch_add(1, Relaxed);
@@ -38,6 +43,11 @@ impl Decisions {
 
     pub(super) fn terminated(&self) -> u64 {
         self.terminated.load(Relaxed)
+    }
+
+    /// Fell under none of the Server's routes.
+    pub(super) fn unrouted(&self) -> u64 {
+        self.unrouted.load(Relaxed)
     }
 
     pub(super) fn denied(&self) -> u64 {

@@ -25,7 +25,7 @@ use weir_core::{
 
 type Write<S> = fn(&mut Text, &'static Family, &str, &S);
 
-static HTTP: [(&Family, Write<HttpSeries>); 5] = [
+static HTTP: [(&Family, Write<HttpSeries>); 6] = [
     (&families::REQUESTS, write_requests),
     (&families::RESPONSES, write_responses),
     (&families::LATENCY, write_latency),
@@ -34,6 +34,12 @@ static HTTP: [(&Family, Write<HttpSeries>); 5] = [
     }),
     (&families::HTTP_DENIED, |text, family, labels, series| {
         write_denied(text, family, labels, &series.subject, series.decisions());
+    }),
+    (&families::HTTP_UNROUTED, |text, family, labels, series| {
+        let count = series.decisions().unrouted();
+        if count > 0 {
+            text.sample(family, labels, &[], count);
+        }
     }),
 ];
 

@@ -181,7 +181,7 @@ pub(crate) fn http_labels(authority: &str) -> HttpLabels {
 }
 
 fn by_default() -> Arc<Ruling> {
-    Arc::new(Ruling { ruler: Ruler::Default(DefaultPolicy::AllUnauthenticated), authorization: None })
+    Arc::new(Ruling { ruler: Ruler::Default(DefaultPolicy::AllUnauthenticated), authorization: None, route: None })
 }
 
 pub(crate) fn tcp_labels() -> TcpLabels {

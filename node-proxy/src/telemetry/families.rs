@@ -68,6 +68,7 @@ families! {
     TCP_CLOSE = Counter "tcp_close_total", Linkerd, ["TCP, `errno`"], "Connections closed, by errno; empty for an orderly end.";
     HTTP_ALLOWED = Counter "inbound_http_authz_allow_total", Linkerd, ["HTTP, `authz_group`, `authz_kind`, `authz_name`"], "Requests to local workloads that policy allowed, by what allowed them.";
     HTTP_DENIED = Counter "inbound_http_authz_deny_total", Linkerd, [HTTP], "Requests to local workloads that policy denied.";
+    HTTP_UNROUTED = Counter "inbound_http_route_not_found_total", Linkerd, [HTTP], "Requests to local workloads that none of their Server's routes is for.";
     TCP_ALLOWED = Counter "inbound_tcp_authz_allow_total", Linkerd, ["TCP, `authz_group`, `authz_kind`, `authz_name`"], "Opaque connections to local workloads that policy allowed, by what allowed them.";
     TCP_DENIED = Counter "inbound_tcp_authz_deny_total", Linkerd, [TCP], "Opaque connections to local workloads that policy denied.";
     TCP_TERMINATED = Counter "inbound_tcp_authz_terminate_total", Linkerd, [TCP], "Connections to local workloads that were ended because a policy that came later no longer allows them.";
@@ -202,7 +203,7 @@ const LABELS: &str = "
 | target | `target_addr`, `target_ip`, `target_port` |
 | TLS | `tls` (`true`, `disabled`, `no_identity`, `opaque`), `no_tls_reason`, `sni` |
 | identities | `client_id`, `server_id` |
-| policy (inbound) | `srv_group`, `srv_kind`, `srv_name`, `srv_port` |
+| policy (inbound) | `srv_group`, `srv_kind`, `srv_name`, `srv_port`; HTTP: `route_group`, `route_kind`, `route_name` (the Server's route that the request falls under; `default` without) |
 | workload | `namespace`, `pod`, `serviceaccount`, `zone`, `pod_template_hash`, and one of `deployment`, `statefulset`, `daemonset`, `cronjob`, `k8s_job`, `replicaset`, `replicationcontroller`; of other owners `workload_kind`, `workload_name` |
 | peer | the same with `dst_` (outbound; `dst_job` for jobs) or `src_` (inbound, pods of this node only), and `dst_service`, with `dst_service_namespace` when no pod is known |
 

@@ -215,6 +215,7 @@ impl Labels for HttpLabels {
         self.tls.write(text);
         write_identities(text, &self.client_id, &self.server_id);
         write_policy(text, self.policy(), self.target_addr);
+        write_inbound_route(text, self.policy());
         write_pods(text, self.direction, &self.workload, self.peer.as_deref(), self.service.as_ref());
     }
 }
@@ -273,6 +274,18 @@ fn write_policy(text: &mut LabelText, policy: Option<&Ruling>, target: SocketAdd
     text.push("srv_kind", kind);
     text.push("srv_name", name);
     text.display("srv_port", target.port());
+}
+
+/// Linkerd's names: without routes on the Server, `default`.
+fn write_inbound_route(text: &mut LabelText, policy: Option<&Ruling>) {
+    let Some(ruling) = policy else { return };
+    let [group, kind, name] = match &ruling.route {
+        Some(route) => [&*route.group, &*route.kind, &*route.name],
+        None => ["", "default", "default"],
+    };
+    text.push("route_group", group);
+    text.push("route_kind", kind);
+    text.push("route_name", name);
 }
 
 fn write_pods(

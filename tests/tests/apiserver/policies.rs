@@ -7,7 +7,7 @@ use weir_api::v1::{self, ClientKind, resource::Body};
 
 use crate::{
     connect, populated,
-    routes::{definition_of, served},
+    routes::{LINKERDS, definition_of, says, served},
     stage::{SOON, Stage},
 };
 
@@ -54,6 +54,21 @@ fn ports(held: &Held) -> Vec<(u32, String)> {
     });
     let servers = workload.into_iter().flat_map(|workload| &workload.servers);
     servers.filter_map(|server| Some((server.ports.as_ref()?.first, server.server.clone()))).collect()
+}
+
+/// The routes of Server `shop/web`: each with its rules and whom it lets in by itself.
+fn routes(held: &Held) -> Vec<(String, usize, Vec<String>)> {
+    let Some(Body::InboundServer(server)) =
+        held.get("INBOUND_SERVER shop/web").and_then(|resource| resource.body.as_ref())
+    else {
+        return Vec::new();
+    };
+    let one = |given: &v1::InboundRoute| {
+        let route = given.route.as_ref()?;
+        let by = given.authorizations.iter().filter_map(|one| Some(one.object.as_ref()?.name.clone())).collect();
+        Some((route.object.as_ref()?.name.clone(), route.rules.len(), by))
+    };
+    server.routes.iter().filter_map(one).collect()
 }
 
 fn define(stage: &Stage) {
@@ -112,4 +127,40 @@ async fn policies_are_followed_where_their_definitions_are() {
 
     stage.kubectl(&["delete", "crd", "servers.policy.linkerd.io"]);
     node.until("no Server", |held| ports(held).is_empty() && lets_in(held).is_none()).await.unwrap();
+}
+
+/// Routes with a Server as a parent and policies of them, and what stands in a route's status.
+#[tokio::test(flavor = "multi_thread")]
+async fn routes_of_servers_are_followed() {
+    let stage = populated();
+    let control = stage.control("control-0").until_ready();
+    let mut node = connect(&control, &stage, "node-a").await;
+    define(&stage);
+    stage.apply(LINKERDS);
+    served(&stage, "httproutes.policy.linkerd.io");
+    let route = |rules: &str| {
+        let parents = "[{group: policy.linkerd.io, kind: Server, name: web}]";
+        object("HTTPRoute", "v1beta3", "read", &format!("{{parentRefs: {parents}, rules: {rules}}}"))
+    };
+    let rules = "[{matches: [{path: {value: /read}}]}, {matches: [{path: {value: /list}}]}]";
+    let shown = "httproute.policy.linkerd.io/read";
+    stage.apply(&route(rules));
+    says(&stage, shown, 0, &["Accepted=False/NoMatchingParent"]);
+    stage.apply(&object("Server", "v1beta3", "web", "{podSelector: {}, port: 8080}"));
+    node.until("the route", |held| routes(held) == [("read".to_owned(), 2, Vec::new())]).await.unwrap();
+    says(&stage, shown, 0, &["Accepted=True/Accepted"]);
+    let target = "{targetRef: {group: policy.linkerd.io, kind: HTTPRoute, name: read}, requiredAuthenticationRefs: [{kind: ServiceAccount, name: api}]}";
+    stage.apply(&object("AuthorizationPolicy", "v1alpha1", "readers", target));
+    let read = || ("read".to_owned(), 2, vec!["readers".to_owned()]);
+    node.until("its policy", |held| routes(held) == [read()]).await.unwrap();
+    assert_eq!(lets_in(&node.held), Some(Vec::new()), "it is the route's alone");
+
+    stage.apply(&route("[{matches: [{path: {type: RegularExpression, value: '('}}]}]"));
+    node.until("a bad route", |held| routes(held) == [("read".to_owned(), 0, read().2)]).await.unwrap();
+    says(&stage, shown, 0, &["Accepted=False/UnsupportedValue"]);
+    stage.apply(&route(rules));
+    node.until("a good one", |held| routes(held) == [read()]).await.unwrap();
+    says(&stage, shown, 0, &["Accepted=True/Accepted"]);
+    stage.kubectl(&["delete", "crd", "httproutes.policy.linkerd.io"]);
+    node.until("no route", |held| routes(held).is_empty()).await.unwrap();
 }

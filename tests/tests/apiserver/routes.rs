@@ -44,7 +44,7 @@ spec:
 ";
 
 /// Linkerd's kind, of which the definition here says no more than where it is.
-const LINKERDS: &str = "
+pub(crate) const LINKERDS: &str = "
 apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition
 metadata: {name: httproutes.policy.linkerd.io}
@@ -64,7 +64,7 @@ spec:
     subresources: {status: {}}
     schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
 ";
-/// One for clients, and one for a Server, which is nobody's here.
+/// One for clients, and one for a Server that is not there.
 const POLICY: &str = "
 apiVersion: policy.linkerd.io/v1beta2
 kind: HTTPRoute
@@ -133,7 +133,7 @@ pub(crate) fn served(stage: &Stage, name: &str) {
 }
 
 /// Waits until one of a route's parents says this, in our name.
-fn says(stage: &Stage, route: &str, parent: usize, wanted: &[&str]) {
+pub(crate) fn says(stage: &Stage, route: &str, parent: usize, wanted: &[&str]) {
     let path = format!(
         "jsonpath={{range .status.parents[{parent}].conditions[*]}}{{.type}}={{.status}}/{{.reason}} {{end}}{{.status.parents[{parent}].controllerName}}"
     );
@@ -207,8 +207,7 @@ async fn routes_reach_nodes_and_say_what_became_of_them() {
     says(&stage, policy, 0, &["Accepted=True/Accepted", "ResolvedRefs=True/ResolvedRefs"]);
     stage.kubectl(&["delete", "crd", "httproutes.gateway.networking.k8s.io"]);
     node.until("Linkerd's alone", |held| kinds(held) == ["HTTPRoute.policy.linkerd.io"]).await.unwrap();
-    let probes = ["-n", "shop", "get", "httproutes.policy.linkerd.io", "probes", "-o", "jsonpath={.status}"];
-    assert_eq!(stage.kubectl(&probes), "");
+    says(&stage, "httproute.policy.linkerd.io/probes", 0, &["Accepted=False/NoMatchingParent"]);
     stage.kubectl(&["delete", "crd", "httproutes.policy.linkerd.io"]);
     node.until("no route", |held| backends(held).is_none()).await.unwrap();
 }

@@ -100,6 +100,20 @@ pub struct InboundServer {
     /// Each of them is enough. None: nobody may.
     #[prost(message, repeated, tag = "2")]
     pub authorizations: ::prost::alloc::vec::Vec<InboundAuthorization>,
+    /// Requests that fall under none of them are refused; without any, all requests are alike.
+    #[prost(message, repeated, tag = "3")]
+    pub routes: ::prost::alloc::vec::Vec<InboundRoute>,
+}
+/// A route with a Server as its parent.
+#[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct InboundRoute {
+    /// Its rules have no other destination than the Server's pods. Without rules nothing falls under it.
+    #[prost(message, optional, tag = "1")]
+    pub route: ::core::option::Option<HttpRoute>,
+    /// Beside those of the Server, for its requests.
+    #[prost(message, repeated, tag = "2")]
+    pub authorizations: ::prost::alloc::vec::Vec<InboundAuthorization>,
 }
 /// Whom one object lets in.
 #[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
@@ -3159,6 +3173,9 @@ pub struct RouteParent {
     /// As in the route's status.
     #[prost(message, repeated, tag = "5")]
     pub conditions: ::prost::alloc::vec::Vec<RouteCondition>,
+    /// A Server, where `service` is empty.
+    #[prost(string, tag = "6")]
+    pub server: ::prost::alloc::string::String,
 }
 #[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "camelCase"))]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

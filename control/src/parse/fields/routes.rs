@@ -9,6 +9,7 @@ use super::Metadata;
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(in crate::parse) struct RouteParents {
+    pub(in crate::parse) metadata: Metadata,
     pub(in crate::parse) spec: ParentsSpec,
 }
 

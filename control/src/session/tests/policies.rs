@@ -8,7 +8,8 @@ use fastrand::Rng;
 use ipnet::IpNet;
 use weir_core::{
     identity::Identity,
-    inbound::{self, Ask, DefaultPolicy, InboundPlan},
+    inbound::{self, Ask, DefaultPolicy, InboundPlan, Rules},
+    route::Facts,
     snapshot::{self as node, Snapshot},
 };
 
@@ -115,14 +116,33 @@ enum Written {
         clients: Clients,
     },
     AuthorizationPolicy {
-        server: Option<&'static str>,
+        target: Target,
         refs: Vec<Ref>,
     },
     MeshTls(Named),
     Networks(Networks),
-    /// Of whatever kind its name is, with a field that is not understood.
+    /// Of one match. Its parents are Servers.
+    Route {
+        servers: Vec<&'static str>,
+        prefix: &'static str,
+        method: Option<&'static str>,
+    },
+    /// Of whatever kind its name is, with a field that is not understood; a route has Server `a` as its parent.
     Broken,
 }
+
+#[derive(Clone, Debug, PartialEq)]
+enum Target {
+    Namespace,
+    Server(&'static str),
+    Route(Kind, &'static str),
+}
+
+/// Method and path.
+type Request = (&'static str, &'static str);
+
+/// What is asked at each port: a connection, and requests.
+const ASKED: [Option<Request>; 4] = [None, Some(("GET", "/a")), Some(("GET", "/b/c")), Some(("POST", "/a/b"))];
 
 #[derive(Clone, Debug)]
 enum Clients {
@@ -138,6 +158,16 @@ enum Ref {
     Account(&'static str, &'static str),
 }
 
+/// Of a Server's requests.
+enum Under {
+    /// There are no routes.
+    All,
+    Nothing,
+    Route((Kind, &'static str)),
+}
+
+const ROUTES: [Kind; 2] = [Kind::HttpRoute, Kind::PolicyHttpRoute];
+
 /// All that there is.
 #[derive(Clone, Debug)]
 struct World {
@@ -148,7 +178,7 @@ struct World {
 }
 
 impl World {
-    fn allows(&self, client: Asking, port: u16) -> bool {
+    fn allows(&self, client: Asking, port: u16, request: Option<Request>) -> bool {
         let is_about = |written: &Written| match written {
             Written::Server { label, port: named, .. } => {
                 let port_is = match named {
@@ -169,9 +199,52 @@ impl World {
         let decides = servers.min_by_key(|((_, name), written)| (rank(written), *name));
         match decides {
             None => by_default(self.default, client),
-            Some(((_, name), Written::Server { own, access, .. })) => self.server_allows(name, own, *access, client),
+            Some(((_, name), Written::Server { own, access, .. })) => {
+                let of_server = self.server_allows(name, own, *access, client);
+                match self.falls_under(name, request) {
+                    Under::All => of_server,
+                    Under::Nothing => false,
+                    Under::Route(route) => of_server || self.policies_allow(&Target::Route(route.0, route.1), client),
+                }
+            }
             Some(_other) => false,
         }
+    }
+
+    /// Gateway API: the longest path, then one with a method, then by name.
+    fn falls_under(&self, server: &str, request: Option<Request>) -> Under {
+        let Some((method, path)) = request else { return Under::All };
+        let of_server = |((kind, _), written): &(&(Kind, &'static str), &Written)| match written {
+            Written::Route { servers, .. } => servers.contains(&server),
+            Written::Broken => ROUTES.contains(kind) && server == "a",
+            _other => false,
+        };
+        let mut routes = self.objects.iter().filter(of_server).peekable();
+        if routes.peek().is_none() {
+            return Under::All;
+        }
+        let fits = routes.filter_map(|((kind, name), written)| match written {
+            Written::Route { prefix, method: asked, .. } => {
+                let below = path.strip_prefix(prefix.trim_end_matches('/'));
+                let is_below = below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+                (is_below && asked.is_none_or(|asked| asked == method)).then_some((
+                    std::cmp::Reverse((prefix.len(), asked.is_some())),
+                    *name,
+                    *kind,
+                ))
+            }
+            _broken => None,
+        });
+        fits.min().map_or(Under::Nothing, |(_rank, name, kind)| Under::Route((kind, name)))
+    }
+
+    fn policies_allow(&self, about: &Target, client: Asking) -> bool {
+        self.objects.values().any(|written| match written {
+            Written::AuthorizationPolicy { target, refs } => {
+                target == about && refs.iter().all(|required| self.holds(required, client))
+            }
+            _other => false,
+        })
     }
 
     fn server_allows(&self, name: &str, label: &str, access: Option<&str>, client: Asking) -> bool {
@@ -191,11 +264,11 @@ impl World {
                     };
                     is_about && from && who
                 }
-                Written::AuthorizationPolicy { server, refs } => {
-                    server.is_none_or(|server| server == name)
-                        && refs.iter().all(|required| self.holds(required, client))
-                }
                 _other => false,
+            })
+            || self.policies_allow(&Target::Namespace, client)
+            || self.objects.keys().any(|(kind, own)| {
+                *kind == Kind::Server && *own == name && self.policies_allow(&Target::Server(own), client)
             })
     }
 
@@ -243,9 +316,20 @@ fn named_yaml(named: &Named) -> (String, String) {
     )
 }
 
+fn ref_yaml(required: &Ref) -> String {
+    match required {
+        Ref::MeshTls(name) => format!("{{group: policy.linkerd.io, kind: MeshTLSAuthentication, name: {name}}}"),
+        Ref::Networks(name) => format!("{{group: policy.linkerd.io, kind: NetworkAuthentication, name: {name}}}"),
+        Ref::Account(namespace, name) => format!("{{kind: ServiceAccount, name: {name}, namespace: {namespace}}}"),
+    }
+}
+
 fn yaml(kind: Kind, name: &str, written: &Written) -> String {
     let mut meta = format!("name: {name}, namespace: demo");
     let spec = match written {
+        Written::Broken if ROUTES.contains(&kind) => {
+            "spec: {parentRefs: [{group: policy.linkerd.io, kind: Server, name: a}], rules: 7}".to_owned()
+        }
         Written::Broken => "spec: {podSelector: 7, server: 7, targetRef: 7, identities: 7, networks: 7}".to_owned(),
         Written::Server { created, label, own, port, access } => {
             let _infallible =
@@ -277,23 +361,19 @@ fn yaml(kind: Kind, name: &str, written: &Written) -> String {
             };
             format!("spec: {{server: {server}, client: {{{who}{networks}}}}}")
         }
-        Written::AuthorizationPolicy { server, refs } => {
-            let target = match server {
-                Some(server) => format!("{{group: policy.linkerd.io, kind: Server, name: {server}}}"),
-                None => "{kind: Namespace, name: demo}".to_owned(),
+        Written::Route { servers, prefix, method } => {
+            let parent = |name: &&str| format!("{{group: policy.linkerd.io, kind: Server, name: {name}}}");
+            let parents = servers.iter().map(parent).collect::<Vec<_>>().join(", ");
+            let method = method.map_or(String::new(), |method| format!(", method: {method}"));
+            format!("spec: {{parentRefs: [{parents}], rules: [{{matches: [{{path: {{value: {prefix}}}{method}}}]}}]}}")
+        }
+        Written::AuthorizationPolicy { target, refs } => {
+            let target = match target {
+                Target::Server(server) => format!("{{group: policy.linkerd.io, kind: Server, name: {server}}}"),
+                Target::Namespace => "{kind: Namespace, name: demo}".to_owned(),
+                Target::Route(kind, name) => format!("{{group: {}, kind: HTTPRoute, name: {name}}}", kind.group()),
             };
-            let refs = refs.iter().map(|required| match required {
-                Ref::MeshTls(name) => {
-                    format!("{{group: policy.linkerd.io, kind: MeshTLSAuthentication, name: {name}}}")
-                }
-                Ref::Networks(name) => {
-                    format!("{{group: policy.linkerd.io, kind: NetworkAuthentication, name: {name}}}")
-                }
-                Ref::Account(namespace, name) => {
-                    format!("{{kind: ServiceAccount, name: {name}, namespace: {namespace}}}")
-                }
-            });
-            let refs = refs.collect::<Vec<_>>().join(", ");
+            let refs = refs.iter().map(ref_yaml).collect::<Vec<_>>().join(", ");
             format!("spec: {{targetRef: {target}, requiredAuthenticationRefs: [{refs}]}}")
         }
         Written::MeshTls(named) if named.patterns.is_empty() => {
@@ -308,7 +388,8 @@ fn yaml(kind: Kind, name: &str, written: &Written) -> String {
         Written::Networks(networks) => format!("spec: {{networks: {}}}", networks_yaml(networks)),
     };
     let version = kind.versions()[0];
-    format!("apiVersion: policy.linkerd.io/{version}\nkind: {}\nmetadata: {{{meta}}}\n{spec}\n---\n", kind.as_str())
+    let group = kind.group();
+    format!("apiVersion: {group}/{version}\nkind: {}\nmetadata: {{{meta}}}\n{spec}\n---\n", kind.as_str())
 }
 
 /// Control and one node, kept up to date by what changed alone.
@@ -344,7 +425,7 @@ impl Mesh {
         }
     }
 
-    fn allows(&self, client: Asking, port: u16) -> bool {
+    fn allows(&self, client: Asking, port: u16, request: Option<Request>) -> bool {
         let workload = self.node.workload_by_uid("uid-web").expect("the pod");
         let identity: Option<Identity> = client.name().map(|name| name.parse().unwrap());
         let asking = inbound::Client {
@@ -353,19 +434,32 @@ impl Mesh {
             address: client.address.parse().unwrap(),
         };
         let networks = [CLUSTER.parse().unwrap()];
-        let standing = inbound::standing(workload, self.node.rules(workload, port), &networks, asking);
-        !matches!(standing.plan.or_probe(workload, port, None, Ask::Connection), InboundPlan::Deny(_))
+        let rules = self.node.rules(workload, port);
+        let standing = inbound::standing(workload, rules, &networks, asking);
+        let routes = match rules {
+            Rules::Server(policy) => policy.routes.as_ref(),
+            _other => None,
+        };
+        let plan = match (routes, request) {
+            (Some(routes), Some((method, path))) => {
+                let (headers, method) = (http::HeaderMap::new(), method.parse().unwrap());
+                let facts = Facts { authority: "web", method: &method, path, query: "", headers: &headers };
+                routes.request(&standing, &facts, port, &networks, asking).plan
+            }
+            _other => standing.plan,
+        };
+        !matches!(plan.or_probe(workload, port, None, Ask::Connection), InboundPlan::Deny(_))
     }
 
     /// How many questions were asked.
     fn compare(&self, world: &World, context: &str) -> usize {
         for client in CLIENTS {
-            for port in PORTS {
-                let (found, expected) = (self.allows(client, port), world.allows(client, port));
-                assert_eq!(found, expected, "{context}: {client:?} at {port} in {world:#?}");
+            for (port, asked) in PORTS.iter().flat_map(|port| ASKED.map(|asked| (*port, asked))) {
+                let (found, expected) = (self.allows(client, port, asked), world.allows(client, port, asked));
+                assert_eq!(found, expected, "{context}: {client:?} asks {asked:?} at {port} in {world:#?}");
             }
         }
-        CLIENTS.len() * PORTS.len()
+        CLIENTS.len() * PORTS.len() * ASKED.len()
     }
 }
 
@@ -459,14 +553,27 @@ fn any_written(rng: &mut Rng, kind: Kind) -> Written {
             if rng.bool() {
                 refs.push(Ref::Networks(one(rng, &["a", "b", "gone"])));
             }
-            Written::AuthorizationPolicy { server: one(rng, &[None, Some("a"), Some("b")]), refs }
+            let targets = [
+                Target::Namespace,
+                Target::Server("a"),
+                Target::Server("b"),
+                Target::Route(Kind::HttpRoute, "a"),
+                Target::Route(Kind::PolicyHttpRoute, "a"),
+                Target::Route(Kind::PolicyHttpRoute, "b"),
+            ];
+            Written::AuthorizationPolicy { target: one(rng, &targets), refs }
         }
+        Kind::HttpRoute | Kind::PolicyHttpRoute => Written::Route {
+            servers: one(rng, &[vec!["a"], vec!["b"], vec!["a", "b"]]),
+            prefix: one(rng, &["/", "/a", "/b", "/a/b"]),
+            method: one(rng, &[None, Some("GET"), Some("POST")]),
+        },
         Kind::MeshTlsAuthentication => Written::MeshTls(any_named(rng, true)),
         _networks => Written::Networks(any_networks(rng)),
     }
 }
 
-/// Objects come, change, go and break one at a time; after each of them every client is asked about at every port. Seen to fail when a change of
+/// Objects come, change, go and break one at a time; after each of them every client is asked about at every port, with connections and requests. Seen to fail when a change of
 /// a MeshTLSAuthentication, of a Server's labels or of a pod's touches nobody, and when exceptions of networks are left out.
 #[test]
 fn compiled_policies_are_those_that_are_written() {
@@ -483,7 +590,8 @@ fn compiled_policies_are_those_that_are_written() {
                 world.label = one(&mut rng, &["web", "api", "db"]);
                 mesh.apply(Mesh::events(&world.pod()));
             } else {
-                let key = (one(&mut rng, &Kind::INBOUND_POLICIES), one(&mut rng, &["a", "b", "c"]));
+                let kinds = [&Kind::INBOUND_POLICIES[..], &ROUTES].concat();
+                let key = (one(&mut rng, &kinds), one(&mut rng, &["a", "b", "c"]));
                 if rng.u8(0..4) == 0 {
                     world.objects.remove(&key);
                     let name = ObjectName { kind: key.0, name: Name::new("demo", key.1) };
@@ -495,7 +603,7 @@ fn compiled_policies_are_those_that_are_written() {
                 }
             }
             asked += mesh.compare(&world, &context);
-            allowed_before.insert(CLIENTS.iter().filter(|client| world.allows(**client, 80)).count());
+            allowed_before.insert(CLIENTS.iter().filter(|client| world.allows(**client, 80, ASKED[1])).count());
         }
     }
     assert!(asked > 100_000 && allowed_before.len() == CLIENTS.len() + 1, "{asked}: {allowed_before:?}");
@@ -512,7 +620,10 @@ fn each_way_to_let_clients_in_lets_in_those() {
             let (name, networks) = (Some("a"), networks.clone());
             vec![(Kind::ServerAuthorization, "s", Written::ServerAuthorization { name, own: "x", networks, clients })]
         };
-        let policy = |server, refs| (Kind::AuthorizationPolicy, "p", Written::AuthorizationPolicy { server, refs });
+        let policy = |server: Option<&'static str>, refs| {
+            let target = server.map_or(Target::Namespace, Target::Server);
+            (Kind::AuthorizationPolicy, "p", Written::AuthorizationPolicy { target, refs })
+        };
         let mesh = |named: Named| (Kind::MeshTlsAuthentication, "m", Written::MeshTls(named));
         let net = |networks: Networks| (Kind::NetworkAuthentication, "n", Written::Networks(networks));
         let cut: Networks = vec![("10.0.0.0/8", vec!["10.1.0.0/16"])];

@@ -1,159 +1,104 @@
-//! Who may call the ports of a Server (Linkerd's `policy.linkerd.io`): its authorizations, compiled. Must never let in whom none of
-//! them names: each of them only adds, and one that says nothing adds nothing.
+//! The policy of a Server (Linkerd's `policy.linkerd.io`): who may call its ports, and where it has routes, what of them. Must never let a
+//! request past its routes that none of them is for.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
-use foldhash::fast::RandomState;
 use ipnet::IpNet;
 
-use super::{Client, Denial};
-use crate::route::ObjectRef;
-
-type Map<K, V> = HashMap<K, V, RandomState>;
-
-/// A network without parts of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Network {
-    /// The whole.
-    pub cidr: IpNet,
-    /// The parts.
-    pub except: Vec<IpNet>,
-}
-
-impl Network {
-    /// Whether an address, in its canonical form, is in it.
-    pub fn contains(&self, address: IpAddr) -> bool {
-        self.cidr.contains(&address) && !self.except.iter().any(|except| except.contains(&address))
-    }
-}
-
-/// What clients have to have proven.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Clients {
-    /// Nothing.
-    Anyone,
-    /// That they speak TLS to the mesh, whoever they are.
-    Tls,
-    /// Some identity of the mesh.
-    Authenticated,
-    /// One of these.
-    Identities {
-        /// Whole names, compared byte by byte.
-        exact: Vec<Arc<str>>,
-        /// What names end with after a dot; without that dot.
-        suffixes: Vec<Arc<str>>,
-    },
-}
-
-/// Whom one object lets in.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Grant {
-    /// Which object.
-    pub object: Arc<ObjectRef>,
-    /// The networks of the cluster, beside `networks`.
-    pub cluster_networks: bool,
-    /// Where clients connect from.
-    pub networks: Vec<Network>,
-    /// Who they have to be.
-    pub clients: Clients,
-    /// Each one that it lets in is logged.
-    pub audit: bool,
-}
-
-impl Grant {
-    fn is_from_there(&self, cluster: &[IpNet], address: IpAddr) -> bool {
-        (self.cluster_networks && cluster.iter().any(|network| network.contains(&address)))
-            || self.networks.iter().any(|network| network.contains(address))
-    }
-}
+use super::{Client, Denial, Grant, Grants, InboundPlan, Ruling, Standing, paths::has_dot_segments};
+use crate::{
+    proxy_error::ProxyError,
+    route::{self, Facts, ObjectRef, Routed, Table},
+};
 
 /// The policy of one Server.
 #[derive(Clone, Debug)]
 pub struct ServerPolicy {
     /// The Server.
     pub object: Arc<ObjectRef>,
-    grants: Vec<Grant>,
-    // Numbers of grants, ascending: what a client asks for costs the same however many there are for others.
-    by_identity: Map<Arc<str>, Vec<usize>>,
-    by_suffix: Map<Arc<str>, Vec<usize>>,
-    authenticated: Vec<usize>,
-    tls: Vec<usize>,
-    anyone: Vec<usize>,
+    /// Whom it lets in, whatever they ask for.
+    pub grants: Grants,
+    /// None: all requests are alike.
+    pub routes: Option<ServerRoutes>,
+}
+
+/// Routes of a Server.
+#[derive(Clone, Debug)]
+pub struct ServerRoutes {
+    table: Table,
+    /// Whom each of the table's routes lets in, beside the Server itself.
+    grants: Vec<Grants>,
+}
+
+/// What becomes of one request to a Server with routes.
+#[derive(Debug)]
+pub struct Requested {
+    /// Whether it may.
+    pub plan: InboundPlan,
+    /// Who says so.
+    pub ruling: Arc<Ruling>,
+    /// What its route does with it, where it may. Boxed: nearly all requests have none.
+    pub routed: Option<Box<Routed>>,
 }
 
 impl ServerPolicy {
-    /// Compiles it.
+    /// Without routes.
     pub fn new(object: Arc<ObjectRef>, grants: Vec<Grant>) -> ServerPolicy {
-        let mut policy = ServerPolicy {
-            object,
-            grants,
-            by_identity: Map::default(),
-            by_suffix: Map::default(),
-            authenticated: Vec::new(),
-            tls: Vec::new(),
-            anyone: Vec::new(),
-        };
-        for (number, grant) in policy.grants.iter().enumerate() {
-            match &grant.clients {
-                Clients::Anyone => policy.anyone.push(number),
-                Clients::Tls => policy.tls.push(number),
-                Clients::Authenticated => policy.authenticated.push(number),
-                Clients::Identities { exact, suffixes } => {
-                    for name in exact {
-                        policy.by_identity.entry(Arc::clone(name)).or_default().push(number);
-                    }
-                    for suffix in suffixes {
-                        policy.by_suffix.entry(Arc::clone(suffix)).or_default().push(number);
-                    }
-                }
-            }
-        }
-        policy
+        ServerPolicy { object, grants: Grants::new(grants), routes: None }
     }
 
-    /// All of them, in the order in which they are asked.
-    pub fn grants(&self) -> &[Grant] {
-        &self.grants
-    }
-
-    /// The first grant that lets a client in. `cluster` are the networks of the cluster.
+    /// The first grant of the Server itself that lets a client in. `cluster` are the networks of the cluster.
     ///
     /// # Errors
     /// None does.
     pub fn decide(&self, cluster: &[IpNet], client: Client<'_>) -> Result<&Grant, Denial> {
-        let address = client.address.to_canonical();
-        let mut best: Option<usize> = None;
-        let mut is_named = false;
-        let mut look = |numbers: &[usize]| {
-            is_named |= !numbers.is_empty();
-            let before = best.unwrap_or(usize::MAX);
-            let earlier = numbers.iter().take_while(|number| **number < before);
-            let mut fitting = earlier.filter(|number| self.grant(**number).is_from_there(cluster, address));
-            best = fitting.next().copied().or(best);
-        };
-        look(&self.anyone);
-        if client.is_tls || client.identity.is_some() {
-            look(&self.tls);
-        }
-        if let Some(identity) = client.identity {
-            look(&self.authenticated);
-            let name = identity.as_str();
-            look(self.by_identity.get(name).map_or(&[], Vec::as_slice));
-            for (dot, _) in name.match_indices('.') {
-                look(self.by_suffix.get(&name[dot + 1..]).map_or(&[], Vec::as_slice));
-            }
-        }
-        match best {
-            Some(number) => Ok(self.grant(number)),
-            None if self.grants.is_empty() => Err(Denial::Server),
-            None if is_named => Err(Denial::ServerNetworks),
-            None if client.identity.is_none() => Err(Denial::ServerUnauthenticated),
-            None => Err(Denial::ServerIdentities),
-        }
+        self.grants.decide(cluster, client)
+    }
+}
+
+impl ServerRoutes {
+    /// `grants` are those of the table's routes, in their order; a route without lets nobody in by itself.
+    pub fn new(table: Table, mut grants: Vec<Grants>) -> ServerRoutes {
+        grants.resize_with(table.routes().len(), || Grants::new(Vec::new()));
+        ServerRoutes { table, grants }
     }
 
-    fn grant(&self, number: usize) -> &Grant {
-        // Only `new` makes numbers.
-        &self.grants[number]
+    /// Those that there are.
+    pub fn objects(&self) -> impl Iterator<Item = &ObjectRef> {
+        self.table.routes().iter().map(|route| &*route.object)
+    }
+
+    /// Decides about a request to `port` of a client, of whom `standing` says what the Server itself does. The networks are the cluster's.
+    pub fn request(
+        &self,
+        standing: &Standing,
+        facts: &Facts<'_>,
+        port: u16,
+        cluster: &[IpNet],
+        client: Client<'_>,
+    ) -> Requested {
+        // Its rules have no backends to choose between. What the application may take for another path than the routes do falls under none.
+        let decided = (!has_dot_segments(facts.path))
+            .then(|| route::decide_at(&self.table, facts, port, 0, |_service| false))
+            .flatten();
+        let Some((grants, decision)) = decided.and_then(|(at, decision)| Some((self.grants.get(at)?, decision))) else {
+            let ruling = Arc::new(Ruling { authorization: None, ..(*standing.ruling).clone() });
+            return Requested { plan: InboundPlan::Deny(ProxyError::NoRoute), ruling, routed: None };
+        };
+        let mut ruling = Ruling { route: decision.route, ..(*standing.ruling).clone() };
+        let plan = match standing.plan {
+            InboundPlan::Deny(ProxyError::Unauthorized(denial)) => match grants.decide(cluster, client) {
+                Ok(grant) => {
+                    ruling.authorization = Some(Arc::clone(&grant.object));
+                    InboundPlan::granted(grant)
+                }
+                // It has no policies of its own: why the Server has none for the client.
+                Err(Denial::Server) => InboundPlan::Deny(ProxyError::Unauthorized(denial)),
+                Err(denial) => InboundPlan::Deny(ProxyError::Unauthorized(denial)),
+            },
+            plan => plan,
+        };
+        let routed = (!matches!(plan, InboundPlan::Deny(_))).then(|| Box::new(decision.routed));
+        Requested { plan, ruling: Arc::new(ruling), routed }
     }
 }

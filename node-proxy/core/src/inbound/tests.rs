@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::snapshot::tests::workload_with;
 
+mod routes;
 mod servers;
 
 const WEB: &str = "web.shop.serviceaccount.identity.linkerd.cluster.local";

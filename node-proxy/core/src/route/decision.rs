@@ -78,12 +78,24 @@ impl<F: Fn(usize) -> bool> Services for F {
 
 /// Decides about a request to `port`. `random` picks the backend where the request goes on with no session.
 pub fn decide(table: &Table, facts: &Facts<'_>, port: u16, random: u64, services: impl Services) -> Decision {
-    let none = Decision { route: None, routed: Routed::NoRoute };
-    let Some(selected) = table.select(facts) else { return none };
-    let Some(route) = table.routes().get(selected.route) else { return none };
-    let Some(rule) = route.rules.get(selected.rule) else { return none };
+    let decided = decide_at(table, facts, port, random, services).map(|(_at, decision)| decision);
+    decided.unwrap_or(Decision { route: None, routed: Routed::NoRoute })
+}
+
+/// The same, with the number of the route among the table's; none where none of them is for the request.
+pub fn decide_at(
+    table: &Table,
+    facts: &Facts<'_>,
+    port: u16,
+    random: u64,
+    services: impl Services,
+) -> Option<(usize, Decision)> {
+    let selected = table.select(facts)?;
+    let route = table.routes().get(selected.route)?;
+    let rule = route.rules.get(selected.rule)?;
     let routed = followed(rule, selected.matched, facts, port, random, &services);
-    Decision { route: Some(Arc::clone(rule.object.as_ref().unwrap_or(&route.object))), routed }
+    let decided = Arc::clone(rule.object.as_ref().unwrap_or(&route.object));
+    Some((selected.route, Decision { route: Some(decided), routed }))
 }
 
 fn followed(

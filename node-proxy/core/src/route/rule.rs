@@ -130,6 +130,14 @@ impl Routes {
         }
     }
 
+    /// What decides about requests where all clients are alike.
+    pub fn into_requests(self) -> Option<Table> {
+        match self.producer? {
+            Deciding::Requests(table) => Some(table),
+            Deciding::Connections(_) => None,
+        }
+    }
+
     /// Those that hold for their connections instead; none when there are none for them.
     pub fn of_connections(&self, namespace: &str) -> Option<&Connections> {
         match self.of(namespace)? {

@@ -1,15 +1,15 @@
 //! Control's Servers into policies. Must never default what is malformed: a word that is missing would let somebody in.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use ipnet::IpNet;
 use weir_api::v1;
 
 use super::convert::Reason;
 use crate::{
-    inbound::{Clients, Grant, Network, ServerPolicy},
+    inbound::{Clients, Grant, Grants, Network, ServerPolicy, ServerRoutes},
     limits,
-    route::ObjectRef,
+    route::{self, ObjectRef},
 };
 
 /// One Server.
@@ -18,7 +18,8 @@ pub(super) fn server(name: &str, resource: &v1::InboundServer) -> Result<ServerP
     if format!("{}/{}", object.namespace, object.name) != name {
         return Err(format!("object: {object} is not the resource's name"));
     }
-    let count = resource.authorizations.len();
+    let all = || resource.routes.iter().flat_map(|one| &one.authorizations).chain(&resource.authorizations);
+    let count = all().count();
     if count > limits::GRANTS_PER_SERVER {
         return Err(format!("authorizations: {count} of them, at most {} are taken", limits::GRANTS_PER_SERVER));
     }
@@ -27,17 +28,41 @@ pub(super) fn server(name: &str, resource: &v1::InboundServer) -> Result<ServerP
             + one.identity_suffixes.len()
             + one.networks.iter().map(|network| 1 + network.except.len()).sum::<usize>()
     };
-    let all: usize = resource.authorizations.iter().map(named).sum();
-    if all > limits::GRANTED_PER_SERVER {
+    let named: usize = all().map(named).sum();
+    if named > limits::GRANTED_PER_SERVER {
         let most = limits::GRANTED_PER_SERVER;
-        return Err(format!("authorizations: {all} identities and networks, at most {most} are taken"));
+        return Err(format!("authorizations: {named} identities and networks, at most {most} are taken"));
     }
-    let grants = resource
-        .authorizations
-        .iter()
-        .enumerate()
-        .map(|(at, given)| grant(given).map_err(|reason| format!("authorizations[{at}].{reason}")));
-    Ok(ServerPolicy::new(Arc::new(object), grants.collect::<Result<_, _>>()?))
+    let policy = ServerPolicy::new(Arc::new(object), grants(&resource.authorizations)?);
+    Ok(ServerPolicy { routes: routes(&resource.routes)?, ..policy })
+}
+
+fn grants(given: &[v1::InboundAuthorization]) -> Result<Vec<Grant>, Reason> {
+    let one = |(at, given)| grant(given).map_err(|reason| format!("authorizations[{at}].{reason}"));
+    given.iter().enumerate().map(one).collect()
+}
+
+/// Routes that cannot be used would let through what they are there to stop.
+fn routes(given: &[v1::InboundRoute]) -> Result<Option<ServerRoutes>, Reason> {
+    let mut all = Vec::with_capacity(given.len());
+    let mut granted: HashMap<ObjectRef, Vec<Grant>> = HashMap::new();
+    for (at, one) in given.iter().enumerate() {
+        let named = |reason| format!("routes[{at}].{reason}");
+        let route = one.route.as_ref().ok_or_else(|| named("route: missing".to_owned()))?;
+        let own = object("route.object", route.object.as_ref()).map_err(named)?;
+        if route.is_consumer || route.first_wins || route.level() != v1::RouteLevel::Requests {
+            return Err(named("route: not one of all clients' requests".to_owned()));
+        }
+        if granted.insert(own, grants(&one.authorizations).map_err(named)?).is_some() {
+            return Err(named("route.object: there twice".to_owned()));
+        }
+        all.push(route.clone());
+    }
+    let Some(routes) = route::routes(&all).map_err(|error| format!("routes.{error}"))? else { return Ok(None) };
+    let table = routes.into_requests().ok_or("routes: none of them decides about requests")?;
+    let mut of = |object: &ObjectRef| Grants::new(granted.remove(object).unwrap_or_default());
+    let grants = table.routes().iter().map(|route| of(&route.object)).collect();
+    Ok(Some(ServerRoutes::new(table, grants)))
 }
 
 fn object(field: &str, given: Option<&v1::ObjectRef>) -> Result<ObjectRef, Reason> {

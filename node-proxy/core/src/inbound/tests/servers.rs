@@ -82,7 +82,7 @@ fn what_is_missing_is_said() {
     assert_eq!(who(&of(vec![cluster]), None, false, OUTSIDE), Err(Denial::ServerNetworks));
 }
 
-fn workload(servers: &[(u32, u32, &str)]) -> v1::Resource {
+pub(super) fn workload(servers: &[(u32, u32, &str)]) -> v1::Resource {
     let servers = servers.iter().map(|(first, last, server)| v1::ServerPorts {
         ports: Some(v1::PortRange { first: *first, last: *last }),
         server: (*server).to_owned(),
@@ -98,7 +98,15 @@ fn workload(servers: &[(u32, u32, &str)]) -> v1::Resource {
     resource(ResourceKind::Workload, "u", Body::Workload(workload))
 }
 
-fn server(name: &str, authorizations: Vec<v1::InboundAuthorization>) -> v1::Resource {
+pub(super) fn server(name: &str, authorizations: Vec<v1::InboundAuthorization>) -> v1::Resource {
+    with_routes(name, authorizations, Vec::new())
+}
+
+pub(super) fn with_routes(
+    name: &str,
+    authorizations: Vec<v1::InboundAuthorization>,
+    routes: Vec<v1::InboundRoute>,
+) -> v1::Resource {
     let (namespace, own) = name.split_once('/').unwrap();
     let object = v1::ObjectRef {
         group: "policy.linkerd.io".into(),
@@ -106,11 +114,11 @@ fn server(name: &str, authorizations: Vec<v1::InboundAuthorization>) -> v1::Reso
         namespace: namespace.into(),
         name: own.into(),
     };
-    let server = v1::InboundServer { object: Some(object), authorizations };
+    let server = v1::InboundServer { object: Some(object), authorizations, routes };
     resource(ResourceKind::InboundServer, name, Body::InboundServer(server))
 }
 
-fn authorization(clients: ClientKind) -> v1::InboundAuthorization {
+pub(super) fn authorization(clients: ClientKind) -> v1::InboundAuthorization {
     let object = v1::ObjectRef { kind: "authorizationpolicy".into(), name: "p".into(), ..v1::ObjectRef::default() };
     v1::InboundAuthorization {
         object: Some(object),
@@ -126,7 +134,7 @@ fn asked(snapshot: &Snapshot, port: u16) -> InboundPlan {
     standing(workload, snapshot.rules(workload, port), &networks(), client).plan.or_probe(workload, port, None, GET)
 }
 
-fn apply_all(previous: &Snapshot, upserts: Vec<v1::Resource>) -> (Snapshot, Vec<String>) {
+pub(super) fn apply_all(previous: &Snapshot, upserts: Vec<v1::Resource>) -> (Snapshot, Vec<String>) {
     let applied = apply(previous, std::time::Duration::ZERO, upserts, Vec::new());
     (applied.snapshot, applied.rejected.into_iter().map(|rejected| rejected.reason).collect())
 }
