@@ -4,6 +4,8 @@
 
 use std::{
     convert::Infallible,
+    future::poll_fn,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -18,6 +20,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::{
     body::Body,
     drain::Drain,
+    interim::{Interims, Interjected, Waiting},
     io::Io,
     limits,
     metered::{Meter, Metered},
@@ -58,6 +61,8 @@ struct Counted<H> {
     activity: Arc<Activity>,
     /// Of HTTP/1: once it begins, each response is the connection's last.
     drain: Option<Drain>,
+    /// Of HTTP/1: hyper's half of HTTP/2 hears and says none.
+    interims: Option<Arc<Interims>>,
 }
 
 impl<H: Handle> Counted<H> {
@@ -71,6 +76,7 @@ impl<H: Handle> Counted<H> {
     > + Unpin
     + use<H> {
         let (handler, activity, drain) = (Arc::clone(&self.handler), Arc::clone(&self.activity), self.drain.clone());
+        let interims = self.interims.clone();
         hyper::service::service_fn(move |request: Request<Incoming>| {
             activity.requests.fetch_add(1, Ordering::Relaxed);
             // Both bodies count: a connection whose upload or download still runs is not idle.
@@ -79,9 +85,24 @@ impl<H: Handle> Counted<H> {
             let (handler, open) = (Arc::clone(&handler), Open::new(&activity));
             let ambiguous = has_two_hosts(request.headers());
             let drain = drain.clone().filter(|_| request.method() != Method::CONNECT);
+            // HTTP/1.0 knows none.
+            let mut waiting = interims.as_ref().filter(|_| request.version() == Version::HTTP_11).map(Waiting::begin);
             in_own_version(&mut request);
             async move {
-                let response = if ambiguous { bad_request() } else { handler.handle(request).await };
+                let response = if ambiguous {
+                    bad_request()
+                } else {
+                    // Never moved: it is some kilobytes.
+                    let mut handling = pin!(handler.handle(request));
+                    poll_fn(|cx| match &mut waiting {
+                        Some(waiting) => waiting.poll(cx, handling.as_mut()),
+                        None => handling.as_mut().poll(cx),
+                    })
+                    .await
+                };
+                if let Some(waiting) = &waiting {
+                    poll_fn(|cx| waiting.poll_end(cx)).await;
+                }
                 let mut response = response.map(|body| body.hold(open));
                 // hyper says HTTP/1.0, and keep-alive, to a client that does.
                 *response.version_mut() = Version::HTTP_11;
@@ -127,9 +148,15 @@ pub async fn serve_http1<H: Handle>(mut io: Io, handler: Arc<H>, drain: Drain, m
 
 async fn turn_http1<H: Handle>(io: Io, handler: Arc<H>, drain: Drain, meter: Arc<Meter>) -> Turn {
     let activity = Arc::new(Activity::default());
-    let service = Counted { handler, activity: Arc::clone(&activity), drain: Some(drain.clone()) }.service();
-    let metered = Metered { io, meter: Arc::clone(&meter) };
-    let mut connection = http1_builder().serve_connection(TokioIo::new(metered), service).with_upgrades();
+    let interims = Arc::<Interims>::default();
+    let service = Counted {
+        handler,
+        activity: Arc::clone(&activity),
+        drain: Some(drain.clone()),
+        interims: Some(Arc::clone(&interims)),
+    };
+    let io = Interjected::new(Metered { io, meter: Arc::clone(&meter) }, interims);
+    let mut connection = http1_builder().serve_connection(TokioIo::new(io), service.service()).with_upgrades();
     let mut draining = false;
     let mut seen = 0;
     let park = sleep_until(Instant::now() + limits::HTTP_PARK);
@@ -157,7 +184,7 @@ async fn turn_http1<H: Handle>(io: Io, handler: Arc<H>, drain: Drain, meter: Arc
         }
     }
     match connection.into_parts() {
-        Some(parts) => Turn::Parked(parts.io.into_inner().io.with_more(parts.read_buf)),
+        Some(parts) => Turn::Parked(parts.io.into_inner().io.io.with_more(parts.read_buf)),
         None => Turn::Over,
     }
 }
@@ -165,7 +192,7 @@ async fn turn_http1<H: Handle>(io: Io, handler: Arc<H>, drain: Drain, meter: Arc
 /// Serves HTTP/2 until the connection ends.
 pub async fn serve_http2<H: Handle>(io: Io, handler: Arc<H>, drain: Drain, meter: TcpGuard) {
     let activity = Arc::<Activity>::default();
-    let service = Counted { handler, activity, drain: None }.service();
+    let service = Counted { handler, activity, drain: None, interims: None }.service();
     let metered = Metered { io, meter: Meter::new(meter) };
     let connection = http2_builder().serve_connection(TokioIo::new(metered), service);
     tokio::pin!(connection);

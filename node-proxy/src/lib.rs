@@ -30,6 +30,7 @@ pub mod deadline;
 pub mod dial;
 pub mod drain;
 pub mod fair;
+pub mod interim;
 pub mod io;
 pub mod pool;
 pub mod queues;

@@ -80,6 +80,8 @@ pub const DIALS_ADOPTED: usize = 64;
 pub const HTTP_HEADERS: usize = 100;
 /// Bytes of one HTTP/1 head, and hyper's read buffer per connection.
 pub const HTTP1_HEAD_BYTES: usize = 64 * 1024;
+/// Bytes of interim responses (1xx) that wait for one HTTP/1 client to read them; more are dropped, as RFC 9110 15.2 lets a client do with all.
+pub const INTERIM_BYTES: usize = 16 * 1024;
 /// Bytes of one HTTP/2 header list, decoded.
 pub const HTTP2_HEAD_BYTES: u32 = 64 * 1024;
 /// A head must be complete this long after its first wait began (Linkerd's default).

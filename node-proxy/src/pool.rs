@@ -18,7 +18,7 @@ use hyper::client::conn::{http1, http2};
 use parking_lot::Mutex;
 use weir_core::identity::Identity;
 
-use crate::{body::Body, limits};
+use crate::{body::Body, interim::Heard, limits};
 
 /// What a pooled connection was made for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -72,8 +72,16 @@ impl PoolKey {
     }
 }
 
+/// One HTTP/1 connection.
+pub struct Http1 {
+    /// Sends requests, one at a time.
+    pub sender: http1::SendRequest<Body>,
+    /// Who hears interim responses.
+    pub heard: Arc<Heard>,
+}
+
 struct Idle {
-    sender: http1::SendRequest<Body>,
+    connection: Http1,
     since: Instant,
 }
 
@@ -160,29 +168,29 @@ impl Drop for Adopted<'_> {
 
 impl Pool {
     /// An idle HTTP/1 connection that was open when last looked at; the most recently used first.
-    pub fn take_http1(&self, key: &PoolKey) -> Option<http1::SendRequest<Body>> {
+    pub fn take_http1(&self, key: &PoolKey) -> Option<Http1> {
         let mut guard = self.inner.lock();
         let inner = &mut *guard;
         let idle = inner.http1.get_mut(key)?;
         while let Some(candidate) = idle.pop() {
             inner.idle -= 1;
-            if !candidate.sender.is_closed() {
-                return Some(candidate.sender);
+            if !candidate.connection.sender.is_closed() {
+                return Some(candidate.connection);
             }
         }
         None
     }
 
     /// Keeps a connection for the next request, unless it is closed or there are enough.
-    pub fn put_http1(&self, key: &Arc<PoolKey>, sender: http1::SendRequest<Body>) {
+    pub fn put_http1(&self, key: &Arc<PoolKey>, connection: Http1) {
         let mut guard = self.inner.lock();
         let inner = &mut *guard;
-        if sender.is_closed() || inner.idle >= limits::IDLE_PER_WORKER {
+        if connection.sender.is_closed() || inner.idle >= limits::IDLE_PER_WORKER {
             return;
         }
         let idle = inner.http1.entry(Arc::clone(key)).or_default();
         if idle.len() < limits::IDLE_PER_ENDPOINT {
-            idle.push(Idle { sender, since: Instant::now() });
+            idle.push(Idle { connection, since: Instant::now() });
             inner.idle += 1;
         }
     }
@@ -229,7 +237,7 @@ impl Pool {
             let before = idle.len();
             let (keep, drop): (Vec<_>, Vec<_>) = std::mem::take(idle)
                 .into_iter()
-                .partition(|entry| !entry.sender.is_closed() && now.duration_since(entry.since) < over);
+                .partition(|entry| !entry.connection.sender.is_closed() && now.duration_since(entry.since) < over);
             *idle = keep;
             dropped.extend(drop);
             inner.idle -= before - idle.len();

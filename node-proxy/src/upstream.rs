@@ -130,14 +130,15 @@ async fn send_http1(
     for left in (0..limits::POOL_RETRIES).rev() {
         let kept = if left > 0 { worker.pool.take_http1(key) } else { None };
         let is_kept = kept.is_some();
-        let mut sender = match kept {
-            Some(sender) => sender,
+        let mut connection = match kept {
+            Some(connection) => connection,
             // Cold: boxed, so that requests over pooled connections do not carry the handshake's state.
             None => match Box::pin(opening().http1()).await {
-                Ok(sender) => sender,
+                Ok(connection) => connection,
                 Err(error) => return Err(Unsent { error: error.into(), request: Some(request) }),
             },
         };
+        let sender = &mut connection.sender;
         if !sender.is_ready() && sender.ready().await.is_err() {
             continue;
         }
@@ -145,9 +146,10 @@ async fn send_http1(
         // Of what no far proxy answers for, nothing else is ever sent again.
         let may_be_unsent = matches!(key.via, Via::MutualTls { .. });
         let copy = if may_be_left || may_be_unsent { copy_of(&request) } else { None };
+        connection.heard.listen();
         match sender.try_send_request(request).await {
             Ok(response) => {
-                let held = Held::Http1(Arc::clone(worker), Arc::clone(key), sender);
+                let held = Held::Http1(Arc::clone(worker), Arc::clone(key), connection);
                 return Ok(Answered::new(key, response, held, copy));
             }
             Err(mut failed) => {

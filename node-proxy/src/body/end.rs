@@ -6,17 +6,15 @@ use std::{
 };
 
 use ::http::HeaderMap;
-use hyper::client::conn::http1;
 use weir_core::{
     classify::{self, Classes, Classification},
     snapshot::Endpoint,
 };
 
-use super::Body;
 use crate::{
     access_log::AccessEntry,
     outbound::Accrual,
-    pool::{PoolKey, StreamGuard},
+    pool::{Http1, PoolKey, StreamGuard},
     proxy::Worker,
     telemetry::{Answered, HttpSeries, RouteSeries},
 };
@@ -24,7 +22,7 @@ use crate::{
 /// What holds the upstream connection until the response has ended.
 pub enum Held {
     /// HTTP/1: goes back to the pool of this worker.
-    Http1(Arc<Worker>, Arc<PoolKey>, http1::SendRequest<Body>),
+    Http1(Arc<Worker>, Arc<PoolKey>, Http1),
     /// HTTP/2: one stream less.
     Http2(StreamGuard),
     /// Nothing, as when the other half of this process answered.
@@ -81,8 +79,8 @@ impl ResponseEnd {
         if let Some(mut accrual) = self.accrual.take() {
             accrual.classified(self.status, self.grpc_status.filter(|_| self.grpc), None);
         }
-        if let Held::Http1(worker, key, sender) = std::mem::replace(&mut self.held, Held::Nothing) {
-            worker.pool.put_http1(&key, sender);
+        if let Held::Http1(worker, key, connection) = std::mem::replace(&mut self.held, Held::Nothing) {
+            worker.pool.put_http1(&key, connection);
         }
     }
 

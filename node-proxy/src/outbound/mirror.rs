@@ -193,11 +193,11 @@ impl Sending {
         let response = response.map(Body::from);
         let how = pending.answered(&response);
         if read_away(response.into_body()).await
-            && let Held::Http1(worker, key, mut sender) = held
+            && let Held::Http1(worker, key, mut connection) = held
             // An answer may have come before its request was sent whole: nobody is to wait for that.
-            && sender.ready().await.is_ok()
+            && connection.sender.ready().await.is_ok()
         {
-            worker.pool.put_http1(&key, sender);
+            worker.pool.put_http1(&key, connection);
         }
         Ok(how)
     }

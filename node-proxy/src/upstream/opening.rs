@@ -11,13 +11,13 @@ use tokio::sync::oneshot;
 use weir_core::{snapshot::Workload, transport_header::SessionProtocol};
 
 use crate::{
-    body::Body,
     dial::{self, DialError},
     fair::Fair,
+    interim::{Heard, Listened},
     io::{Prefixed, Transport},
     limits,
     metered::{Meter, Metered},
-    pool::{Http2, PoolKey, Via},
+    pool::{Http1, Http2, PoolKey, Via},
     proxy::Worker,
     telemetry::TcpLabels,
 };
@@ -45,7 +45,7 @@ impl Opening {
     }
 
     /// An HTTP/1 connection.
-    pub(super) async fn http1(self) -> Result<http1::SendRequest<Body>, DialError> {
+    pub(super) async fn http1(self) -> Result<Http1, DialError> {
         let keep = |opening: &Opening, unwanted| opening.worker.pool.put_http1(&opening.key, unwanted);
         self.apart(|opening| Box::pin(opening.open_http1()), keep).await
     }
@@ -95,8 +95,9 @@ impl Opening {
         Ok(opened)
     }
 
-    async fn open_http1(&self) -> Result<http1::SendRequest<Body>, DialError> {
-        let io = self.connect(SessionProtocol::Http1).await?;
+    async fn open_http1(&self) -> Result<Http1, DialError> {
+        let heard = Arc::<Heard>::default();
+        let io = Listened::new(self.connect(SessionProtocol::Http1).await?, Arc::clone(&heard));
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(limits::HTTP1_HEAD_BYTES)
             .handshake(TokioIo::new(io))
@@ -107,7 +108,7 @@ impl Opening {
                 tracing::debug!(%error, "HTTP/1 connection to a server ended");
             }
         }));
-        Ok(sender)
+        Ok(Http1 { sender, heard })
     }
 
     async fn open_http2(&self) -> Result<Http2, DialError> {

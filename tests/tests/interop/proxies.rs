@@ -104,3 +104,29 @@ fn haproxy_before_and_behind_the_mesh() {
         (0..4).for_each(|front| through(&stage, port + front, server));
     }
 }
+
+/// HAProxy says what a page will need before it has the page.
+#[test]
+fn early_hints_of_haproxy_reach_curl() {
+    let mut stage = Stage::new();
+    for index in 0..2 {
+        let pod = &stage.servers[index].pod;
+        let file = stage.folder("hints").join(format!("{index}.cfg"));
+        let text = format!(
+            "defaults\n  mode http\n  timeout client 30s\nfrontend in\n  bind :::{RAW} v4v6\n  \
+             http-request early-hint Link \"</a.css>; rel=preload\"\n  http-request return status 200 content-type text/plain string whole\n"
+        );
+        std::fs::write(&file, text).unwrap();
+        let running =
+            stage.start(pod, &format!("hints-{index}"), &["haproxy", "-db", "-f", file.to_str().unwrap()], RAW);
+        stage.keep(running);
+        let server = &stage.servers[index];
+        let got = stage.client.curl(&["--http1.1", "--dump-header", "-", &format!("http://{}:{RAW}/", server.address)]);
+        let got = String::from_utf8_lossy(&got.stdout).to_lowercase();
+        let heads: Vec<&str> = got.split("\r\n\r\n").collect();
+        assert_eq!(heads.len(), 3, "{}: {got}", server.way);
+        assert!(heads[0].starts_with("http/1.1 103") && heads[0].contains("link: </a.css>; rel=preload"), "{got}");
+        assert!(heads[1].starts_with("http/1.1 200") && !heads[1].contains("link:"), "{got}");
+        assert_eq!(heads[2], "whole", "{}", server.way);
+    }
+}

@@ -1,13 +1,14 @@
 //! Requests that are sent again, from YAML to bytes. `/flaky` fails at `v2` alone and `/down` at both; `/tardy` takes three seconds at `v2`.
 
 use std::{
-    io::{Read as _, Write as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpStream,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
+    thread,
     time::Instant,
 };
 
@@ -171,6 +172,32 @@ fn a_body_that_still_comes_is_never_sent_in_part() {
         }
     }
     assert!(again > 0, "none was sent again");
+}
+
+/// Interim responses pass with retries armed, of whatever attempt they are.
+#[test]
+fn interim_responses_pass_with_retries_armed() {
+    let mut stage = Stage::start();
+    let address = raw(&mut stage);
+    let listener = listen(&stage.servers[0], RAW);
+    listener.set_nonblocking(false).unwrap();
+    let server = thread::spawn(move || {
+        for (hint, status) in [("first", "503 Busy"), ("second", "200 OK")] {
+            let (tcp, _client) = listener.accept().unwrap();
+            tcp.set_read_timeout(Some(PATIENCE)).unwrap();
+            let head = BufReader::new(&tcp).lines().take_while(|line| line.as_ref().is_ok_and(|line| !line.is_empty()));
+            assert!(head.count() > 0);
+            write!(&tcp, "HTTP/1.1 103 Early Hints\r\nLink: <{hint}>\r\n\r\nHTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").unwrap();
+        }
+    });
+    let got = stage.client.curl(&["--dump-header", "-", &format!("http://{address}/")]);
+    let got = String::from_utf8_lossy(&got.stdout).into_owned();
+    let said: Vec<&str> =
+        got.lines().filter(|line| line.starts_with("HTTP/") || line.to_lowercase().starts_with("link")).collect();
+    let [one, first, two, second, last] = &said[..] else { panic!("{got}") };
+    assert!([one, two].iter().all(|line| line.contains("103")) && last.contains("200"), "{got}");
+    assert!(first.contains("<first>") && second.contains("<second>"), "{got}");
+    server.join().unwrap();
 }
 
 /// A Service with one server that the test plays, at the other node, and a rule that sends again; its address.
