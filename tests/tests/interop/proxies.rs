@@ -105,7 +105,7 @@ fn haproxy_before_and_behind_the_mesh() {
     }
 }
 
-/// HAProxy says what a page will need before it has the page.
+/// HAProxy says what a page will need before it has the page. Over HTTP/2 hyper says it to nobody (`docs/life-of-a-request.md`): the answer is whole.
 #[test]
 fn early_hints_of_haproxy_reach_curl() {
     let mut stage = Stage::new();
@@ -113,7 +113,7 @@ fn early_hints_of_haproxy_reach_curl() {
         let pod = &stage.servers[index].pod;
         let file = stage.folder("hints").join(format!("{index}.cfg"));
         let text = format!(
-            "defaults\n  mode http\n  timeout client 30s\nfrontend in\n  bind :::{RAW} v4v6\n  \
+            "defaults\n  mode http\n  timeout client 30s\nfrontend in\n  bind :::{RAW} v4v6\n  bind :::{OTHER} v4v6 proto h2\n  \
              http-request early-hint Link \"</a.css>; rel=preload\"\n  http-request return status 200 content-type text/plain string whole\n"
         );
         std::fs::write(&file, text).unwrap();
@@ -128,5 +128,8 @@ fn early_hints_of_haproxy_reach_curl() {
         assert!(heads[0].starts_with("http/1.1 103") && heads[0].contains("link: </a.css>; rel=preload"), "{got}");
         assert!(heads[1].starts_with("http/1.1 200") && !heads[1].contains("link:"), "{got}");
         assert_eq!(heads[2], "whole", "{}", server.way);
+        let http2 = ["--http2-prior-knowledge", "--dump-header", "-", &format!("http://{}:{OTHER}/", server.address)];
+        let got = String::from_utf8_lossy(&stage.client.curl(&http2).stdout).to_lowercase();
+        assert!(got.starts_with("http/2 200") && got.ends_with("\r\n\r\nwhole"), "{}: {got}", server.way);
     }
 }
